@@ -1,0 +1,230 @@
+//! One event as it lies in a ring buffer: a header of 136 bytes, then the captured bytes.
+
+/// What an event states.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct EventKind(pub u8);
+
+impl EventKind {
+    /// Bytes were moved over a socket.
+    pub const DATA: Self = Self(1);
+    /// A receive returned 0: the peer has closed its sending side.
+    pub const EOF: Self = Self(2);
+    /// The TCP state machine moved (`sock:inet_sock_set_state`): [`EventHeader::old_state`] to
+    /// [`EventHeader::state`].
+    pub const STATE: Self = Self(3);
+    /// A TCP reset was received or sent.
+    pub const RESET: Self = Self(4);
+}
+
+/// Which way bytes went, seen from the socket that the event names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum Direction {
+    /// The process wrote.
+    Send = 0,
+    /// The process read.
+    Recv = 1,
+}
+
+impl Direction {
+    /// The other direction.
+    #[must_use]
+    pub const fn reverse(self) -> Self {
+        match self {
+            Self::Send => Self::Recv,
+            Self::Recv => Self::Send,
+        }
+    }
+}
+
+/// Socket address family (`AF_*`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(transparent)]
+pub struct Family(pub u16);
+
+impl Family {
+    /// `AF_UNIX`.
+    pub const UNIX: Self = Self(1);
+    /// `AF_INET`.
+    pub const INET: Self = Self(2);
+    /// `AF_INET6`.
+    pub const INET6: Self = Self(10);
+}
+
+/// Bits of [`EventHeader::flags`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct EventFlags(pub u16);
+
+impl EventFlags {
+    /// [`EventHeader::pos`] and [`EventHeader::peer_pos`] hold stream positions.
+    pub const HAS_POSITION: u16 = 1;
+    /// Payload could not be read although the policy asked for it.
+    pub const PAYLOAD_MISSING: u16 = 2;
+    /// The socket is a datagram socket (each event is one whole message).
+    pub const DATAGRAM: u16 = 4;
+
+    /// Whether every bit of `bits` is set.
+    #[must_use]
+    pub const fn has(self, bits: u16) -> bool {
+        self.0 & bits == bits
+    }
+}
+
+/// Header of every event. Times are CLOCK_MONOTONIC nanoseconds (`bpf_ktime_get_ns`), numbers are in
+/// host byte order, addresses and Unix identities as described at each field.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct EventHeader {
+    /// When the system call had moved the bytes.
+    pub ts: u64,
+    /// Socket cookie (`bpf_get_socket_cookie`): unique for the life of the kernel.
+    pub cookie: u64,
+    /// When the first byte that this receive could see arrived in the socket buffer
+    /// (`sk_data_ready`), 0 if not known.
+    pub arrival: u64,
+    /// Identity of the running task inside its runtime (a goroutine's `goid`), 0 if none is known.
+    pub task: u64,
+    /// The task that created [`Self::task`], 0 if none is known.
+    pub task_parent: u64,
+    /// The task on whose behalf a pooled client connection writes (CAUSALITY: Go's `writeLoop`), 0 if none.
+    pub caller: u64,
+    /// The task that created [`Self::caller`], 0 if none is known.
+    pub caller_parent: u64,
+    /// Process (thread group).
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Bytes that the system call moved.
+    pub len: u32,
+    /// Bytes captured from the start of the chunk; they follow the header.
+    pub captured: u32,
+    /// Stream position of the chunk's first byte in its own direction, modulo 2^32: the TCP sequence
+    /// number, or a byte count on Unix sockets.
+    pub pos: u32,
+    /// Stream position of the other direction at that moment, modulo 2^32.
+    pub peer_pos: u32,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// [`EventFlags`].
+    pub flags: u16,
+    /// [`EventKind`].
+    pub kind: u8,
+    /// [`Direction`] as a number.
+    pub dir: u8,
+    /// [`Family`].
+    pub family: u16,
+    /// Local port.
+    pub lport: u16,
+    /// Remote port.
+    pub rport: u16,
+    /// TCP state after the event (`TCP_ESTABLISHED` = 1 …), 0 for other families.
+    pub state: u8,
+    /// For [`EventKind::STATE`]: the state before.
+    pub old_state: u8,
+    /// Local address: 16 bytes, IPv4 mapped into IPv6 (RFC 4291 section 2.5.5.2). Unix: this socket's cookie
+    /// in the first 8 bytes (native order).
+    pub laddr: [u8; 16],
+    /// Remote address, likewise. Unix: the peer socket's cookie.
+    pub raddr: [u8; 16],
+    /// Bytes captured from the end of the chunk; they follow the bytes from its start. 0 unless `captured < len`.
+    pub tail: u32,
+    /// Error number of the socket (`sk_err`) for [`EventKind::STATE`] and [`EventKind::RESET`], else 0.
+    pub error: u32,
+}
+
+impl EventHeader {
+    /// Bytes of a header in the ring.
+    pub const SIZE: usize = 136;
+
+    /// Splits one ring record into its header, the bytes from the chunk's start and the bytes from its
+    /// end. `None` if the record is shorter than it says (a record of another ABI).
+    #[must_use]
+    pub fn decode(record: &[u8]) -> Option<(Self, &[u8], &[u8])> {
+        let mut c = Cursor(record);
+        let header = Self {
+            ts: c.u64()?,
+            cookie: c.u64()?,
+            arrival: c.u64()?,
+            task: c.u64()?,
+            task_parent: c.u64()?,
+            caller: c.u64()?,
+            caller_parent: c.u64()?,
+            tgid: c.u32()?,
+            tid: c.u32()?,
+            len: c.u32()?,
+            captured: c.u32()?,
+            pos: c.u32()?,
+            peer_pos: c.u32()?,
+            netns: c.u32()?,
+            flags: c.u16()?,
+            kind: c.u8()?,
+            dir: c.u8()?,
+            family: c.u16()?,
+            lport: c.u16()?,
+            rport: c.u16()?,
+            state: c.u8()?,
+            old_state: c.u8()?,
+            laddr: c.take()?,
+            raddr: c.take()?,
+            tail: c.u32()?,
+            error: c.u32()?,
+        };
+        let head = c.0.get(..header.captured as usize)?;
+        let rest = c.0.get(header.captured as usize..)?;
+        let tail = rest.get(..header.tail as usize)?;
+        Some((header, head, tail))
+    }
+}
+
+const _: () = assert!(core::mem::size_of::<EventHeader>() == EventHeader::SIZE);
+const _: () = assert!(core::mem::align_of::<EventHeader>() == 8);
+// The last field ends where the struct ends: no padding at the end, and 8-byte fields come first.
+const _: () = assert!(core::mem::offset_of!(EventHeader, error) + 4 == EventHeader::SIZE);
+const _: () = assert!(core::mem::offset_of!(EventHeader, laddr) == 96);
+
+struct Cursor<'a>(&'a [u8]);
+
+impl Cursor<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_ne_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_ne_bytes)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.take().map(u16::from_ne_bytes)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take().map(|[b]: [u8; 1]| b)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_record_is_refused_at_every_length() {
+        let mut record = [0u8; EventHeader::SIZE + 8];
+        let captured = core::mem::offset_of!(EventHeader, captured);
+        record[captured..captured + 4].copy_from_slice(&6u32.to_ne_bytes());
+        let tail = core::mem::offset_of!(EventHeader, tail);
+        record[tail..tail + 4].copy_from_slice(&2u32.to_ne_bytes());
+        for n in 0..record.len() {
+            assert!(EventHeader::decode(&record[..n]).is_none(), "length {n}");
+        }
+        let (header, head, tail) = EventHeader::decode(&record).unwrap();
+        assert_eq!((header.captured, head.len(), tail.len()), (6, 6, 2));
+    }
+}

@@ -1,0 +1,21 @@
+//! What crosses the boundary between the BPF programs and the daemon.
+//!
+//! Only `repr(C)` structs of integers, newtypes and arrays live here. Sizes are asserted at compile
+//! time and there is no implicit padding, so that the bytes which the kernel side writes are the
+//! bytes which the daemon decodes ([`EventHeader::decode`] splits slices, it never transmutes).
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod event;
+mod limits;
+mod policy;
+mod runtime;
+
+pub use event::{Direction, EventFlags, EventHeader, EventKind, Family};
+pub use limits::*;
+pub use policy::{ConnState, PolicyMode};
+pub use runtime::{GoOffsets, RuntimeEntry, RuntimeKind};
+
+/// Version of every struct in this crate. The objects carry it in the global `ABI_VERSION`; the daemon
+/// refuses an object whose version differs.
+pub const ABI_VERSION: u32 = 1;

@@ -1,0 +1,3 @@
+//! The `tracer` daemon.
+
+fn main() {}

@@ -1,0 +1,21 @@
+//! Plain data that the stages hand to each other. No I/O, no unsafe, no knowledge of any stage.
+
+mod attributes;
+mod chunk;
+mod conn;
+mod context;
+mod exchange;
+mod process;
+mod signal;
+mod span;
+mod unit;
+
+pub use attributes::{Attributes, Key, Value};
+pub use chunk::{Chunk, Close};
+pub use conn::{Address, Conn, ConnId, Endpoint, MessageIdentity};
+pub use context::TraceContext;
+pub use exchange::{Exchange, ExchangeId, Outcome, Role};
+pub use process::{Language, Resource, Service};
+pub use signal::{Begin, Signal, SignalKind};
+pub use span::{Confidence, Evidence, Link, Span, SpanId, TraceId};
+pub use unit::{Mark, Nanos, Stamp, Unit};

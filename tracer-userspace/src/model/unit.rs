@@ -1,0 +1,45 @@
+//! When, and by whom.
+
+/// CLOCK_MONOTONIC nanoseconds, as the kernel stamps events.
+pub type Nanos = u64;
+
+/// The execution unit that moved bytes: a thread, and the runtime's own task on it where that is known.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Unit {
+    /// Process (thread group).
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Runtime task (a goroutine's id), 0 if none is known.
+    pub task: u64,
+    /// Who created `task`, 0 if not known.
+    pub task_parent: u64,
+    /// The task on whose behalf this one writes (a pooled client connection), 0 if none.
+    pub caller: u64,
+    /// Who created `caller`, 0 if not known.
+    pub caller_parent: u64,
+}
+
+/// A moment and the unit that made it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stamp {
+    /// When.
+    pub ts: Nanos,
+    /// By whom.
+    pub unit: Unit,
+}
+
+/// What is known about a place in a byte stream: the chunk that carried it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mark {
+    /// When the chunk was moved and by whom.
+    pub stamp: Stamp,
+    /// Stream position of this place in its own direction, modulo 2^32.
+    pub pos: u32,
+    /// Stream position of the other direction at that moment, modulo 2^32.
+    pub peer_pos: u32,
+    /// Whether the positions are real (TCP and Unix streams) or absent.
+    pub has_position: bool,
+    /// When the chunk's first byte arrived in the socket buffer, 0 if not known (always 0 for sends).
+    pub arrival: Nanos,
+}

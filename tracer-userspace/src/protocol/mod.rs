@@ -1,0 +1,20 @@
+//! Protocols: from ordered bytes of a connection to exchanges.
+//!
+//! A protocol is one file or folder here and one line in [`REGISTRY`]. Registration enrols it in the generic tests
+//! (`tests.rs`): every capture under `captures/<name>/` yields what its expectation says, whole and split at every byte;
+//! truncation and gaps never panic; no other protocol claims its captures.
+
+mod output;
+mod session;
+
+pub use output::{CapturePolicy, Output, Started};
+pub use session::{Detect, MAX_BUFFER, Marks, Prefix, Protocol, Session, Side};
+
+/// Every protocol. Detection does not depend on the order.
+pub static REGISTRY: &[&dyn Protocol] = &[];
+
+/// The registered protocol of that name.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static dyn Protocol> {
+    REGISTRY.iter().copied().find(|p| p.name() == name)
+}

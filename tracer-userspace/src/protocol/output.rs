@@ -1,0 +1,122 @@
+//! What a session may say.
+
+use std::sync::Arc;
+
+use crate::model::{
+    Begin, Conn, Exchange, ExchangeId, Mark, MessageIdentity, Nanos, Role, Signal, SignalKind, Stamp,
+    TraceContext,
+};
+use crate::telemetry::{Ledger, Reason};
+
+/// How much of a connection the kernel should capture from now on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CapturePolicy {
+    /// Nothing: the connection is of no interest any more.
+    Ignore,
+    /// Most bytes of one run and of one chunk: of what the local process sends, and of what it receives. The rest is counted
+    /// (and each chunk's last [`tracer_common::TAIL_BYTES`] bytes are kept).
+    Limit {
+        /// Run and chunk limit of sent bytes.
+        send: (u32, u32),
+        /// Run and chunk limit of received bytes.
+        recv: (u32, u32),
+    },
+}
+
+/// The beginning of an exchange, as its session remembers it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Started {
+    /// The exchange.
+    pub id: ExchangeId,
+    /// First byte of the request.
+    pub start: Stamp,
+    /// How long it waited in the socket buffer, if known.
+    pub queue_time: Option<Nanos>,
+}
+
+/// Collects what sessions say during one call. Created by the caller of the session for each chunk.
+pub struct Output<'a> {
+    /// The connection.
+    pub conn: &'a Arc<Conn>,
+    /// When the current chunk was moved: the time of every signal said now.
+    pub now: Nanos,
+    /// Where signals go.
+    pub signals: &'a mut Vec<Signal>,
+    /// The last exchange id given out by this worker.
+    pub last_id: &'a mut u64,
+    /// The ledger.
+    pub ledger: &'a Ledger,
+    /// What the session wants captured, if it said so.
+    pub policy: &'a mut Option<CapturePolicy>,
+    /// Set when the connection is to be followed by another protocol from here on (Upgrade), or by none (`""`).
+    pub switch: &'a mut Option<&'static str>,
+}
+
+impl Output<'_> {
+    /// An exchange has begun with the byte at `mark`. Counts it as seen.
+    pub fn begin(
+        &mut self,
+        role: Role,
+        protocol: &'static str,
+        mark: &Mark,
+        context: Option<TraceContext>,
+    ) -> Started {
+        *self.last_id += 1;
+        let id = ExchangeId(*self.last_id);
+        self.ledger.seen(1);
+        let identity = mark.has_position.then_some(MessageIdentity {
+            pos: mark.pos,
+            peer_pos: mark.peer_pos,
+        });
+        self.say(SignalKind::Begin(Box::new(Begin {
+            id,
+            conn: Arc::clone(self.conn),
+            role,
+            protocol,
+            start: mark.stamp,
+            identity,
+            context,
+        })));
+        let queue_time = (mark.arrival != 0).then(|| mark.stamp.ts.saturating_sub(mark.arrival));
+        Started {
+            id,
+            start: mark.stamp,
+            queue_time,
+        }
+    }
+
+    /// The request's last byte was moved.
+    pub fn request_end(&mut self, id: ExchangeId, stamp: Stamp) {
+        self.say(SignalKind::RequestEnd(id, stamp));
+    }
+
+    /// The first byte of the response was moved.
+    pub fn respond(&mut self, id: ExchangeId, stamp: Stamp) {
+        self.say(SignalKind::Respond(id, stamp));
+    }
+
+    /// The exchange is over.
+    pub fn end(&mut self, exchange: Exchange) {
+        self.say(SignalKind::End(Box::new(exchange)));
+    }
+
+    /// The exchange is over and can't be told truthfully. Counts it as dropped.
+    pub fn drop_exchange(&mut self, id: ExchangeId, reason: Reason) {
+        self.ledger.dropped(None, reason, 1);
+        self.say(SignalKind::Drop(id, reason));
+    }
+
+    /// Sets how much of the connection is captured from now on.
+    pub fn capture(&mut self, policy: CapturePolicy) {
+        *self.policy = Some(policy);
+    }
+
+    /// From the next byte on, in both directions, the connection speaks another protocol; `None`: one we don't follow.
+    pub fn switch_to(&mut self, protocol: Option<&'static str>) {
+        *self.switch = Some(protocol.unwrap_or(""));
+    }
+
+    fn say(&mut self, kind: SignalKind) {
+        self.signals.push(Signal { ts: self.now, kind });
+    }
+}

@@ -1,0 +1,210 @@
+//! The loss ledger: `seen = exported + dropped(reason…) + open`, for exchanges; and losses of the kernel side in events.
+//!
+//! Whoever ends an exchange's life counts it, exactly once: the exporter when the last configured exporter has
+//! delivered or dropped it, anyone else with the reason for which it goes no further.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $text:literal),* $(,)?) => {
+        /// Why an exchange was not exported.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+        pub enum Reason { $($(#[$doc])* $variant),* }
+
+        impl Reason {
+            /// Every reason, in the order of the enum.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The name used in reports and metrics.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Bytes were lost in the kernel and the exchange cannot be told truthfully.
+    BytesLost = "bytes_lost",
+    /// The daemon joined in the middle of it.
+    JoinedLate = "joined_late",
+    /// The bytes broke the protocol's grammar.
+    Malformed = "malformed",
+    /// More exchanges were open on one connection than are tracked.
+    TooManyOpen = "too_many_open",
+    /// A bounded queue between two stages was full.
+    QueueFull = "queue_full",
+    /// The export queue was full (back end slow or down).
+    ExportQueueFull = "export_queue_full",
+    /// The back end refused it, or every retry failed.
+    ExportFailed = "export_failed",
+    /// The daemon stopped before the back end took it.
+    Shutdown = "shutdown",
+    /// Left open by the application when the daemon stopped or the connection was forgotten.
+    Abandoned = "abandoned",
+    /// The correlation stage's bound on open exchanges was reached.
+    CorrelationFull = "correlation_full",
+    /// The process is not selected.
+    NotSelected = "not_selected",
+}
+
+#[derive(Default)]
+struct PerService {
+    seen: u64,
+    exported: u64,
+    dropped: BTreeMap<Reason, u64>,
+}
+
+/// The ledger. Shared by all stages.
+#[derive(Default)]
+pub struct Ledger {
+    seen: AtomicU64,
+    exported: AtomicU64,
+    dropped: [AtomicU64; Reason::ALL.len()],
+    services: Mutex<BTreeMap<Box<str>, PerService>>,
+    kernel: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Ledger {
+    /// `n` exchanges began.
+    pub fn seen(&self, n: u64) {
+        self.seen.fetch_add(n, Relaxed);
+    }
+
+    /// `n` exchanges of `service` were delivered to every exporter.
+    pub fn exported(&self, service: &str, n: u64) {
+        self.exported.fetch_add(n, Relaxed);
+        self.service(service, |s| {
+            s.seen += n;
+            s.exported += n;
+        });
+    }
+
+    /// `n` exchanges go no further. `service` is `None` where it is not known yet.
+    pub fn dropped(&self, service: Option<&str>, reason: Reason, n: u64) {
+        self.dropped[reason as usize].fetch_add(n, Relaxed);
+        self.service(service.unwrap_or("unknown"), |s| {
+            s.seen += n;
+            *s.dropped.entry(reason).or_default() += n;
+        });
+    }
+
+    /// Sets a total of the kernel side (events, not exchanges).
+    pub fn kernel(&self, name: &'static str, total: u64) {
+        let mut kernel = self
+            .kernel
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        kernel.insert(name, total);
+    }
+
+    fn service(&self, name: &str, f: impl FnOnce(&mut PerService)) {
+        let mut services = self
+            .services
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(s) = services.get_mut(name) {
+            return f(s);
+        }
+        f(services.entry(name.into()).or_default());
+    }
+
+    /// A consistent enough copy: exact once the stages are idle.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let dropped: BTreeMap<_, _> = Reason::ALL
+            .iter()
+            .map(|&r| (r, self.dropped[r as usize].load(Relaxed)))
+            .filter(|&(_, n)| n > 0)
+            .collect();
+        let exported = self.exported.load(Relaxed);
+        let services = self
+            .services
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        Snapshot {
+            seen: self.seen.load(Relaxed),
+            exported,
+            dropped,
+            services: services
+                .iter()
+                .map(|(name, s)| (name.clone(), (s.seen, s.exported, s.dropped.values().sum())))
+                .collect(),
+            kernel: self
+                .kernel
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .clone(),
+        }
+    }
+}
+
+/// The ledger at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// Exchanges that began.
+    pub seen: u64,
+    /// Exchanges delivered.
+    pub exported: u64,
+    /// Exchanges dropped, by reason; reasons with none are absent.
+    pub dropped: BTreeMap<Reason, u64>,
+    /// Finished exchanges by service: seen, exported, dropped.
+    pub services: BTreeMap<Box<str>, (u64, u64, u64)>,
+    /// Counters of the kernel side, in events.
+    pub kernel: BTreeMap<&'static str, u64>,
+}
+
+impl Snapshot {
+    /// Exchanges neither exported nor dropped yet. Negative only if somebody counted twice.
+    #[must_use]
+    pub fn open(&self) -> i64 {
+        self.seen as i64 - self.exported as i64 - self.dropped.values().sum::<u64>() as i64
+    }
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "ledger: seen={} exported={} open={}",
+            self.seen,
+            self.exported,
+            self.open()
+        )?;
+        for (reason, n) in &self.dropped {
+            write!(f, " dropped.{}={n}", reason.as_str())?;
+        }
+        for (name, n) in &self.kernel {
+            write!(f, " kernel.{name}={n}")?;
+        }
+        for (name, (seen, exported, dropped)) in &self.services {
+            write!(
+                f,
+                "\nledger: service={name:?} seen={seen} exported={exported} dropped={dropped}"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ledger_balances() {
+        let ledger = Ledger::default();
+        ledger.seen(10);
+        ledger.exported("a", 6);
+        ledger.dropped(Some("a"), Reason::Malformed, 1);
+        ledger.dropped(None, Reason::QueueFull, 1);
+        let s = ledger.snapshot();
+        assert_eq!(s.open(), 2);
+        assert_eq!(s.services["a"], (7, 6, 1));
+        assert_eq!(s.services["unknown"], (1, 0, 1));
+    }
+}
