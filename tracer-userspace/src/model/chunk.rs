@@ -2,14 +2,12 @@
 
 use tracer_common::Direction;
 
-use super::{ConnId, Mark};
+use super::Mark;
 
 /// One chunk. `head` and `tail` are what was captured of `len` bytes; between them lie bytes whose number is
 /// known and whose contents are not.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunk<'a> {
-    /// The socket.
-    pub conn: ConnId,
     /// Which way, seen from that socket.
     pub direction: Direction,
     /// When, by whom, and where in the stream.

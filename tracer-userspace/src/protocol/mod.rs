@@ -4,9 +4,11 @@
 //! (`tests.rs`): every capture under `captures/<name>/` yields what its expectation says, whole and split at every byte;
 //! truncation and gaps never panic; no other protocol claims its captures.
 
+mod conversation;
 mod output;
 mod session;
 
+pub use conversation::Conversation;
 pub use output::{CapturePolicy, Output, Started};
 pub use session::{Detect, MAX_BUFFER, Marks, Prefix, Protocol, Session, Side};
 
