@@ -89,6 +89,12 @@ impl Conversation {
         }
     }
 
+    /// A connection that is of no interest.
+    #[must_use]
+    pub fn opaque() -> Self {
+        Self { registry: &[], state: State::Opaque, carry: Default::default() }
+    }
+
     /// Whether nothing more will come of this connection.
     #[must_use]
     pub const fn is_opaque(&self) -> bool {

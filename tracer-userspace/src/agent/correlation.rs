@@ -1,0 +1,49 @@
+//! The correlation stage: signals of all lanes in one time order -> spans -> exporters.
+
+use std::sync::Arc;
+
+use crate::correlate::Correlator;
+use crate::export;
+use crate::model::{Nanos, Service, Signal, Span};
+
+/// Owns the correlator and hands its spans on.
+pub struct Correlation {
+    correlator: Correlator,
+    services: Box<dyn FnMut(u32) -> Arc<Service> + Send>,
+    export: export::Pipeline,
+    spans: Vec<Span>,
+}
+
+impl Correlation {
+    /// A stage that asks `services` who is behind a process.
+    pub fn new(
+        correlator: Correlator,
+        services: Box<dyn FnMut(u32) -> Arc<Service> + Send>,
+        export: export::Pipeline,
+    ) -> Self {
+        Self { correlator, services, export, spans: Vec::new() }
+    }
+
+    /// Takes signals in time order and leaves the vector empty; everything up to `watermark` has been told.
+    pub fn advance(&mut self, signals: &mut Vec<Signal>, watermark: Nanos) {
+        for signal in signals.drain(..) {
+            self.correlator.signal(signal, &mut self.services);
+        }
+        self.correlator.advance(watermark, &mut self.spans);
+        self.hand_on();
+    }
+
+    /// Ends what is open and gives back the exporters, which still hold what they have not sent.
+    pub fn finish(mut self, signals: &mut Vec<Signal>, watermark: Nanos) -> export::Pipeline {
+        self.advance(signals, watermark);
+        self.correlator.finish(&mut self.spans);
+        self.hand_on();
+        self.export
+    }
+
+    fn hand_on(&mut self) {
+        if !self.spans.is_empty() {
+            self.export.send(std::mem::take(&mut self.spans));
+        }
+    }
+}

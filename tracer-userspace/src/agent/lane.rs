@@ -1,0 +1,274 @@
+//! One worker's part of the pipeline: events of its connections -> flow -> protocol -> signals.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+use tracer_common::{Direction, EventFlags, EventHeader, EventKind, Family};
+
+use crate::flow::{Flow, Order, Stream, Table};
+use crate::model::{Address, Chunk, Close, Conn, ConnId, Endpoint, Mark, Nanos, Signal, Stamp, Unit};
+use crate::protocol::{CapturePolicy, Conversation, Output, REGISTRY};
+use crate::telemetry::Ledger;
+
+/// Connections that one worker follows.
+const MAX_FLOWS: usize = 65_536;
+/// A flow that has not moved for this long may be forgotten once its process is gone, or if it is a Unix socket (whose
+/// end no event tells).
+const IDLE: Nanos = 600_000_000_000;
+
+/// `TCP_ESTABLISHED` … of include/net/tcp_states.h.
+mod tcp_state {
+    pub const ESTABLISHED: u8 = 1;
+    pub const FIN_WAIT1: u8 = 4;
+    pub const CLOSE: u8 = 7;
+    pub const LAST_ACK: u8 = 9;
+}
+
+/// What a lane asks about a connection before it follows it.
+pub trait Selects {
+    /// Whether the process and the ports are selected for tracing.
+    fn selects(&self, conn: &Conn) -> bool;
+    /// Whether the process still exists.
+    fn is_alive(&self, tgid: u32) -> bool;
+}
+
+/// One worker's connections.
+pub struct Lane<S> {
+    table: Table<Conversation>,
+    /// Connections whose opening was seen and that have not moved bytes yet.
+    opened: HashSet<ConnId>,
+    voice: Voice,
+    selection: S,
+}
+
+/// What a lane says: signals and policies.
+struct Voice {
+    signals: Vec<Signal>,
+    policies: Vec<(ConnId, CapturePolicy)>,
+    last_id: u64,
+    ledger: Arc<Ledger>,
+}
+
+impl<S: Selects> Lane<S> {
+    /// The lane numbered `index`: exchange ids of different lanes never meet.
+    pub fn new(index: usize, selection: S, ledger: Arc<Ledger>) -> Self {
+        Self {
+            table: Table::new(MAX_FLOWS),
+            opened: HashSet::new(),
+            voice: Voice {
+                signals: Vec::new(),
+                policies: Vec::new(),
+                last_id: (index as u64) << 48,
+                ledger,
+            },
+            selection,
+        }
+    }
+
+    /// Takes one event. Events of one connection come in time order.
+    pub fn event(&mut self, header: &EventHeader, head: &[u8], tail: &[u8]) {
+        match EventKind(header.kind) {
+            EventKind::DATA => self.data(header, head, tail),
+            EventKind::EOF => self.close(header, Close::Finished(Direction::Recv)),
+            EventKind::RESET => self.close(header, Close::Reset),
+            EventKind::STATE => self.state(header),
+            _ => {}
+        }
+    }
+
+    /// The signals since the last call, in time order; the caller drains them.
+    pub fn signals(&mut self) -> &mut Vec<Signal> {
+        &mut self.voice.signals
+    }
+
+    /// The capture policies asked for since the last call; the caller drains them.
+    pub fn policies(&mut self) -> &mut Vec<(ConnId, CapturePolicy)> {
+        &mut self.voice.policies
+    }
+
+    /// Forgets what has been idle for long and can't come back.
+    pub fn sweep(&mut self, now: Nanos) {
+        let selection = &self.selection;
+        let gone: Vec<_> = self
+            .table
+            .expire(now.saturating_sub(IDLE), |flow| {
+                matches!(flow.conn.local.address, Address::Unix(_)) || !selection.is_alive(flow.conn.tgid)
+            })
+            .collect();
+        for flow in gone {
+            self.voice.finish(flow, Close::Forgotten, now);
+        }
+    }
+
+    /// Ends everything at shut-down.
+    pub fn finish(&mut self, now: Nanos) {
+        let flows: Vec<_> = self.table.drain().collect();
+        for flow in flows {
+            self.voice.finish(flow, Close::Forgotten, now);
+        }
+    }
+
+    fn data(&mut self, header: &EventHeader, head: &[u8], tail: &[u8]) {
+        let Some(direction) = direction(header) else { return };
+        let id = ConnId(header.cookie);
+        let mut mark = mark_of(header);
+        let (mut head, mut tail) = (head, tail);
+        if self.table.get_mut(id).is_none() {
+            self.open(header);
+        }
+        let Some(flow) = self.table.get_mut(id) else { return };
+        flow.last_seen = header.ts;
+        let mut len = header.len;
+        let order = stream(flow, direction).place(&mark, len);
+        let Flow { conn, consumer, .. } = flow;
+        if consumer.is_opaque() {
+            return;
+        }
+        self.voice.with(conn, header.ts, |out| {
+            match order {
+                Order::Next => {}
+                Order::Gap(missing) => consumer.gap(direction, missing, &mark, out),
+                Order::Unknown => consumer.lost(direction, &mark, out),
+                Order::Duplicate => return,
+                Order::Overlap(by) => {
+                    // Two threads on one socket: the kernel tells the position after the fact. Keep what is new.
+                    let captured_whole = tail.is_empty() && head.len() == len as usize;
+                    let Some(rest) = head.get(by as usize..).filter(|_| captured_whole) else {
+                        consumer.lost(direction, &mark, out);
+                        return;
+                    };
+                    (head, tail) = (rest, &[]);
+                    len -= by;
+                    mark.pos = mark.pos.wrapping_add(by);
+                }
+            }
+            consumer.chunk(&Chunk { direction, mark, len, head, tail }, out);
+        });
+    }
+
+    fn open(&mut self, header: &EventHeader) {
+        let id = ConnId(header.cookie);
+        let joined_late = !self.opened.remove(&id);
+        let conn = Conn {
+            id,
+            local: endpoint(header, &header.laddr, header.lport),
+            remote: endpoint(header, &header.raddr, header.rport),
+            netns: header.netns,
+            tgid: header.tgid,
+            joined_late,
+        };
+        let conversation = if self.selection.selects(&conn) {
+            Conversation::new(REGISTRY)
+        } else {
+            self.voice.policies.push((id, CapturePolicy::Ignore));
+            Conversation::opaque()
+        };
+        if let Some(evicted) = self.table.insert(Arc::new(conn), header.ts, conversation) {
+            self.voice.finish(evicted, Close::Forgotten, header.ts);
+        }
+    }
+
+    fn state(&mut self, header: &EventHeader) {
+        match header.state {
+            tcp_state::ESTABLISHED => {
+                if self.opened.len() < MAX_FLOWS {
+                    self.opened.insert(ConnId(header.cookie));
+                }
+            }
+            tcp_state::FIN_WAIT1 | tcp_state::LAST_ACK => {
+                self.close(header, Close::Finished(Direction::Send));
+            }
+            tcp_state::CLOSE => {
+                self.opened.remove(&ConnId(header.cookie));
+                self.close(header, Close::Closed);
+            }
+            _ => {}
+        }
+    }
+
+    fn close(&mut self, header: &EventHeader, how: Close) {
+        let id = ConnId(header.cookie);
+        if let Close::Finished(_) = how {
+            if let Some(flow) = self.table.get_mut(id) {
+                let Flow { conn, consumer, .. } = flow;
+                let mark = mark_of(header);
+                self.voice.with(conn, header.ts, |out| consumer.close(how, &mark, out));
+            }
+        } else if let Some(mut flow) = self.table.remove(id) {
+            let mark = mark_of(header);
+            let Flow { conn, consumer, .. } = &mut flow;
+            self.voice.with(conn, header.ts, |out| consumer.close(how, &mark, out));
+        }
+    }
+}
+
+impl Voice {
+    fn finish(&mut self, mut flow: Flow<Conversation>, how: Close, now: Nanos) {
+        let mark = Mark { stamp: Stamp { ts: now, unit: Unit::default() }, ..Mark::default() };
+        let Flow { conn, consumer, .. } = &mut flow;
+        self.with(conn, now, |out| consumer.close(how, &mark, out));
+    }
+
+    fn with(&mut self, conn: &Arc<Conn>, now: Nanos, f: impl FnOnce(&mut Output<'_>)) {
+        let mut policy = None;
+        f(&mut Output {
+            conn,
+            now,
+            signals: &mut self.signals,
+            last_id: &mut self.last_id,
+            ledger: &self.ledger,
+            policy: &mut policy,
+            switch: &mut None,
+        });
+        if let Some(policy) = policy {
+            self.policies.push((conn.id, policy));
+        }
+    }
+}
+
+fn stream(flow: &mut Flow<Conversation>, direction: Direction) -> &mut Stream {
+    let [send, recv] = &mut flow.streams;
+    match direction {
+        Direction::Send => send,
+        Direction::Recv => recv,
+    }
+}
+
+const fn direction(header: &EventHeader) -> Option<Direction> {
+    match header.dir {
+        0 => Some(Direction::Send),
+        1 => Some(Direction::Recv),
+        _ => None,
+    }
+}
+
+fn mark_of(header: &EventHeader) -> Mark {
+    Mark {
+        stamp: Stamp {
+            ts: header.ts,
+            unit: Unit {
+                tgid: header.tgid,
+                tid: header.tid,
+                task: header.task,
+                task_parent: header.task_parent,
+                caller: header.caller,
+                caller_parent: header.caller_parent,
+            },
+        },
+        pos: header.pos,
+        peer_pos: header.peer_pos,
+        has_position: EventFlags(header.flags).has(EventFlags::HAS_POSITION),
+        arrival: header.arrival,
+    }
+}
+
+fn endpoint(header: &EventHeader, address: &[u8; 16], port: u16) -> Endpoint {
+    if Family(header.family) == Family::UNIX {
+        let cookie = address.first_chunk::<8>().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+        return Endpoint { address: Address::Unix(cookie), port: 0 };
+    }
+    let v6 = Ipv6Addr::from(*address);
+    let ip = v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4);
+    Endpoint { address: Address::Ip(ip), port }
+}
