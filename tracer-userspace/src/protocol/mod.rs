@@ -6,7 +6,10 @@
 
 mod conversation;
 mod output;
+pub mod replay;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use conversation::Conversation;
 pub use output::{CapturePolicy, Output, Started};
