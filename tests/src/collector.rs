@@ -1,0 +1,230 @@
+//! An OTLP collector inside the test: gRPC and HTTP/protobuf on one port, decoded with the official types.
+
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use prost::Message as _;
+use tonic::codec::CompressionEncoding;
+
+use crate::span::Spans;
+
+/// How the daemon is told to export.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// `OTEL_EXPORTER_OTLP_PROTOCOL=grpc`.
+    Grpc,
+    /// `OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf`.
+    Http,
+}
+
+/// What is wrong with the back end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// It answers "unavailable" and keeps nothing.
+    Unavailable,
+    /// It takes that long for each request.
+    Slow(Duration),
+}
+
+struct State {
+    spans: Mutex<Spans>,
+    headers: Mutex<Vec<HeaderMap>>,
+    fault: Mutex<Fault>,
+    requests: AtomicUsize,
+}
+
+impl State {
+    /// Takes a request, or refuses it because of the fault that is set.
+    async fn take(&self, headers: HeaderMap, request: ExportTraceServiceRequest) -> Result<(), ()> {
+        self.requests.fetch_add(1, SeqCst);
+        let fault = *lock(&self.fault);
+        match fault {
+            Fault::None => {}
+            Fault::Unavailable => return Err(()),
+            Fault::Slow(time) => tokio::time::sleep(time).await,
+        }
+        lock(&self.headers).push(headers);
+        lock(&self.spans).extend(Spans::of(request));
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A running collector; dropped, it closes its port.
+pub struct Collector {
+    state: Arc<State>,
+    address: SocketAddr,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Collector {
+    /// Listens on a free loopback port.
+    ///
+    /// # Panics
+    /// If it can't listen.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Listens on that address (to come back where a collector was before).
+    ///
+    /// # Panics
+    /// If it can't listen.
+    #[must_use]
+    pub fn start_at(address: SocketAddr) -> Self {
+        let state = Arc::new(State {
+            spans: Mutex::default(),
+            headers: Mutex::default(),
+            fault: Mutex::new(Fault::None),
+            requests: AtomicUsize::new(0),
+        });
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let listener = runtime
+            .block_on(tokio::net::TcpListener::bind(address))
+            .expect("listen on loopback");
+        let address = listener.local_addr().expect("the collector's address");
+        let grpc = TraceServiceServer::new(Grpc(Arc::clone(&state)))
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(64 << 20);
+        let http = {
+            let state = Arc::clone(&state);
+            axum::routing::post(move |headers: HeaderMap, body: Bytes| http(Arc::clone(&state), headers, body))
+        };
+        let router = tonic::service::Routes::new(grpc)
+            .into_axum_router()
+            .route("/v1/traces", http)
+            .layer(axum::extract::DefaultBodyLimit::max(64 << 20));
+        runtime.spawn(async move { axum::serve(listener, router).await });
+        Self {
+            state,
+            address,
+            runtime: Some(runtime),
+        }
+    }
+
+    /// `http://127.0.0.1:<port>`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on, fail in this way.
+    pub fn set_fault(&self, fault: Fault) {
+        *lock(&self.state.fault) = fault;
+    }
+
+    /// Export requests so far, refused ones included.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.state.requests.load(SeqCst)
+    }
+
+    /// Headers (gRPC: metadata) of the accepted requests.
+    #[must_use]
+    pub fn headers(&self) -> Vec<HeaderMap> {
+        lock(&self.state.headers).clone()
+    }
+
+    /// Everything that has arrived.
+    #[must_use]
+    pub fn spans(&self) -> Spans {
+        lock(&self.state.spans).clone()
+    }
+
+    /// Waits until what has arrived satisfies `enough`, and returns it.
+    ///
+    /// # Panics
+    /// If it does not within `limit`.
+    pub fn wait_until(&self, limit: Duration, what: &str, enough: impl Fn(&Spans) -> bool) -> Spans {
+        let deadline = Instant::now() + limit;
+        loop {
+            let spans = self.spans();
+            if enough(&spans) {
+                return spans;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{what}: not within {limit:?}; arrived:\n{spans}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+struct Grpc(Arc<State>);
+
+#[tonic::async_trait]
+impl TraceService for Grpc {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        let headers = request.metadata().clone().into_headers();
+        match self.0.take(headers, request.into_inner()).await {
+            Ok(()) => Ok(tonic::Response::new(ExportTraceServiceResponse::default())),
+            Err(()) => Err(tonic::Status::unavailable("told to be unavailable")),
+        }
+    }
+}
+
+async fn http(state: Arc<State>, headers: HeaderMap, body: Bytes) -> Response {
+    let is = |name: header::HeaderName, value: &str| headers.get(name).is_some_and(|v| v == value);
+    if !is(header::CONTENT_TYPE, "application/x-protobuf") {
+        return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
+    }
+    let mut plain = Vec::new();
+    if is(header::CONTENT_ENCODING, "gzip") {
+        if flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut plain).is_err() {
+            return StatusCode::BAD_REQUEST.into_response();
+        }
+    } else {
+        plain.extend_from_slice(&body);
+    }
+    let Ok(request) = ExportTraceServiceRequest::decode(&plain[..]) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    match state.take(headers, request).await {
+        Ok(()) => (
+            [(header::CONTENT_TYPE, "application/x-protobuf")],
+            ExportTraceServiceResponse::default().encode_to_vec(),
+        )
+            .into_response(),
+        Err(()) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}

@@ -1,0 +1,171 @@
+//! The daemon under test.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::collector::{Collector, Transport};
+use crate::host;
+use crate::ledger::Ledger;
+use crate::process::{Program, TempDir};
+use crate::span::Spans;
+
+/// What the daemon is told to trace, so that a test does not see the rest of the machine.
+#[derive(Clone, Default, Debug)]
+pub struct Selection {
+    arguments: Vec<String>,
+}
+
+impl Selection {
+    /// The programs' processes as they are now, workers included.
+    #[must_use]
+    pub fn of(programs: &[&Program]) -> Self {
+        programs
+            .iter()
+            .flat_map(|program| program.pids())
+            .fold(Self::default(), |selection, pid| selection.pid(pid))
+    }
+
+    /// Also that process.
+    #[must_use]
+    pub fn pid(self, pid: u32) -> Self {
+        self.with("--include-pid", &pid.to_string())
+    }
+
+    /// Also the connections of that port, whoever holds them (programs that fork for each connection; clients).
+    #[must_use]
+    pub fn port(self, port: u16) -> Self {
+        self.with("--include-port", &port.to_string())
+    }
+
+    /// Also processes whose executable's path matches the glob.
+    #[must_use]
+    pub fn exe(self, glob: &str) -> Self {
+        self.with("--include-exe", glob)
+    }
+
+    /// Any other argument of the daemon.
+    #[must_use]
+    pub fn with(mut self, flag: &str, value: &str) -> Self {
+        self.arguments.extend([flag.to_owned(), value.to_owned()]);
+        self
+    }
+}
+
+/// A running daemon and the collector that it exports to.
+pub struct Tracer {
+    program: Program,
+    /// Where it exports to.
+    pub collector: Collector,
+}
+
+/// What a stopped daemon leaves.
+pub struct Finished {
+    /// Everything that arrived at the collector.
+    pub spans: Spans,
+    /// The last ledger.
+    pub ledger: Ledger,
+    /// What the daemon printed.
+    pub output: String,
+}
+
+impl Tracer {
+    /// Starts it and waits until it says that it is attached.
+    #[must_use]
+    pub fn start(selection: &Selection, transport: Transport) -> Self {
+        Self::start_with(selection, Collector::start(), transport)
+    }
+
+    /// The same, with a collector that is there already.
+    #[must_use]
+    pub fn start_with(selection: &Selection, collector: Collector, transport: Transport) -> Self {
+        let protocol = match transport {
+            Transport::Grpc => "grpc",
+            Transport::Http => "http/protobuf",
+        };
+        let mut command = Command::new(host::daemon_binary());
+        command
+            .args(&selection.arguments)
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint())
+            .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
+        let program = Program::spawn("tracer", TempDir::new("tracer"), &mut command)
+            .until("says `tracer: ready`", |log| log.lines().any(|line| line.trim() == "tracer: ready"));
+        Self { program, collector }
+    }
+
+    /// Resident memory in bytes.
+    #[must_use]
+    pub fn rss(&self) -> u64 {
+        self.program.rss()
+    }
+
+    /// What it has printed so far.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.program.output()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
+        self.program.signal(signal);
+    }
+
+    /// Kills it with SIGKILL; what it exported before stays in the collector, which is handed back.
+    #[must_use]
+    pub fn kill(self) -> Collector {
+        let Self {
+            mut program,
+            collector,
+        } = self;
+        program.signal(libc::SIGKILL);
+        program.wait(Duration::from_secs(10));
+        collector
+    }
+
+    /// Stops it with SIGTERM and asserts that the ledger balances, that nothing was dropped, and that what it counts as
+    /// exported is what arrived.
+    ///
+    /// # Panics
+    /// If one of these does not hold, or it does not stop in time.
+    #[must_use]
+    pub fn finish(self) -> Finished {
+        let finished = self.finish_with_drops(&[]);
+        finished
+    }
+
+    /// The same, where exchanges may be dropped for `reasons`.
+    ///
+    /// # Panics
+    /// As [`Self::finish`].
+    #[must_use]
+    pub fn finish_with_drops(mut self, reasons: &[&str]) -> Finished {
+        self.program.signal(libc::SIGTERM);
+        let status = self.program.wait(Duration::from_secs(30));
+        let output = self.program.output();
+        assert!(status.success(), "the daemon ended with {status}:\n{output}");
+        let ledger = Ledger::last_in(&output).unwrap_or_else(|| panic!("no ledger in the output:\n{output}"));
+        let spans = self.collector.spans();
+        if let Some(problem) = ledger.imbalance() {
+            panic!("the ledger does not balance: {problem}: {ledger:?}");
+        }
+        for (reason, n) in &ledger.dropped {
+            assert!(
+                *n == 0 || reasons.contains(&reason.as_str()),
+                "{n} exchanges dropped: {reason}; {ledger:?}; arrived:\n{spans}"
+            );
+        }
+        assert_eq!(
+            ledger.exported,
+            spans.len() as i64,
+            "the ledger's exported against what arrived; {ledger:?}"
+        );
+        let mut ids: Vec<_> = spans.iter().map(|span| &span.span_id).collect();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), spans.len(), "span ids are unique");
+        Finished {
+            spans,
+            ledger,
+            output,
+        }
+    }
+}
