@@ -1,1 +1,180 @@
-//! Stage.
+//! Correlation: from exchanges to spans, by deciding who caused each of them.
+//!
+//! [`Correlator::signal`] takes what the protocol stage says, in time order, of all connections of the host;
+//! [`Correlator::advance`] hands on spans whose place in a trace is decided. The rules are in [`evidence`], one file each.
+//!
+//! - A parent is decided once, and a trace id that was handed on never changes. What comes to light later is a link.
+//! - A call's owner is known when it writes its response, so a trace is held until its outermost request has answered;
+//!   bounded by [`Config::max_hold_ms`].
+//! - Every `End` becomes exactly one span, or is counted in the ledger: as not selected, as abandoned, or because the bound on
+//!   open exchanges was reached. Signals of an exchange whose `Begin` was not delivered are ignored (whoever lost it has
+//!   counted it); an `End` that gets lost must be replaced by a `Drop`.
+//! - No clock, no I/O: time is what the signals and `advance` say, so recorded signals can be replayed.
+
+mod arena;
+mod config;
+mod evidence;
+mod ids;
+mod lifecycle;
+mod record;
+#[cfg(test)]
+mod tests;
+mod trace;
+mod unit;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashTable};
+
+pub use config::Config;
+
+use crate::model::{ExchangeId, Nanos, Service, Signal, SignalKind, Span};
+use crate::telemetry::{Ledger, Reason};
+use arena::{Arena, Key};
+use evidence::header::{Carriers, ContextId};
+use ids::Ids;
+use record::{Record, Trace};
+use unit::Units;
+
+/// What the stage did so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Spans handed on without a parent.
+    pub roots: u64,
+    /// Spans handed on with a parent, by [`crate::model::Evidence`] in its order.
+    pub by_evidence: [u64; 5],
+    /// Calls that were handed on before their owner was known.
+    pub expired: u64,
+    /// Spans that started a trace of their own because the trace was full or too old.
+    pub split: u64,
+    /// Requests whose sender was seen only after they were declared roots.
+    pub late_senders: u64,
+    /// Exchanges dropped because too many were open.
+    pub full: u64,
+}
+
+/// The correlation stage.
+pub struct Correlator {
+    config: Config,
+    ledger: Arc<Ledger>,
+    now: Nanos,
+    ids: Ids,
+    records: Arena<Record>,
+    by_id: HashMap<ExchangeId, Key>,
+    traces: Arena<Trace>,
+    units: Units,
+    /// Ends of messages whose other end was not seen, by [`evidence::message`]'s hash.
+    messages: HashTable<Key>,
+    contexts: HashMap<ContextId, Carriers>,
+    /// Deadlines, each in order: requests that wait for their sender, loop hints on probation, ended exchanges that are
+    /// held, records that outlive their span.
+    peer_waits: VecDeque<(Nanos, Key)>,
+    probation: VecDeque<(Nanos, Key, Key)>,
+    holds: VecDeque<(Nanos, Key)>,
+    lingering: VecDeque<(Nanos, Key)>,
+    next_sweep: Nanos,
+    ready: Vec<Span>,
+    stack: Vec<Key>,
+    counters: Counters,
+}
+
+impl Correlator {
+    /// Nothing seen yet.
+    #[must_use]
+    pub fn new(config: Config, ledger: Arc<Ledger>) -> Self {
+        let mut units = Units::default();
+        units.max_units = config.max_units;
+        Self {
+            config,
+            ledger,
+            now: 0,
+            ids: Ids::new(),
+            records: Arena::default(),
+            by_id: HashMap::new(),
+            traces: Arena::default(),
+            units,
+            messages: HashTable::new(),
+            contexts: HashMap::new(),
+            peer_waits: VecDeque::new(),
+            probation: VecDeque::new(),
+            holds: VecDeque::new(),
+            lingering: VecDeque::new(),
+            next_sweep: 0,
+            ready: Vec::new(),
+            stack: Vec::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes one signal. `services` tells who is behind a process id.
+    pub fn signal(&mut self, signal: Signal, services: &mut dyn FnMut(u32) -> Arc<Service>) {
+        self.now = self.now.max(signal.ts);
+        match signal.kind {
+            SignalKind::Begin(begin) => self.begin(begin, services),
+            SignalKind::RequestEnd(id, stamp) => self.request_end(id, &stamp),
+            SignalKind::Respond(id, stamp) => self.respond(id, &stamp),
+            SignalKind::End(exchange) => self.end(exchange),
+            SignalKind::Drop(id, _) => self.lose(id),
+        }
+    }
+
+    /// Time has come to `now`: no signal before it will come any more. Hands on what is decided.
+    pub fn advance(&mut self, now: Nanos, out: &mut Vec<Span>) {
+        self.now = self.now.max(now);
+        let now = self.now;
+        while let Some(&(_, key)) = self.peer_waits.front().filter(|(due, _)| *due <= now) {
+            self.peer_waits.pop_front();
+            self.sender_unseen(key);
+        }
+        while let Some(&(_, call, unit)) = self.probation.front().filter(|(due, ..)| *due <= now) {
+            self.probation.pop_front();
+            self.end_probation(call, unit);
+        }
+        while let Some(&(_, key)) = self.holds.front().filter(|(due, _)| *due <= now) {
+            self.holds.pop_front();
+            self.hold_expired(key);
+        }
+        while let Some(&(_, key)) = self.lingering.front().filter(|(due, _)| *due <= now) {
+            self.lingering.pop_front();
+            self.forget(key);
+        }
+        if now >= self.next_sweep {
+            self.next_sweep = now.saturating_add(SWEEP);
+            self.units.sweep(now, IDLE);
+        }
+        out.append(&mut self.ready);
+    }
+
+    /// The daemon stops: hands on all that has ended; what is open is counted as abandoned.
+    pub fn finish(&mut self, out: &mut Vec<Span>) {
+        for key in self.records.keys() {
+            if let Some(record) = self.records.get(key).filter(|r| !r.ended) {
+                let id = record.begin.id;
+                self.ledger
+                    .dropped(Some(&record.service.name), Reason::Abandoned, 1);
+                self.lose(id);
+            }
+        }
+        for key in self.records.keys() {
+            self.hold_expired(key);
+        }
+        out.append(&mut self.ready);
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Exchanges and units that are remembered.
+    #[must_use]
+    pub fn remembered(&self) -> (usize, usize) {
+        (self.records.len(), self.units.units.len())
+    }
+}
+
+/// How often idle units are looked for, and how long a unit must have been idle to be forgotten.
+const SWEEP: Nanos = 1_000_000_000;
+const IDLE: Nanos = 30_000_000_000;

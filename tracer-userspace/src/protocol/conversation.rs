@@ -92,7 +92,11 @@ impl Conversation {
     /// A connection that is of no interest.
     #[must_use]
     pub fn opaque() -> Self {
-        Self { registry: &[], state: State::Opaque, carry: Default::default() }
+        Self {
+            registry: &[],
+            state: State::Opaque,
+            carry: Default::default(),
+        }
     }
 
     /// Whether nothing more will come of this connection.

@@ -1,0 +1,121 @@
+//! A slab whose keys do not survive what they name.
+
+/// Names an entry of an [`Arena`]. Once the entry is removed the key finds nothing, also after its place was reused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Key {
+    index: u32,
+    generation: u32,
+}
+
+impl Key {
+    /// Finds nothing in any arena.
+    pub const NONE: Self = Self {
+        index: u32::MAX,
+        generation: 0,
+    };
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+struct Place<T> {
+    generation: u32,
+    value: Option<T>,
+}
+
+/// Entries of one kind, stored densely; removed places are reused.
+pub(super) struct Arena<T> {
+    places: Vec<Place<T>>,
+    free: Vec<u32>,
+}
+
+impl<T> Default for Arena<T> {
+    fn default() -> Self {
+        Self {
+            places: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+}
+
+impl<T> Arena<T> {
+    pub fn insert(&mut self, value: T) -> Key {
+        if let Some(index) = self.free.pop()
+            && let Some(place) = self.places.get_mut(index as usize)
+        {
+            place.value = Some(value);
+            return Key {
+                index,
+                generation: place.generation,
+            };
+        }
+        let index = self.places.len() as u32;
+        self.places.push(Place {
+            generation: 0,
+            value: Some(value),
+        });
+        Key { index, generation: 0 }
+    }
+
+    pub fn get(&self, key: Key) -> Option<&T> {
+        let place = self.places.get(key.index as usize)?;
+        if place.generation == key.generation {
+            place.value.as_ref()
+        } else {
+            None
+        }
+    }
+
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        let place = self.places.get_mut(key.index as usize)?;
+        if place.generation == key.generation {
+            place.value.as_mut()
+        } else {
+            None
+        }
+    }
+
+    pub fn remove(&mut self, key: Key) -> Option<T> {
+        let place = self.places.get_mut(key.index as usize)?;
+        if place.generation != key.generation {
+            return None;
+        }
+        let value = place.value.take()?;
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(key.index);
+        Some(value)
+    }
+
+    pub fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    pub fn keys(&self) -> Vec<Key> {
+        let used = self.places.iter().enumerate().filter(|(_, p)| p.value.is_some());
+        used.map(|(index, place)| Key {
+            index: index as u32,
+            generation: place.generation,
+        })
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_does_not_outlive_its_entry() {
+        let mut arena = Arena::default();
+        let a = arena.insert("a");
+        assert_eq!(arena.remove(a), Some("a"));
+        let b = arena.insert("b");
+        assert_eq!((a.index, arena.len()), (b.index, 1));
+        assert_eq!((arena.get(a), arena.get(b)), (None, Some(&"b")));
+        assert_eq!(arena.remove(a), None);
+        assert_eq!(arena.get(Key::NONE), None);
+    }
+}

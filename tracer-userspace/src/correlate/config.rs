@@ -1,0 +1,37 @@
+//! Bounds of the correlation stage.
+
+use serde::Deserialize;
+
+/// Bounds of the correlation stage. Times are in milliseconds.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Most exchanges kept at one time: open ones, ended ones whose trace is not decided, and for a moment those that
+    /// were handed on. An exchange that begins beyond the bound is dropped and counted (`correlation_full`).
+    pub max_open: usize,
+    /// How long a span is held after its end while the parent of one of its ancestors is undecided. Then it is handed on
+    /// with what is known, and a parent found later gets a link.
+    pub max_hold_ms: u64,
+    /// Most spans of one trace. Further ones start a trace of their own that links to the first.
+    pub max_trace_spans: u32,
+    /// How long a trace takes spans after its first one began. Later ones start a trace of their own that links to it.
+    pub max_trace_age_ms: u64,
+    /// How long a request that arrived waits for the end that sent it. Both ends lie on this host and are seen within
+    /// microseconds, unless the sender is suspended inside its system call.
+    pub peer_wait_ms: u64,
+    /// Most threads and runtime tasks remembered.
+    pub max_units: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_open: 65_536,
+            max_hold_ms: 10_000,
+            max_trace_spans: 5_000,
+            max_trace_age_ms: 3_600_000,
+            peer_wait_ms: 50,
+            max_units: 65_536,
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! E5: threads that serve many connections at once.
+//!
+//! All that shows is the order of reads and writes on the thread. Two hints, neither of which is proof:
+//! - *forward*: the call was written right after the request was read (or after another call of it, or after the
+//!   response to one). False where the write was deferred: to a timer, to a connection's completion.
+//! - *backward*: the request's response was written right after the call's response was read. False where the answer was
+//!   deferred: to a timer, to the end of a batch of reads.
+//!
+//! A loop that runs to completion shows it: after the last byte of a call's response it goes on with that request, always;
+//! and no request is answered out of the blue. Each loop keeps score of both hints. They are believed when both name
+//! the same request, or when the backward hint has never or hardly failed on this loop and the forward hint, which
+//! disagrees, is known to be noise there (nginx opens a connection for each call, and writes when it is open).
+//! Meanwhile a hint is tentative, and given up if the loop breaks its order.
+
+use crate::correlate::Correlator;
+use crate::correlate::arena::Key;
+use crate::correlate::record::Parent;
+use crate::correlate::unit::Last;
+use crate::model::{Confidence, Evidence, Nanos};
+
+/// What a loop has shown of its order. Scores rise by 1 and fall by [`PENALTY`]: a hint that fails more often than once in
+/// five is never believed for long.
+#[derive(Default)]
+pub(in crate::correlate) struct Order {
+    /// Of the backward hint.
+    backward: i8,
+    /// Of the forward hint.
+    forward: i8,
+    /// The order was broken at least once.
+    broken: bool,
+    /// Calls with a tentative owner.
+    tentative: Vec<Key>,
+}
+
+const PENALTY: i8 = 4;
+const BEST: i8 = 32;
+const TRUSTED: i8 = 6;
+/// How long a tentative owner waits for the loop to break its order before it is believed.
+const PROBATION: Nanos = 100_000_000;
+/// Most tentative owners per loop.
+const MAX_TENTATIVE: usize = 256;
+
+fn up(score: &mut i8) {
+    *score = (*score + 1).min(BEST);
+}
+
+fn down(score: &mut i8) {
+    *score = (*score - PENALTY).max(-BEST);
+}
+
+impl Correlator {
+    /// The unit did something; `now` is what.
+    pub(in crate::correlate) fn order_event(&mut self, unit: Key, now: Last) {
+        let Some(state) = self.units.units.get_mut(unit) else {
+            return;
+        };
+        let before = std::mem::replace(&mut state.last, now);
+        let is_loop = state.is_loop;
+        match now {
+            Last::WroteCall(call) if before != now => self.point_forward(call, before),
+            Last::WroteResponse(request) if is_loop => self.point_backward(unit, request, before),
+            Last::ReadRequest(_) | Last::ReadResponse(_) if is_loop && before != now => {
+                if let Last::ReadResponse(call) = before
+                    && self.is_left_hanging(call)
+                {
+                    self.break_order(unit, false);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The call is over, nobody owns it, and the loop went on with something else.
+    fn is_left_hanging(&self, call: Key) -> bool {
+        self.records
+            .get(call)
+            .is_some_and(|r| r.ended && !r.is_decided() && r.tentative == Key::NONE)
+    }
+
+    fn point_forward(&mut self, call: Key, before: Last) {
+        let request = match before {
+            Last::ReadRequest(request) => request,
+            Last::WroteCall(other) | Last::ReadResponse(other) => {
+                self.records.get(other).map(|r| r.forward).unwrap_or_default()
+            }
+            Last::WroteResponse(_) | Last::Nothing => return,
+        };
+        let Some(owner) = self.records.get_mut(request) else {
+            return;
+        };
+        if owner.responded != 0 || owner.ended {
+            return;
+        }
+        let next = std::mem::replace(&mut owner.forward_next, call);
+        if let Some(record) = self.records.get_mut(call) {
+            record.forward = request;
+            record.forward_next = next;
+        }
+    }
+
+    fn point_backward(&mut self, unit: Key, request: Key, before: Last) {
+        let Some(record) = self.records.get(request) else {
+            return;
+        };
+        let (start, first_call) = (record.start(), record.forward_next);
+        match before {
+            Last::Nothing => {}
+            Last::ReadRequest(read) if read == request => {}
+            // Answered without waiting for the call, in the turn in which it was written.
+            Last::WroteCall(call) if self.forward_of(call) == request => self.suggest(unit, call, request),
+            Last::ReadResponse(call) => match self.records.get(call) {
+                Some(c) if c.start() >= start => match c.parent {
+                    Parent::Undecided if c.tentative == Key::NONE => self.suggest(unit, call, request),
+                    Parent::Local(owner) if owner == request => self.keep_order(unit, call, request),
+                    Parent::Root | Parent::Context | Parent::Linked(..) => {}
+                    Parent::Undecided | Parent::Local(_) => self.break_order(unit, true),
+                },
+                Some(_) => self.break_order(unit, true),
+                None => {}
+            },
+            Last::ReadRequest(_) | Last::WroteCall(_) | Last::WroteResponse(_) => {
+                self.break_order(unit, first_call != Key::NONE);
+            }
+        }
+    }
+
+    fn forward_of(&self, call: Key) -> Key {
+        self.records.get(call).map(|r| r.forward).unwrap_or_default()
+    }
+
+    /// The order held once more.
+    fn keep_order(&mut self, unit: Key, call: Key, request: Key) {
+        let forward = self.forward_of(call);
+        if let Some(state) = self.units.units.get_mut(unit) {
+            up(&mut state.order.backward);
+            if forward == request {
+                up(&mut state.order.forward);
+            } else if forward != Key::NONE {
+                down(&mut state.order.forward);
+            }
+        }
+    }
+
+    /// The loop did something that no run to completion does.
+    fn break_order(&mut self, unit: Key, forward_too: bool) {
+        let Some(state) = self.units.units.get_mut(unit) else {
+            return;
+        };
+        state.order.broken = true;
+        down(&mut state.order.backward);
+        if forward_too {
+            down(&mut state.order.forward);
+        }
+        if state.order.backward < 0 {
+            for call in std::mem::take(&mut state.order.tentative) {
+                self.give_up(call);
+            }
+        }
+    }
+
+    /// The request was answered right after the call's response was read.
+    fn suggest(&mut self, unit: Key, call: Key, request: Key) {
+        self.keep_order(unit, call, request);
+        let Some(answered) = self.records.get(request).map(|r| r.start()) else {
+            return;
+        };
+        let Some(state) = self.units.units.get(unit) else {
+            return;
+        };
+        // Nobody else's request was open since this one was read.
+        let alone = state.open == 0 && state.last_answer < answered;
+        if self.is_believed(unit, call, request, alone) {
+            self.believe(unit, call, request, alone);
+            return;
+        }
+        let Some(state) = self.units.units.get_mut(unit) else {
+            return;
+        };
+        if state.order.tentative.len() >= MAX_TENTATIVE {
+            return;
+        }
+        state.order.tentative.push(call);
+        if let Some(record) = self.records.get_mut(call) {
+            record.tentative = request;
+            self.probation
+                .push_back((self.now.saturating_add(PROBATION), call, unit));
+        }
+    }
+
+    fn is_believed(&self, unit: Key, call: Key, request: Key, alone: bool) -> bool {
+        if !self.contexts_agree(call, request) {
+            return false;
+        }
+        let (Some(state), Some(owner)) = (self.units.units.get(unit), self.records.get(request)) else {
+            return false;
+        };
+        if self
+            .units
+            .processes
+            .get(owner.process)
+            .is_none_or(|p| p.migrates_until > self.now)
+        {
+            return false;
+        }
+        let forward = self.forward_of(call);
+        let order = &state.order;
+        if forward == request {
+            alone || order.forward >= TRUSTED || order.backward >= TRUSTED
+        } else {
+            order.backward >= TRUSTED && (order.forward <= 0 || forward == Key::NONE)
+        }
+    }
+
+    /// The request owns the call; and the other calls that the forward hint gives it, where that hint is good.
+    fn believe(&mut self, unit: Key, call: Key, request: Key, alone: bool) {
+        let Some(state) = self.units.units.get(unit) else {
+            return;
+        };
+        let forward_good = alone || state.order.forward >= TRUSTED;
+        let agree = self.forward_of(call) == request;
+        let confidence = if agree && forward_good && !state.order.broken {
+            Confidence::Certain
+        } else {
+            Confidence::Likely
+        };
+        let evidence = Some((Evidence::Loop, confidence));
+        self.decide(call, Parent::Local(request), evidence);
+        if !(agree && forward_good) {
+            return;
+        }
+        let mut next = self
+            .records
+            .get(request)
+            .map(|r| r.forward_next)
+            .unwrap_or_default();
+        while let Some(record) = self.records.get(next) {
+            let (key, following) = (next, record.forward_next);
+            let open = !record.is_decided() && record.forward == request;
+            if open && self.contexts_agree(key, request) {
+                self.decide(key, Parent::Local(request), evidence);
+            }
+            next = following;
+        }
+    }
+
+    /// Probation is over.
+    pub(in crate::correlate) fn end_probation(&mut self, call: Key, unit: Key) {
+        let Some(record) = self.records.get_mut(call) else {
+            return;
+        };
+        let request = record.tentative;
+        if record.is_decided() || request == Key::NONE {
+            return;
+        }
+        let forward = record.forward;
+        if let Some(state) = self.units.units.get_mut(unit) {
+            let order = &mut state.order;
+            order.tentative.retain(|&c| c != call);
+            // The request that the forward hint names has not answered: it may still turn out to be the owner.
+            let rival = forward != request
+                && self
+                    .records
+                    .get(forward)
+                    .is_some_and(|r| r.responded == 0 && !r.ended);
+            let unbroken = !order.broken && !rival;
+            if (unbroken && self.contexts_agree(call, request))
+                || self.is_believed(unit, call, request, false)
+            {
+                self.believe(unit, call, request, false);
+                return;
+            }
+        }
+        self.give_up(call);
+    }
+
+    /// The tentative owner stays a guess.
+    fn give_up(&mut self, call: Key) {
+        let Some(record) = self.records.get_mut(call) else {
+            return;
+        };
+        if !record.is_decided() && record.tentative != Key::NONE {
+            record.late_of = record.tentative;
+            record.tentative = Key::NONE;
+            record.ambiguous = true;
+            self.decide_if_nobody_can_own(call);
+        }
+    }
+}

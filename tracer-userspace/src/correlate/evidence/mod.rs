@@ -1,0 +1,17 @@
+//! Evidence for parents, strongest first; one file per kind.
+//!
+//! | file | decides |
+//! |---|---|
+//! | [`header`] (E1) | when the exchange begins; a request that arrived waits for E2 first |
+//! | [`message`] (E2) | when the second end of the message is seen |
+//! | [`task`] (E3), [`thread`] (E4), through [`owner`] | when the possible owner writes its response |
+//! | [`event_loop`] (E5) | when the possible owner writes its response, and the loop has shown that its order means something |
+//!
+//! A weaker kind never overrules a stronger one: a parent is decided once.
+
+pub(super) mod event_loop;
+pub(super) mod header;
+mod message;
+pub(super) mod owner;
+mod task;
+mod thread;

@@ -1,0 +1,171 @@
+//! What E3 and E4 share: a request is owned by the unit that **writes its response**, and so are the calls that this unit
+//! made after the request was read and since the unit's previous response.
+//!
+//! Ownership is often known only then (pollers and reader threads read requests that others serve), so calls wait on the
+//! units that might own them, and are joined backwards.
+
+use crate::correlate::Correlator;
+use crate::correlate::arena::Key;
+use crate::correlate::record::Parent;
+use crate::correlate::unit::{Pending, UnitId};
+use crate::model::{Confidence, Evidence, Nanos};
+
+/// How a request may claim calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::correlate) enum Claim {
+    /// The unit wrote the request's response.
+    Wrote,
+    /// The unit read the request, no other, and the response was not seen (yet).
+    Read,
+}
+
+/// A call and the unit that might own it.
+pub(super) struct Case {
+    pub call: Key,
+    pub request: Key,
+    pub unit: Key,
+    pub claim: Claim,
+    pub hops: u8,
+    pub born: Nanos,
+}
+
+/// Goroutines between the caller and the serving goroutine that are looked through.
+const MAX_HOPS: u8 = 4;
+
+impl Correlator {
+    /// Notes the call with every unit that might own it: the caller, and those that created it.
+    pub(in crate::correlate) fn await_owner(&mut self, call: Key) {
+        let Some(record) = self.records.get(call) else {
+            return;
+        };
+        let unit = record.begin.start.unit;
+        let now = self.now;
+        let (mut key, mut creator) = if unit.caller != 0 {
+            let id = UnitId::task(unit.tgid, unit.caller);
+            let key = self.units.unit(id, unit.caller_parent, Key::NONE, now);
+            (key, unit.caller_parent)
+        } else {
+            (record.unit, unit.task_parent)
+        };
+        let mut born = Nanos::MAX;
+        for hops in 0..=MAX_HOPS {
+            let Some(state) = self.units.units.get_mut(key) else {
+                break;
+            };
+            if hops == 0 && state.open == 0 && state.last_answer != 0 && !state.is_loop {
+                let late_of = state.last_answered;
+                if let Some(record) = self.records.get_mut(call) {
+                    record.late_of = late_of;
+                }
+            }
+            // Ancestors that serve nothing (the accepting goroutine) would only collect calls.
+            if !state.is_loop && (hops == 0 || state.reads || state.answers) {
+                if state.pending.len() == state.pending.capacity() && state.pending.len() >= 16 {
+                    let records = &self.records;
+                    state
+                        .pending
+                        .retain(|p| records.get(p.call).is_some_and(|r| !r.emitted));
+                }
+                state.pending.push(Pending { call, hops, born });
+            }
+            if !state.id.is_task {
+                break;
+            }
+            born = born.min(state.first_seen);
+            if creator == 0 {
+                creator = state.creator;
+            }
+            if creator == 0 {
+                break;
+            }
+            let Some(next) = self.units.find(UnitId::task(unit.tgid, creator)) else {
+                break;
+            };
+            (key, creator) = (next, 0);
+        }
+    }
+
+    /// The request claims the calls that wait on the unit; the others stop waiting on it.
+    pub(in crate::correlate) fn claim(&mut self, unit: Key, request: Key, claim: Claim) {
+        let Some(state) = self.units.units.get_mut(unit) else {
+            return;
+        };
+        if state.pending.is_empty() {
+            return;
+        }
+        let mut pending = std::mem::take(&mut state.pending);
+        if !state.is_loop {
+            for Pending { call, hops, born } in pending.drain(..) {
+                self.claim_one(Case {
+                    call,
+                    request,
+                    unit,
+                    claim,
+                    hops,
+                    born,
+                });
+            }
+        }
+        pending.clear();
+        if let Some(state) = self.units.units.get_mut(unit) {
+            state.pending = pending;
+        }
+    }
+
+    fn claim_one(&mut self, case: Case) {
+        let (Some(call), Some(request)) = (self.records.get(case.call), self.records.get(case.request))
+        else {
+            return;
+        };
+        if call.start() < request.start() || !self.contexts_agree(case.call, case.request) {
+            return;
+        }
+        let Some(evidence) = self.judge(&case) else {
+            return;
+        };
+        if !call.is_decided() {
+            self.decide(case.call, Parent::Local(case.request), Some(evidence));
+        } else if call.trace.is_some() && call.expired {
+            self.link(case.request, case.call, "late_child");
+        }
+    }
+
+    fn judge(&self, case: &Case) -> Option<(Evidence, Confidence)> {
+        if self.units.units.get(case.unit)?.id.is_task {
+            self.judge_task(case).map(|c| (Evidence::Task, c))
+        } else {
+            self.judge_thread(case).map(|c| (Evidence::Thread, c))
+        }
+    }
+
+    /// The call can wait no longer for its owner to answer: the only request that its unit has read and not answered is
+    /// the owner, if there is exactly one.
+    pub(in crate::correlate) fn claim_forward(&mut self, call: Key) {
+        let Some(record) = self.records.get(call) else {
+            return;
+        };
+        let unit = record.begin.start.unit;
+        let key = if unit.caller != 0 {
+            self.units
+                .find(UnitId::task(unit.tgid, unit.caller))
+                .unwrap_or_default()
+        } else {
+            record.unit
+        };
+        let Some(state) = self.units.units.get(key) else {
+            return;
+        };
+        if state.open != 1 || state.is_loop {
+            return;
+        }
+        let case = Case {
+            call,
+            request: state.open_request,
+            unit: key,
+            claim: Claim::Read,
+            hops: 0,
+            born: 0,
+        };
+        self.claim_one(case);
+    }
+}

@@ -1,0 +1,31 @@
+//! E3: the same runtime task, or one that it created.
+//!
+//! Task ids are not reused, so a call of the task that wrote the response is certain. A task that the owner created may
+//! have outlived the request for which it was created: one that was seen before the request is a stranger, and one
+//! that first shows itself now, although the owner has served before, is only likely its own.
+
+use super::owner::{Case, Claim};
+use crate::correlate::Correlator;
+use crate::model::Confidence;
+
+impl Correlator {
+    pub(super) fn judge_task(&self, case: &Case) -> Option<Confidence> {
+        let request = self.records.get(case.request)?;
+        if case.hops == 0 {
+            return Some(match case.claim {
+                Claim::Wrote => Confidence::Certain,
+                Claim::Read => Confidence::Likely,
+            });
+        }
+        if case.born < request.start() {
+            return None;
+        }
+        let owner = self.units.units.get(case.unit)?;
+        let first = owner.last_answer == 0;
+        Some(if first && case.claim == Claim::Wrote {
+            Confidence::Certain
+        } else {
+            Confidence::Likely
+        })
+    }
+}

@@ -1,0 +1,405 @@
+//! The life of one exchange: begin, respond, end.
+
+use std::sync::Arc;
+
+use super::Correlator;
+use super::arena::Key;
+use super::evidence::owner::Claim;
+use super::record::{Parent, Record};
+use super::unit::{Last, UnitId};
+use crate::model::{Begin, Exchange, ExchangeId, Language, Service, Stamp};
+use crate::telemetry::Reason;
+
+impl Correlator {
+    pub(super) fn begin(&mut self, begin: Box<Begin>, services: &mut dyn FnMut(u32) -> Arc<Service>) {
+        let id = begin.id;
+        if self.by_id.contains_key(&id) {
+            return;
+        }
+        let mover = begin.start.unit;
+        let tgid = if mover.tgid == 0 {
+            begin.conn.tgid
+        } else {
+            mover.tgid
+        };
+        let service = services(tgid);
+        if self.records.len() >= self.config.max_open && !self.make_room() {
+            self.counters.full += 1;
+            self.ledger
+                .dropped(Some(&service.name), Reason::CorrelationFull, 1);
+            return;
+        }
+        let unit = match UnitId::mover(&mover) {
+            Some(id) => self.units.unit(id, mover.task_parent, Key::NONE, self.now),
+            None => Key::NONE,
+        };
+        let process = self.units.process(tgid, self.now);
+        let is_inbound = begin.role.is_inbound();
+        let has_context = begin.context.is_some();
+        if service.language == Language::NodeJs
+            && let Some(state) = self.units.units.get_mut(unit)
+        {
+            state.is_loop = true;
+        }
+        let span_id = self.ids.span();
+        let key = self
+            .records
+            .insert(Record::new(begin, service, span_id, unit, process));
+        self.by_id.insert(id, key);
+        if is_inbound {
+            self.begin_inbound(key, has_context);
+        } else {
+            self.begin_outbound(key, has_context);
+        }
+    }
+
+    fn begin_inbound(&mut self, key: Key, has_context: bool) {
+        self.open_request(key);
+        if has_context {
+            self.context_arrived(key);
+        }
+        let Some(record) = self.records.get(key) else {
+            return;
+        };
+        let unit = record.unit;
+        self.order_event(unit, Last::ReadRequest(key));
+        if self.match_message(key) {
+            let wait = self.config.peer_wait_ms.saturating_mul(1_000_000);
+            self.peer_waits.push_back((self.now.saturating_add(wait), key));
+        } else {
+            self.sender_unseen(key);
+        }
+    }
+
+    fn begin_outbound(&mut self, key: Key, has_context: bool) {
+        let Some(record) = self.records.get(key) else {
+            return;
+        };
+        let (unit, process) = (record.unit, record.process);
+        if let Some(state) = self.units.units.get_mut(unit) {
+            state.calls_out += 1;
+        }
+        let serves = self.units.processes.get(process).is_some_and(|p| p.serves);
+        self.order_event(unit, Last::WroteCall(key));
+        if has_context {
+            self.context_called(key);
+        }
+        if !self.records.get(key).is_some_and(|r| r.is_decided()) {
+            if serves {
+                self.await_owner(key);
+                if let Some(process) = self.units.processes.get_mut(process) {
+                    process.undecided.push_back(key);
+                }
+            } else {
+                self.decide_unowned(key);
+            }
+        }
+        self.match_message(key);
+    }
+
+    /// The request enters its process's list, and its unit's.
+    fn open_request(&mut self, key: Key) {
+        let Some(record) = self.records.get(key) else {
+            return;
+        };
+        let (unit, process, conn) = (record.unit, record.process, record.begin.conn.id);
+        let mut last = Key::NONE;
+        if let Some(process) = self.units.processes.get_mut(process) {
+            process.serves = true;
+            last = std::mem::replace(&mut process.last_open, key);
+            if last == Key::NONE {
+                process.first_open = key;
+            }
+        }
+        if let Some(before) = self.records.get_mut(last) {
+            before.next_open = key;
+        }
+        let mut counted = false;
+        if let Some(state) = self.units.units.get_mut(unit) {
+            state.reads = true;
+            if state.open == 0 {
+                (state.open_conn, state.open_request) = (conn, key);
+            } else if state.open_conn != conn {
+                state.is_loop = true;
+            }
+            state.open += 1;
+            counted = true;
+        }
+        if let Some(record) = self.records.get_mut(key) {
+            record.previous_open = last;
+            record.open_on_unit = counted;
+        }
+    }
+
+    /// The request leaves its process's list. Calls that only it could have owned are nobody's.
+    fn close_request(&mut self, key: Key) {
+        let Some(record) = self.records.get(key) else {
+            return;
+        };
+        let (process, previous, next) = (record.process, record.previous_open, record.next_open);
+        if let Some(record) = self.records.get_mut(previous) {
+            record.next_open = next;
+        }
+        if let Some(record) = self.records.get_mut(next) {
+            record.previous_open = previous;
+        }
+        let Some(state) = self.units.processes.get_mut(process) else {
+            return;
+        };
+        if state.last_open == key {
+            state.last_open = previous;
+        }
+        if state.first_open == key {
+            state.first_open = next;
+            self.decide_unowned_calls(process);
+        }
+    }
+
+    /// No longer open on the unit that read it.
+    fn answered(&mut self, key: Key) {
+        let Some(record) = self.records.get_mut(key) else {
+            return;
+        };
+        let unit = record.unit;
+        if std::mem::take(&mut record.open_on_unit)
+            && let Some(state) = self.units.units.get_mut(unit)
+        {
+            state.open = state.open.saturating_sub(1);
+            if state.open_request == key {
+                // Pipelined: the next of the same connection (which one is found when it is answered).
+                state.open_request = Key::NONE;
+            }
+        }
+    }
+
+    pub(super) fn request_end(&mut self, id: ExchangeId, stamp: &Stamp) {
+        let Some((key, unit, is_inbound)) = self.find_with_unit(id, stamp) else {
+            return;
+        };
+        let event = if is_inbound {
+            Last::ReadRequest(key)
+        } else {
+            Last::WroteCall(key)
+        };
+        self.order_event(unit, event);
+    }
+
+    /// The record of the exchange, the unit that moved bytes of it, and whether it is inbound.
+    fn find_with_unit(&mut self, id: ExchangeId, stamp: &Stamp) -> Option<(Key, Key, bool)> {
+        let key = *self.by_id.get(&id)?;
+        let record = self.records.get(key)?;
+        let unit = match UnitId::mover(&stamp.unit) {
+            Some(unit) => self
+                .units
+                .unit(unit, stamp.unit.task_parent, record.unit, self.now),
+            None => Key::NONE,
+        };
+        Some((key, unit, record.begin.role.is_inbound()))
+    }
+
+    pub(super) fn respond(&mut self, id: ExchangeId, stamp: &Stamp) {
+        let Some((key, unit, is_inbound)) = self.find_with_unit(id, stamp) else {
+            return;
+        };
+        let Some(record) = self.records.get_mut(key) else {
+            return;
+        };
+        if record.responded != 0 {
+            return;
+        }
+        record.responded = stamp.ts.max(1);
+        record.responder = unit;
+        let begun_by = record.unit;
+        if is_inbound {
+            self.answered(key);
+            self.watch_request_threads(begun_by, unit);
+            self.claim(unit, key, Claim::Wrote);
+            self.order_event(unit, Last::WroteResponse(key));
+            if let Some(state) = self.units.units.get_mut(unit) {
+                state.answers = true;
+                state.last_answered = key;
+                state.last_answer = stamp.ts;
+            }
+        } else {
+            if let Some(state) = self.units.units.get_mut(begun_by) {
+                state.calls_out = state.calls_out.saturating_sub(1);
+            }
+            self.watch_call_threads(begun_by, unit);
+            self.order_event(unit, Last::ReadResponse(key));
+        }
+    }
+
+    pub(super) fn end(&mut self, exchange: Box<Exchange>) {
+        let stamp = exchange.end;
+        let Some((key, unit, is_inbound)) = self.find_with_unit(exchange.id, &stamp) else {
+            return;
+        };
+        self.by_id.remove(&exchange.id);
+        let Some(record) = self.records.get_mut(key) else {
+            return;
+        };
+        record.ended = true;
+        record.exchange = Some(exchange);
+        let (begun_by, responder, responded) = (record.unit, record.responder, record.responded != 0);
+        if is_inbound {
+            if responded {
+                // Calls made while the response was being written.
+                self.claim(responder, key, Claim::Wrote);
+            } else {
+                let reader = self.units.units.get(begun_by);
+                if reader.is_some_and(|u| u.open == 1 && u.open_request == key) {
+                    self.claim(begun_by, key, Claim::Read);
+                }
+                self.answered(key);
+            }
+            self.context_left(key);
+            self.close_request(key);
+        } else {
+            if responded {
+                self.order_event(unit, Last::ReadResponse(key));
+            } else if let Some(state) = self.units.units.get_mut(begun_by) {
+                state.calls_out = state.calls_out.saturating_sub(1);
+            }
+            self.decide_if_nobody_can_own(key);
+        }
+        self.hand_on(key);
+        if self.records.get(key).is_some_and(|r| !r.emitted) {
+            let hold = self.config.max_hold_ms.saturating_mul(1_000_000);
+            self.holds.push_back((self.now.saturating_add(hold), key));
+        }
+    }
+
+    /// The exchange was dropped: it will have no span, so it is nobody's parent.
+    pub(super) fn lose(&mut self, id: ExchangeId) {
+        let Some(key) = self.by_id.remove(&id) else {
+            return;
+        };
+        let Some(record) = self.records.get(key) else {
+            return;
+        };
+        let (unit, process, responded) = (record.unit, record.process, record.responded != 0);
+        if record.begin.role.is_inbound() {
+            self.answered(key);
+            self.context_left(key);
+            if let Some(process) = self.units.processes.get_mut(process) {
+                process.lost = self.now;
+            }
+            self.close_request(key);
+        } else if !responded && let Some(state) = self.units.units.get_mut(unit) {
+            state.calls_out = state.calls_out.saturating_sub(1);
+        }
+        self.forget(key);
+    }
+
+    /// Decides the calls of a process that none of its open requests can own: all requests that were open when they
+    /// began have ended.
+    fn decide_unowned_calls(&mut self, process: Key) {
+        loop {
+            let Some(state) = self.units.processes.get(process) else {
+                return;
+            };
+            let Some(&call) = state.undecided.front() else {
+                return;
+            };
+            let oldest = self.records.get(state.first_open).map(Record::start);
+            if let Some(record) = self.records.get(call)
+                && !record.is_decided()
+            {
+                if oldest.is_some_and(|start| start <= record.start()) {
+                    return;
+                }
+                if record.tentative == Key::NONE {
+                    self.decide_unowned(call);
+                }
+            }
+            if let Some(state) = self.units.processes.get_mut(process) {
+                state.undecided.pop_front();
+            }
+        }
+    }
+
+    /// The same for one call.
+    pub(super) fn decide_if_nobody_can_own(&mut self, call: Key) {
+        let Some(record) = self.records.get(call) else {
+            return;
+        };
+        if record.is_decided() || record.tentative != Key::NONE {
+            return;
+        }
+        let oldest = self
+            .units
+            .processes
+            .get(record.process)
+            .and_then(|p| self.records.get(p.first_open));
+        if oldest.is_none_or(|r| r.start() > record.start()) {
+            self.decide_unowned(call);
+        }
+    }
+
+    /// No request of this process caused the call.
+    pub(super) fn decide_unowned(&mut self, call: Key) {
+        let Some(record) = self.records.get(call) else {
+            return;
+        };
+        let evidence = (crate::model::Evidence::Header, crate::model::Confidence::Likely);
+        let parent = if record.begin.context.is_some() {
+            Parent::Context
+        } else if self.records.get(record.late_of).is_some() {
+            let reason = if record.ambiguous {
+                "ambiguous"
+            } else {
+                "after_response"
+            };
+            Parent::Linked(record.late_of, reason)
+        } else {
+            Parent::Root
+        };
+        self.decide(call, parent, Some(evidence));
+    }
+
+    /// An ended exchange was held long enough: whatever keeps it from having a trace is decided with what is known.
+    pub(super) fn hold_expired(&mut self, key: Key) {
+        if self.records.get(key).is_none_or(|r| !r.ended || r.emitted) {
+            return;
+        }
+        // Each turn decides one ancestor.
+        while self.records.get(key).is_some_and(|r| r.trace.is_none()) {
+            let top = self.undecided_above(key);
+            let Some(record) = self.records.get(top).filter(|r| !r.is_decided()) else {
+                break;
+            };
+            if !record.is_outbound() {
+                self.sender_unseen(top);
+                continue;
+            }
+            self.claim_forward(top);
+            if let Some(record) = self.records.get_mut(top)
+                && !record.is_decided()
+            {
+                record.expired = true;
+                self.counters.expired += 1;
+                self.decide_unowned(top);
+            }
+        }
+    }
+
+    /// Makes room for one exchange: forgets one that was handed on, or hands on the one that is held longest.
+    fn make_room(&mut self) -> bool {
+        while let Some((_, key)) = self.lingering.pop_front() {
+            if self.records.get(key).is_some() {
+                self.forget(key);
+                return true;
+            }
+        }
+        while let Some((_, key)) = self.holds.pop_front() {
+            if self.records.get(key).is_some_and(|r| !r.emitted) {
+                self.hold_expired(key);
+                if let Some((_, key)) = self.lingering.pop_front() {
+                    self.forget(key);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,132 @@
+//! What is remembered of one exchange while it matters.
+
+use std::sync::Arc;
+
+use super::arena::Key;
+use crate::model::{Begin, Confidence, Evidence, Exchange, Link, Nanos, Service, SpanId, TraceId};
+
+/// Where an exchange hangs in its trace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Parent {
+    /// Not known yet.
+    Undecided,
+    /// Nobody caused it; it starts a trace.
+    Root,
+    /// It starts a trace that links to the record's span.
+    Linked(Key, &'static str),
+    /// The context that its request carries ([`Begin::context`]).
+    Context,
+    /// The record's span.
+    Local(Key),
+}
+
+/// One exchange, from its [`Begin`] until a while after its span was handed on.
+pub(super) struct Record {
+    pub begin: Box<Begin>,
+    pub service: Arc<Service>,
+    pub span_id: SpanId,
+    pub parent: Parent,
+    pub evidence: Option<(Evidence, Confidence)>,
+    /// Links that the span carries.
+    pub links: Vec<Link>,
+    /// Known once the parents of all ancestors are.
+    pub trace: Option<Key>,
+    /// The parent's span, set together with `trace`.
+    pub parent_span: Option<SpanId>,
+    pub parent_is_remote: bool,
+    /// Records that wait for `trace`: head of a list through `next_waiting`.
+    pub waiting: Key,
+    pub next_waiting: Key,
+
+    /// The thread or task that moved the request's first byte.
+    pub unit: Key,
+    /// The process that it belongs to.
+    pub process: Key,
+    /// The unit that moved the response's first byte, and when (0: not yet).
+    pub responder: Key,
+    pub responded: Nanos,
+    /// The exchange, from its end until it is handed on.
+    pub exchange: Option<Box<Exchange>>,
+    /// Its end was signalled.
+    pub ended: bool,
+    /// It was decided without knowledge of its owner because it could be held no longer.
+    pub expired: bool,
+    /// Its span was handed on (or, if nobody wants the process, counted).
+    pub emitted: bool,
+    /// Where the record stands in the table of messages whose other end was not seen.
+    pub message: Option<u64>,
+    /// Inbound: neighbours in the process's list of open requests.
+    pub previous_open: Key,
+    pub next_open: Key,
+    /// Inbound: counted in its unit's open requests.
+    pub open_on_unit: bool,
+
+    /// Outbound: the request that the unit's order of reads and writes points to (E5).
+    pub forward: Key,
+    /// Outbound: the next call with the same `forward`. Inbound: head of that list.
+    pub forward_next: Key,
+    /// Outbound: the owner that an event loop's order suggests, not yet believed.
+    pub tentative: Key,
+    /// Outbound: `late_of` is a guess that was given up.
+    pub ambiguous: bool,
+    /// Outbound: the request that its unit had answered before the call began.
+    pub late_of: Key,
+}
+
+impl Record {
+    pub fn new(begin: Box<Begin>, service: Arc<Service>, span_id: SpanId, unit: Key, process: Key) -> Self {
+        Self {
+            begin,
+            service,
+            span_id,
+            parent: Parent::Undecided,
+            evidence: None,
+            links: Vec::new(),
+            trace: None,
+            parent_span: None,
+            parent_is_remote: false,
+            waiting: Key::NONE,
+            next_waiting: Key::NONE,
+            unit,
+            process,
+            responder: Key::NONE,
+            responded: 0,
+            exchange: None,
+            ended: false,
+            expired: false,
+            emitted: false,
+            message: None,
+            previous_open: Key::NONE,
+            next_open: Key::NONE,
+            open_on_unit: false,
+            forward: Key::NONE,
+            forward_next: Key::NONE,
+            tentative: Key::NONE,
+            late_of: Key::NONE,
+            ambiguous: false,
+        }
+    }
+
+    pub fn start(&self) -> Nanos {
+        self.begin.start.ts
+    }
+
+    pub fn is_decided(&self) -> bool {
+        self.parent != Parent::Undecided
+    }
+
+    pub fn is_outbound(&self) -> bool {
+        !self.begin.role.is_inbound()
+    }
+}
+
+/// A trace of which something is still remembered.
+pub(super) struct Trace {
+    pub id: TraceId,
+    /// Records that point here.
+    pub records: u32,
+    /// Spans that it has got so far.
+    pub spans: u32,
+    /// When its first span began.
+    pub start: Nanos,
+}

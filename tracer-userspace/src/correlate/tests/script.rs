@@ -1,0 +1,288 @@
+//! The language of the scenarios: one signal a line.
+//!
+//! ```text
+//! == name of the scenario
+//! process 10 go                            language, or `hidden` for one that is not selected
+//! config max_hold_ms=100
+//! 1    10.1  recv A  c1 ctx=7:9            ms, unit, what, exchange, connection, options
+//! 2    10.1  call B  c2
+//! 4    10.1  done B                        first and last byte of the response; or `first`, `last` one by one
+//! 5    10.1  done A
+//! expect B < A thread certain              parent, evidence, confidence
+//! expect A root
+//! ```
+//!
+//! Units: `process.thread`, `process.thread/task<creator`, and with the caller of a pooled connection
+//! `process.thread/task<creator@caller<creator`. Other verbs: `body` (last byte of the request), `drop`, `advance`; and checks in
+//! the middle: `out A`, `held A`. Options: `ctx=trace:span` (`-` for none), `unix`, `nat`, `nopos`, `peer=n`.
+//! More expectations: `expect A < ctx`, `expect A dropped`, `expect B link A reason`, `expect B nolink`, `expect A same B` (one trace),
+//! `expect A other B`.
+
+use std::collections::HashMap;
+
+use super::play::{Player, Variant, begin};
+use crate::correlate::Config;
+use crate::model::{Confidence, Language, Role, SpanId, Stamp, TraceContext, TraceId, Unit};
+
+pub struct Scenario<'a> {
+    pub name: &'a str,
+    lines: Vec<&'a str>,
+}
+
+pub fn scenarios(text: &str) -> Vec<Scenario<'_>> {
+    let mut all: Vec<Scenario<'_>> = Vec::new();
+    for line in text.lines() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if let Some(name) = line.strip_prefix("==") {
+            all.push(Scenario {
+                name: name.trim(),
+                lines: Vec::new(),
+            });
+        } else if !line.is_empty() {
+            all.last_mut()
+                .expect("a line before the first scenario")
+                .lines
+                .push(line);
+        }
+    }
+    all
+}
+
+type Fallible<T = ()> = Result<T, String>;
+
+fn number<T: std::str::FromStr>(text: &str) -> Fallible<T> {
+    text.parse().map_err(|_| format!("not a number: {text}"))
+}
+
+fn unit(text: &str) -> Fallible<Unit> {
+    let pair = |text: &str| -> Fallible<(u64, u64)> {
+        match text.split_once('<') {
+            Some((task, creator)) => Ok((number(task)?, number(creator)?)),
+            None => Ok((number(text)?, 0)),
+        }
+    };
+    let (text, caller) = text.split_once('@').unwrap_or((text, "0"));
+    let (text, task) = text.split_once('/').unwrap_or((text, "0"));
+    let (tgid, tid) = text.split_once('.').ok_or("a unit is process.thread")?;
+    let ((task, task_parent), (caller, caller_parent)) = (pair(task)?, pair(caller)?);
+    Ok(Unit {
+        tgid: number(tgid)?,
+        tid: number(tid)?,
+        task,
+        task_parent,
+        caller,
+        caller_parent,
+    })
+}
+
+fn context(text: &str) -> Fallible<TraceContext> {
+    let (trace, span) = text.split_once(':').ok_or("ctx=trace:span")?;
+    let span_id = match span {
+        "-" => None,
+        n => Some(SpanId(number::<u64>(n)?.to_be_bytes())),
+    };
+    Ok(TraceContext {
+        trace_id: TraceId(number::<u128>(trace)?.to_be_bytes()),
+        span_id,
+        sampled: None,
+        trace_state: Box::default(),
+        format: "traceparent",
+    })
+}
+
+struct Run {
+    player: Player,
+    ids: HashMap<String, u64>,
+    conns: HashMap<String, u32>,
+    nth: HashMap<(u32, bool), u32>,
+}
+
+impl Run {
+    fn id(&self, name: &str) -> Fallible<u64> {
+        self.ids.get(name).copied().ok_or(format!("no exchange {name}"))
+    }
+
+    fn start(&mut self, inbound: bool, name: &str, stamp: Stamp, options: &[&str]) -> Fallible {
+        let id = self.ids.len() as u64 + 1;
+        if self.ids.insert(name.to_owned(), id).is_some() {
+            return Err(format!("{name} begins twice"));
+        }
+        let (conn, options) = options.split_first().ok_or("a connection is missing")?;
+        let count = self.conns.len() as u32 + 1;
+        let conn = *self.conns.entry((*conn).to_owned()).or_insert(count);
+        let nth = self.nth.entry((conn, inbound)).or_default();
+        *nth += 1;
+        let (mut variant, mut trace_context) = (Variant::default(), None);
+        for option in options {
+            match option.split_once('=') {
+                Some(("ctx", value)) => trace_context = Some(context(value)?),
+                Some(("peer", value)) => variant.peer_pos = number(value)?,
+                None if *option == "unix" => variant.unix = true,
+                None if *option == "nat" => variant.nat = true,
+                None if *option == "nopos" => variant.no_position = true,
+                _ => return Err(format!("unknown option {option}")),
+            }
+        }
+        let role = if inbound { Role::Server } else { Role::Client };
+        self.player
+            .begin(begin(id, role, conn, *nth, stamp, trace_context, variant));
+        Ok(())
+    }
+
+    fn line(&mut self, words: &[&str]) -> Fallible {
+        let [time, who, rest @ ..] = words else {
+            return Err("a line is time, unit, what".into());
+        };
+        let ts = (number::<f64>(time)? * 1e6) as u64;
+        if let ["advance"] = [*who] {
+            self.player.advance(ts);
+            return Ok(());
+        }
+        if *who == "out" || *who == "held" {
+            let [name] = rest else {
+                return Err("which exchange?".into());
+            };
+            self.player.advance(ts);
+            let out = self.player.spans.contains_key(&self.id(name)?);
+            return match out == (*who == "out") {
+                true => Ok(()),
+                false => Err(format!("at {time}: {name} must be {who}")),
+            };
+        }
+        let stamp = Stamp { ts, unit: unit(who)? };
+        let [verb, name, options @ ..] = rest else {
+            return Err("what happens?".into());
+        };
+        match *verb {
+            "recv" => self.start(true, name, stamp, options)?,
+            "call" => self.start(false, name, stamp, options)?,
+            "body" => self.player.request_end(self.id(name)?, stamp),
+            "first" => self.player.respond(self.id(name)?, stamp),
+            "last" => self.player.end(self.id(name)?, stamp),
+            "done" => self.player.done(self.id(name)?, stamp),
+            "drop" => self.player.lose(self.id(name)?, ts),
+            _ => return Err(format!("unknown verb {verb}")),
+        }
+        self.player.advance(ts);
+        Ok(())
+    }
+
+    fn expect(&self, words: &[&str]) -> Fallible {
+        let [name, rest @ ..] = words else {
+            return Err("expect what?".into());
+        };
+        let span = self.player.spans.get(&self.id(name)?);
+        if *rest == ["dropped"] {
+            return span.map_or(Ok(()), |_| Err(format!("{name} became a span")));
+        }
+        let span = span.ok_or(format!("{name} did not become a span"))?;
+        let told = self.tell(name)?;
+        let other = |name: &&str| self.player.spans.get(&self.id(name).ok()?);
+        let holds = match rest {
+            ["root"] => span.parent.is_none(),
+            ["<", "ctx", how @ ..] => {
+                let context = span.exchange.context.as_ref().ok_or("no context")?;
+                span.parent == context.span_id
+                    && span.trace_id == context.trace_id
+                    && told.ends_with(&how.join(" "))
+            }
+            ["<", ..] => told == words.join(" "),
+            ["same", b] => other(b).is_some_and(|b| b.trace_id == span.trace_id),
+            ["other", b] => other(b).is_some_and(|b| b.trace_id != span.trace_id),
+            ["nolink"] => span.links.is_empty(),
+            ["link", to, reason] => other(to).is_some_and(|to| {
+                let found = span.links.iter().find(|l| l.span_id == to.span_id);
+                found.is_some_and(|l| l.reason == *reason && l.trace_id == to.trace_id)
+            }),
+            _ => return Err(format!("unknown expectation {}", words.join(" "))),
+        };
+        if holds {
+            Ok(())
+        } else {
+            Err(format!(
+                "expected {}; is: {told} {:?}",
+                words.join(" "),
+                span.links
+            ))
+        }
+    }
+
+    /// `B < A thread certain`, or `B root`.
+    fn tell(&self, name: &str) -> Fallible<String> {
+        let span = &self.player.spans[&self.id(name)?];
+        let (Some(parent), Some((evidence, confidence))) = (span.parent, span.evidence) else {
+            return Ok(format!("{name} root"));
+        };
+        let of = |id: &u64| self.player.spans.get(id).is_some_and(|s| s.span_id == parent);
+        let above = self
+            .ids
+            .iter()
+            .find(|(_, id)| of(id))
+            .map_or("?", |(name, _)| name);
+        let sure = match confidence {
+            Confidence::Certain => "certain",
+            Confidence::Likely => "likely",
+            Confidence::Inferred => "inferred",
+        };
+        Ok(format!("{name} < {above} {} {sure}", evidence.as_str()))
+    }
+}
+
+/// Plays a scenario and compares.
+pub fn check(scenario: &Scenario<'_>) -> Fallible {
+    let mut config = Config::default();
+    let (mut processes, mut play, mut expectations) = (Vec::new(), Vec::new(), Vec::new());
+    for line in &scenario.lines {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["process", tgid, what] => processes.push((number::<u32>(tgid)?, (*what).to_owned())),
+            ["config", pairs @ ..] => {
+                for pair in pairs {
+                    match pair.split_once('=').ok_or("config key=value")? {
+                        ("max_open", n) => config.max_open = number(n)?,
+                        ("max_hold_ms", n) => config.max_hold_ms = number(n)?,
+                        ("max_trace_spans", n) => config.max_trace_spans = number(n)?,
+                        ("max_trace_age_ms", n) => config.max_trace_age_ms = number(n)?,
+                        ("max_units", n) => config.max_units = number(n)?,
+                        (key, _) => return Err(format!("unknown key {key}")),
+                    }
+                }
+            }
+            ["expect", words @ ..] => expectations.push(words.to_vec()),
+            words => play.push(words.to_vec()),
+        }
+    }
+    let mut run = Run {
+        player: Player::new(config),
+        ids: HashMap::new(),
+        conns: HashMap::new(),
+        nth: HashMap::new(),
+    };
+    for (tgid, what) in processes {
+        let (language, selected) = match what.as_str() {
+            "go" => (Language::Go, true),
+            "node" => (Language::NodeJs, true),
+            "hidden" => (Language::Unknown, false),
+            other => return Err(format!("unknown kind of process {other}")),
+        };
+        run.player.service(tgid, language, selected);
+    }
+    let mut last = 0.0;
+    for words in play {
+        last = number::<f64>(words[0])?;
+        run.line(&words)?;
+    }
+    // Long enough for every decision but the hold.
+    run.player.advance(((last + 400.0) * 1e6) as u64);
+    run.player.finish();
+    run.player.check()?;
+    let wrong: Vec<String> = expectations
+        .iter()
+        .filter_map(|words| run.expect(words).err())
+        .collect();
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(wrong.join("; "))
+    }
+}

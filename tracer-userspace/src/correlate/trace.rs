@@ -1,0 +1,266 @@
+//! From decided parents to spans: trace ids are carried down, and what is whole is handed on.
+
+use super::Correlator;
+use super::arena::Key;
+use super::record::{Parent, Trace};
+use crate::model::{Confidence, Evidence, Link, Nanos, Span, TraceId};
+use crate::telemetry::Reason;
+
+/// How long a record outlives its span: the other end of its message may be seen late, and late work links to it.
+const LINGER: Nanos = 100_000_000;
+
+impl Correlator {
+    /// Settles the parent of a record, once.
+    pub(super) fn decide(&mut self, key: Key, mut parent: Parent, evidence: Option<(Evidence, Confidence)>) {
+        if let Parent::Local(above) | Parent::Linked(above, _) = parent
+            && self.descends(above, key)
+        {
+            parent = Parent::Root;
+        }
+        let Some(record) = self.records.get_mut(key) else {
+            return;
+        };
+        if record.is_decided() {
+            return;
+        }
+        record.parent = parent;
+        record.evidence = match parent {
+            Parent::Local(_) | Parent::Context => evidence,
+            Parent::Undecided | Parent::Root | Parent::Linked(..) => None,
+        };
+        self.settle(key);
+    }
+
+    /// Whether `below` hangs under `above`. Only what has no trace yet can: ancestors get theirs first.
+    fn descends(&self, below: Key, above: Key) -> bool {
+        let mut key = below;
+        while let Some(record) = self.records.get(key) {
+            if key == above {
+                return true;
+            }
+            match record.parent {
+                Parent::Local(up) | Parent::Linked(up, _) if record.trace.is_none() => key = up,
+                _ => return false,
+            }
+        }
+        false
+    }
+
+    /// The undecided ancestor (or the record itself) that keeps a record from having a trace.
+    pub(super) fn undecided_above(&self, mut key: Key) -> Key {
+        while let Some(record) = self.records.get(key) {
+            match record.parent {
+                Parent::Local(up) | Parent::Linked(up, _) if record.trace.is_none() => key = up,
+                _ => break,
+            }
+        }
+        key
+    }
+
+    /// Gives the record its trace if its ancestors have theirs, then those that waited for it.
+    pub(super) fn settle(&mut self, key: Key) {
+        let mut stack = std::mem::take(&mut self.stack);
+        stack.push(key);
+        while let Some(key) = stack.pop() {
+            if !self.enter_trace(key) {
+                continue;
+            }
+            if let Some(record) = self.records.get_mut(key) {
+                let mut waiting = std::mem::take(&mut record.waiting);
+                while let Some(child) = self.records.get_mut(waiting) {
+                    stack.push(waiting);
+                    waiting = std::mem::take(&mut child.next_waiting);
+                }
+            }
+            self.hand_on(key);
+        }
+        self.stack = stack;
+    }
+
+    /// Whether the record's trace became known now.
+    fn enter_trace(&mut self, key: Key) -> bool {
+        let Some(record) = self.records.get(key) else {
+            return false;
+        };
+        if record.trace.is_some() {
+            return false;
+        }
+        let start = record.start();
+        let (above, link) = match record.parent {
+            Parent::Undecided => return false,
+            Parent::Root => (Key::NONE, None),
+            Parent::Context => return self.enter_context(key),
+            Parent::Local(above) => (above, None),
+            Parent::Linked(above, reason) => (above, Some(reason)),
+        };
+        let Some(parent) = self.records.get(above) else {
+            // A root, or the parent was lost before it could be told.
+            let id = self.ids.trace();
+            return self.start_trace(key, id);
+        };
+        let Some(trace_key) = parent.trace else {
+            let head = parent.waiting;
+            if let Some(record) = self.records.get_mut(key) {
+                record.next_waiting = head;
+            }
+            if let Some(parent) = self.records.get_mut(above) {
+                parent.waiting = key;
+            }
+            return false;
+        };
+        let Some(trace) = self.traces.get_mut(trace_key) else {
+            return false;
+        };
+        let span_id = if parent.service.selected {
+            Some(parent.span_id)
+        } else {
+            parent.parent_span
+        };
+        let is_remote = parent.process != record.process;
+        let full = if trace.spans >= self.config.max_trace_spans {
+            Some("trace_full")
+        } else if start.saturating_sub(trace.start) > self.config.max_trace_age_ms.saturating_mul(1_000_000) {
+            Some("trace_old")
+        } else {
+            None
+        };
+        if let Some(reason) = link.or(full) {
+            if full.is_some() {
+                self.counters.split += 1;
+            }
+            let trace_id = trace.id;
+            let id = self.ids.trace();
+            if let Some(record) = self.records.get_mut(key) {
+                record.evidence = None;
+                if let Some(span_id) = span_id {
+                    record.links.push(Link {
+                        trace_id,
+                        span_id,
+                        reason,
+                    });
+                }
+            }
+            return self.start_trace(key, id);
+        }
+        trace.spans += 1;
+        trace.records += 1;
+        if let Some(record) = self.records.get_mut(key) {
+            record.trace = Some(trace_key);
+            record.parent_span = span_id;
+            record.parent_is_remote = span_id.is_some() && is_remote;
+        }
+        true
+    }
+
+    fn enter_context(&mut self, key: Key) -> bool {
+        let Some(record) = self.records.get_mut(key) else {
+            return false;
+        };
+        let is_inbound = record.begin.role.is_inbound();
+        let Some(context) = &record.begin.context else {
+            return false;
+        };
+        record.parent_span = context.span_id;
+        record.parent_is_remote = is_inbound && context.span_id.is_some();
+        let id = context.trace_id;
+        self.start_trace(key, id)
+    }
+
+    fn start_trace(&mut self, key: Key, id: TraceId) -> bool {
+        let Some(record) = self.records.get_mut(key) else {
+            return false;
+        };
+        record.trace = Some(self.traces.insert(Trace {
+            id,
+            records: 1,
+            spans: 1,
+            start: record.begin.start.ts,
+        }));
+        true
+    }
+
+    /// Hands the span on if the exchange has ended and its trace is known.
+    pub(super) fn hand_on(&mut self, key: Key) {
+        let Some(record) = self.records.get_mut(key) else {
+            return;
+        };
+        let Some(trace_id) = record.trace.and_then(|t| self.traces.get(t)).map(|t| t.id) else {
+            return;
+        };
+        let Some(exchange) = record.exchange.take() else {
+            return;
+        };
+        record.emitted = true;
+        self.lingering.push_back((self.now.saturating_add(LINGER), key));
+        if !record.service.selected {
+            self.ledger
+                .dropped(Some(&record.service.name), Reason::NotSelected, 1);
+            return;
+        }
+        let evidence = record.evidence.filter(|_| record.parent_span.is_some());
+        match evidence {
+            Some((evidence, _)) => self.counters.by_evidence[evidence as usize] += 1,
+            None => self.counters.roots += 1,
+        }
+        let trace_state = match &record.begin.context {
+            Some(context) if context.trace_id == trace_id => context.trace_state.clone(),
+            _ => Box::default(),
+        };
+        self.ready.push(Span {
+            trace_id,
+            span_id: record.span_id,
+            parent: record.parent_span,
+            parent_is_remote: record.parent_is_remote,
+            evidence,
+            trace_state,
+            links: std::mem::take(&mut record.links),
+            exchange,
+            service: record.service.clone(),
+        });
+    }
+
+    /// Links `from` to `to`, if `to` has a trace and `from` was not handed on.
+    pub(super) fn link(&mut self, from: Key, to: Key, reason: &'static str) {
+        let Some(target) = self.records.get(to).filter(|r| r.service.selected) else {
+            return;
+        };
+        let Some(trace_id) = target.trace.and_then(|t| self.traces.get(t)).map(|t| t.id) else {
+            return;
+        };
+        let span_id = target.span_id;
+        if let Some(record) = self.records.get_mut(from)
+            && !record.emitted
+            && record.links.len() < MAX_LINKS
+        {
+            record.links.push(Link {
+                trace_id,
+                span_id,
+                reason,
+            });
+        }
+    }
+
+    /// Forgets a record. Those that waited for its trace go on without it.
+    pub(super) fn forget(&mut self, key: Key) {
+        self.leave_messages(key);
+        let Some(mut record) = self.records.remove(key) else {
+            return;
+        };
+        if let Some(trace_key) = record.trace
+            && let Some(trace) = self.traces.get_mut(trace_key)
+        {
+            trace.records -= 1;
+            if trace.records == 0 {
+                self.traces.remove(trace_key);
+            }
+        }
+        while let Some(child) = self.records.get_mut(record.waiting) {
+            let orphan = record.waiting;
+            record.waiting = std::mem::take(&mut child.next_waiting);
+            self.settle(orphan);
+        }
+    }
+}
+
+/// Most links that a request collects from calls that were handed on before their owner was known.
+const MAX_LINKS: usize = 32;

@@ -1,0 +1,213 @@
+//! Execution units (threads, runtime tasks) and processes, as far as parents can be read from them.
+
+use hashbrown::HashMap;
+use std::collections::VecDeque;
+
+use super::arena::{Arena, Key};
+use crate::model::{ConnId, Nanos, Unit};
+
+/// What names a unit: a runtime task where one is known, else the thread.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct UnitId {
+    pub tgid: u32,
+    pub is_task: bool,
+    pub id: u64,
+}
+
+impl UnitId {
+    /// The unit that moved bytes. `None` where the kernel had no task of the process in hand (interrupts).
+    pub fn mover(unit: &Unit) -> Option<Self> {
+        if unit.task != 0 {
+            Some(Self::task(unit.tgid, unit.task))
+        } else if unit.tid != 0 {
+            Some(Self {
+                tgid: unit.tgid,
+                is_task: false,
+                id: u64::from(unit.tid),
+            })
+        } else {
+            None
+        }
+    }
+
+    pub fn task(tgid: u32, task: u64) -> Self {
+        Self {
+            tgid,
+            is_task: true,
+            id: task,
+        }
+    }
+}
+
+/// What a unit's last event was: who speaks after whom is all that an event loop shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Last {
+    #[default]
+    Nothing,
+    /// Read (a part of) this request.
+    ReadRequest(Key),
+    /// Wrote (a part of) this call.
+    WroteCall(Key),
+    /// Read from the response of this call.
+    ReadResponse(Key),
+    /// Wrote from the response of this request.
+    WroteResponse(Key),
+}
+
+/// A call that the unit might own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pending {
+    pub call: Key,
+    /// 0: the unit itself called; else how many goroutines lie between.
+    pub hops: u8,
+    /// With hops: when the oldest of the goroutines between was first seen.
+    pub born: Nanos,
+}
+
+/// A thread or a runtime task.
+pub(super) struct UnitState {
+    pub id: UnitId,
+    pub process: Key,
+    /// Who created the task, 0 if not known.
+    pub creator: u64,
+    pub first_seen: Nanos,
+    pub last_seen: Nanos,
+    /// Requests read by this unit and not answered, and the first of them (its connection and its record).
+    pub open: u32,
+    pub open_conn: ConnId,
+    pub open_request: Key,
+    /// It has read requests; it has written responses.
+    pub reads: bool,
+    pub answers: bool,
+    /// It had several connections' requests open at once: it is an event loop, what it writes is anybody's.
+    pub is_loop: bool,
+    /// Calls written by this unit and not answered.
+    pub calls_out: u32,
+    /// The request that it answered last, and when.
+    pub last_answered: Key,
+    pub last_answer: Nanos,
+    /// Calls since then that it might own.
+    pub pending: Vec<Pending>,
+    pub last: Last,
+    pub order: super::evidence::event_loop::Order,
+}
+
+/// A process.
+#[derive(Default)]
+pub(super) struct ProcessState {
+    pub tgid: u32,
+    /// Requests came in.
+    pub serves: bool,
+    /// Its open requests, oldest first: a list through the records.
+    pub first_open: Key,
+    pub last_open: Key,
+    /// Undecided calls in the order in which they began.
+    pub undecided: VecDeque<Key>,
+    /// Until when its threads are known to pass requests among each other, so that a thread proves nothing.
+    pub migrates_until: Nanos,
+    /// When one of its requests was last lost.
+    pub lost: Nanos,
+    pub last_seen: Nanos,
+}
+
+/// All units and processes.
+#[derive(Default)]
+pub(super) struct Units {
+    pub units: Arena<UnitState>,
+    pub processes: Arena<ProcessState>,
+    unit_keys: HashMap<UnitId, Key>,
+    process_keys: HashMap<u32, Key>,
+    pub max_units: usize,
+    /// When units were last forgotten for want of room: looking for such is not cheap.
+    swept: Nanos,
+}
+
+impl Units {
+    pub fn process(&mut self, tgid: u32, now: Nanos) -> Key {
+        if let Some(&key) = self.process_keys.get(&tgid) {
+            if let Some(p) = self.processes.get_mut(key) {
+                p.last_seen = now;
+            }
+            return key;
+        }
+        let key = self.processes.insert(ProcessState {
+            tgid,
+            last_seen: now,
+            ..ProcessState::default()
+        });
+        self.process_keys.insert(tgid, key);
+        key
+    }
+
+    pub fn find(&self, id: UnitId) -> Option<Key> {
+        self.unit_keys.get(&id).copied()
+    }
+
+    /// The unit of that name. `hint` is a unit that it probably is (saves the look-up).
+    pub fn unit(&mut self, id: UnitId, creator: u64, hint: Key, now: Nanos) -> Key {
+        if let Some(u) = self.units.get_mut(hint)
+            && u.id == id
+        {
+            u.last_seen = now;
+            return hint;
+        }
+        if let Some(&key) = self.unit_keys.get(&id)
+            && let Some(u) = self.units.get_mut(key)
+        {
+            u.last_seen = now;
+            if creator != 0 {
+                u.creator = creator;
+            }
+            return key;
+        }
+        if self.units.len() >= self.max_units && now.saturating_sub(self.swept) > 100_000_000 {
+            self.swept = now;
+            self.sweep(now, 0);
+        }
+        let process = self.process(id.tgid, now);
+        let key = self.units.insert(UnitState {
+            id,
+            process,
+            creator,
+            first_seen: now,
+            last_seen: now,
+            open: 0,
+            open_conn: ConnId::default(),
+            open_request: Key::NONE,
+            reads: false,
+            answers: false,
+            is_loop: false,
+            calls_out: 0,
+            last_answered: Key::NONE,
+            last_answer: 0,
+            pending: Vec::new(),
+            last: Last::Nothing,
+            order: super::evidence::event_loop::Order::default(),
+        });
+        self.unit_keys.insert(id, key);
+        key
+    }
+
+    /// Forgets units and processes that were not seen for `idle` and have nothing open.
+    pub fn sweep(&mut self, now: Nanos, idle: Nanos) {
+        let (units, processes) = (&mut self.units, &mut self.processes);
+        self.unit_keys.retain(|_, key| {
+            let keep = units
+                .get(*key)
+                .is_some_and(|u| u.open > 0 || u.calls_out > 0 || now.saturating_sub(u.last_seen) < idle);
+            if !keep {
+                units.remove(*key);
+            }
+            keep
+        });
+        self.process_keys.retain(|_, key| {
+            let keep = processes.get(*key).is_some_and(|p| {
+                p.first_open != Key::NONE || !p.undecided.is_empty() || now.saturating_sub(p.last_seen) < idle
+            });
+            if !keep {
+                processes.remove(*key);
+            }
+            keep
+        });
+    }
+}
