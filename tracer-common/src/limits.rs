@@ -37,8 +37,8 @@ pub mod counter {
     pub const PAYLOAD_FAULT: u32 = 2;
     /// Chunks moved by a mechanism that has no user buffer to read (splice, io_uring worker, multi-message calls).
     pub const PAYLOAD_UNAVAILABLE: u32 = 3;
-    /// Events submitted.
-    pub const SUBMITTED: u32 = 4;
+    /// Events made: handed to user space, or lost to [`RING_FULL`].
+    pub const EVENTS: u32 = 4;
     /// Messages on connections that the policy ignores.
     pub const IGNORED: u32 = 5;
     /// Number of counters.

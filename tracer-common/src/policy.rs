@@ -16,7 +16,7 @@ impl PolicyMode {
 
 /// Value of the connection table. The daemon writes the policy fields; the kernel side keeps the rest.
 /// A policy change rewrites the whole value: the kernel's fields are facts about the current run and heal
-/// with the next one, but for the Unix byte counts, so the daemon reads, changes and writes.
+/// with the next one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct ConnState {
@@ -24,21 +24,19 @@ pub struct ConnState {
     pub mode: u32,
     /// Most bytes captured of one run: [send, receive].
     pub run_limit: [u32; 2],
-    /// Most bytes captured of one chunk: [send, receive].
+    /// Most bytes captured of one chunk: [send, receive]. 0 also asks for no tail.
     pub chunk_limit: [u32; 2],
     /// Direction of the current run (kernel).
     pub run_dir: u32,
     /// Bytes of the current run that passed (kernel).
     pub run_bytes: u32,
-    /// Bytes moved on a Unix socket, modulo 2^32: [send, receive] (kernel).
-    pub unix_bytes: [u32; 2],
     /// Padding, 0.
     pub reserved: u32,
     /// When data arrived first since the last receive, 0 if none waits (kernel).
     pub arrival: u64,
 }
 
-const _: () = assert!(core::mem::size_of::<ConnState>() == 48);
+const _: () = assert!(core::mem::size_of::<ConnState>() == 40);
 
 impl ConnState {
     /// The state of a connection that nobody has decided about.
@@ -50,7 +48,6 @@ impl ConnState {
             chunk_limit: [crate::UNDECIDED_CHUNK; 2],
             run_dir: 0,
             run_bytes: 0,
-            unix_bytes: [0; 2],
             reserved: 0,
             arrival: 0,
         }

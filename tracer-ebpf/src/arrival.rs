@@ -1,0 +1,38 @@
+//! When bytes arrived in a socket's buffer.
+//!
+//! Hook, as a BTF tracepoint (include/trace/events/sock.h, Linux 6.3): `sk_data_ready(const struct sock *sk)`, from
+//! `sock_def_readable` and its kin. Emits nothing: the time of the first arrival since the last receive waits in the
+//! connection table for that receive.
+
+use aya_ebpf::{
+    helpers::generated::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext,
+};
+use tracer_common::{Family, PolicyMode};
+
+use crate::{conns, socket::Socket};
+
+#[btf_tracepoint(function = "sk_data_ready")]
+pub fn sk_data_ready(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the first argument of the prototype above.
+    let socket = unsafe { Socket::new(ctx.arg(0)) };
+    arrived(socket);
+    0
+}
+
+#[inline(always)]
+fn arrived(socket: Socket) -> Option<()> {
+    let family = socket.family();
+    if family != Family::INET.0 && family != Family::INET6.0 && family != Family::UNIX.0 {
+        return None;
+    }
+    let cookie = socket.known_cookie();
+    if cookie == 0 {
+        return None;
+    }
+    let conn = conns::find(cookie)?;
+    if conn.arrival == 0 && conn.mode != PolicyMode::IGNORE.0 {
+        // SAFETY: no arguments.
+        conn.arrival = unsafe { bpf_ktime_get_ns() };
+    }
+    Some(())
+}

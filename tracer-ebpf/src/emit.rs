@@ -1,0 +1,127 @@
+//! Ring buffers: one for each CPU modulo their number, no wake-up per event.
+
+use aya_ebpf::{
+    Global,
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::generated::{
+        bpf_get_smp_processor_id, bpf_ringbuf_query, bpf_ringbuf_reserve, bpf_ringbuf_submit,
+    },
+    macros::map,
+    maps::RingBuf,
+};
+use tracer_common::{EventHeader, SIZE_CLASSES, counter};
+
+use crate::{conns::count, opaque::opaque};
+
+macro_rules! rings {
+    ($($name:ident),+) => { $( #[map] static $name: RingBuf = RingBuf::with_byte_size(4096, 0); )+ };
+}
+rings!(RING0, RING1, RING2, RING3, RING4, RING5, RING6, RING7);
+
+/// Bytes waiting in a ring above which the reader is woken.
+#[unsafe(no_mangle)]
+static WAKE_ABOVE: Global<u64> = Global::new(0);
+
+/// The fill of a ring is looked at once in so many events (a power of two), and for every large one.
+const LOOK_EVERY: u64 = 32;
+const LARGE: u64 = 4_096;
+
+/// Memory of one event: a header, then `capacity` bytes.
+pub struct Record {
+    start: *mut u8,
+    pub capacity: u64,
+    wake: u64,
+}
+
+impl Record {
+    #[inline(always)]
+    pub fn header(&self) -> *mut EventHeader {
+        self.start.cast()
+    }
+
+    /// Where the payload goes.
+    #[inline(always)]
+    pub fn payload(&self) -> *mut u8 {
+        // SAFETY: every record is a header and at least 0 bytes after it.
+        unsafe { self.start.add(EventHeader::SIZE) }
+    }
+
+    /// Hands the event to user space.
+    #[inline(always)]
+    pub fn submit(self) {
+        // SAFETY: `start` came from `bpf_ringbuf_reserve`.
+        unsafe { bpf_ringbuf_submit(self.start.cast(), self.wake) };
+    }
+}
+
+/// This CPU's ring.
+#[inline(always)]
+fn ring() -> *mut core::ffi::c_void {
+    // SAFETY: no arguments.
+    let cpu = opaque(u64::from(unsafe { bpf_get_smp_processor_id() })) & 7;
+    // A chain of comparisons and not a table: a table of map addresses cannot be relocated.
+    let ring = if cpu == 0 {
+        &raw const RING0
+    } else if opaque(cpu) == 1 {
+        &raw const RING1
+    } else if opaque(cpu) == 2 {
+        &raw const RING2
+    } else if opaque(cpu) == 3 {
+        &raw const RING3
+    } else if opaque(cpu) == 4 {
+        &raw const RING4
+    } else if opaque(cpu) == 5 {
+        &raw const RING5
+    } else if opaque(cpu) == 6 {
+        &raw const RING6
+    } else {
+        &raw const RING7
+    };
+    ring.cast_mut().cast()
+}
+
+/// The smallest size class that holds `need` bytes, or the largest there is.
+#[inline(always)]
+fn size_class(need: u64) -> u64 {
+    let [none, tiny, small, medium, page, large, largest] = SIZE_CLASSES;
+    let class = if need == none as u64 {
+        none
+    } else if opaque(need) <= tiny as u64 {
+        tiny
+    } else if opaque(need) <= small as u64 {
+        small
+    } else if opaque(need) <= medium as u64 {
+        medium
+    } else if opaque(need) <= page as u64 {
+        page
+    } else if opaque(need) <= large as u64 {
+        large
+    } else {
+        largest
+    };
+    class as u64
+}
+
+/// Reserves an event with room for `need` bytes of payload, or for as many as there can be. `None` (counted) if the
+/// ring is full.
+#[inline(always)]
+pub fn reserve(need: u64) -> Option<Record> {
+    let capacity = size_class(need);
+    let ring = ring();
+    let before = count(counter::EVENTS);
+    let mut wake = u64::from(BPF_RB_NO_WAKEUP);
+    if before % LOOK_EVERY == 0 || capacity >= LARGE {
+        // SAFETY: `ring` is a ring-buffer map.
+        let waiting = unsafe { bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA)) };
+        if waiting > WAKE_ABOVE.load() {
+            wake = u64::from(BPF_RB_FORCE_WAKEUP);
+        }
+    }
+    // SAFETY: `ring` is a ring-buffer map and the size is a constant on every path.
+    let start = unsafe { bpf_ringbuf_reserve(ring, EventHeader::SIZE as u64 + capacity, 0) };
+    if start.is_null() {
+        count(counter::RING_FULL);
+        return None;
+    }
+    Some(Record { start: start.cast(), capacity, wake })
+}

@@ -1,0 +1,167 @@
+//! Opens, closes and resets of TCP connections.
+//!
+//! Hooks, as BTF tracepoints:
+//! - `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)` (include/trace/events/sock.h,
+//!   Linux 4.16), from `inet_sk_state_store` and `tcp_set_state`;
+//! - `tcp_receive_reset(struct sock *sk)` (include/trace/events/tcp.h, Linux 4.15), from `tcp_reset`;
+//! - `tcp_send_reset(const struct sock *sk, const struct sk_buff *skb, ...)`, likewise; `sk` may be null.
+//!
+//! Emits `STATE` and `RESET`. These run in whatever context the packet was handled in: only a connect (`SYN_SENT`) is
+//! known to run in its own process, so the others name none.
+
+use aya_ebpf::{
+    helpers::generated::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext,
+};
+use tracer_common::{ConnState, EventFlags, EventKind, Family, PolicyMode};
+
+use crate::{
+    OWN_TGID,
+    conns,
+    emit,
+    socket::{Socket, Stream, tcp_state},
+    unit::Thread,
+};
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the first argument of the prototype above.
+    let socket = unsafe { Socket::new(ctx.arg(0)) };
+    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    state_changed(socket, old as u8, new as u8);
+    0
+}
+
+#[btf_tracepoint(function = "tcp_receive_reset")]
+pub fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the first argument of the prototype above.
+    let socket = unsafe { Socket::new(ctx.arg(0)) };
+    reset(socket);
+    0
+}
+
+#[btf_tracepoint(function = "tcp_send_reset")]
+pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the first argument of the prototype above.
+    let socket = unsafe { Socket::new(ctx.arg(0)) };
+    if !socket.is_null() {
+        reset(socket);
+    }
+    0
+}
+
+#[inline(always)]
+fn state_changed(socket: Socket, old: u8, new: u8) -> Option<()> {
+    // What lies between (SYN_RECV, FIN_WAIT2, CLOSING) says nothing that the others do not say.
+    if !matches!(
+        new,
+        tcp_state::SYN_SENT
+            | tcp_state::ESTABLISHED
+            | tcp_state::FIN_WAIT1
+            | tcp_state::CLOSE_WAIT
+            | tcp_state::LAST_ACK
+            | tcp_state::CLOSE
+    ) {
+        return None;
+    }
+    let family = socket.family();
+    if socket.stream(family)? != Stream::Tcp {
+        return None;
+    }
+    let mut thread = Thread { tgid: 0, tid: 0 };
+    let cookie = if new == tcp_state::CLOSE {
+        // A socket without a cookie was never seen: a listener, or a bound socket that is closed again.
+        let cookie = socket.known_cookie();
+        if cookie == 0 {
+            return None;
+        }
+        cookie
+    } else {
+        socket.cookie()
+    };
+    if new == tcp_state::SYN_SENT {
+        thread = Thread::current();
+        let mut state = ConnState::undecided();
+        if thread.tgid == OWN_TGID.load() {
+            state.mode = PolicyMode::IGNORE.0;
+        }
+        conns::create(cookie, &state);
+    } else if new == tcp_state::ESTABLISHED {
+        // From here on arrivals are noted, so that the first request has its own.
+        conns::create(cookie, &ConnState::undecided());
+    }
+    let ignored = conns::find(cookie).is_some_and(|conn| conn.mode == PolicyMode::IGNORE.0);
+    if new == tcp_state::CLOSE {
+        conns::remove(cookie);
+    }
+    if ignored {
+        return None;
+    }
+    emit_fact(socket, family, cookie, EventKind::STATE, thread, old, new)
+}
+
+#[inline(always)]
+fn reset(socket: Socket) -> Option<()> {
+    let family = socket.family();
+    if family != Family::INET.0 && family != Family::INET6.0 {
+        return None;
+    }
+    let cookie = socket.known_cookie();
+    if cookie == 0 {
+        return None;
+    }
+    // Time-wait and request sockets come here too; only full sockets are in the table.
+    let conn = conns::find(cookie)?;
+    if conn.mode == PolicyMode::IGNORE.0 {
+        return None;
+    }
+    let state = socket.state();
+    emit_fact(socket, family, cookie, EventKind::RESET, Thread { tgid: 0, tid: 0 }, state, state)
+}
+
+#[inline(always)]
+fn emit_fact(
+    socket: Socket,
+    family: u16,
+    cookie: u64,
+    kind: EventKind,
+    thread: Thread,
+    old: u8,
+    new: u8,
+) -> Option<()> {
+    let mut bits = 0;
+    let (written, read) = match socket.tcp_positions() {
+        Some(positions) => {
+            bits |= EventFlags::HAS_POSITION;
+            positions
+        }
+        None => (0, 0),
+    };
+    // SAFETY: no arguments.
+    let ts = unsafe { bpf_ktime_get_ns() };
+    let record = emit::reserve(0)?;
+    let header = record.header();
+    socket.describe(family, cookie, header);
+    // SAFETY: ring memory reserved for a whole header.
+    let fields = unsafe { &mut *header };
+    fields.ts = ts;
+    fields.arrival = 0;
+    fields.task = 0;
+    fields.task_parent = 0;
+    fields.caller = 0;
+    fields.caller_parent = 0;
+    fields.tgid = thread.tgid;
+    fields.tid = thread.tid;
+    fields.len = 0;
+    fields.captured = 0;
+    fields.tail = 0;
+    fields.pos = written;
+    fields.peer_pos = read;
+    fields.flags = bits;
+    fields.kind = kind.0;
+    fields.dir = 0;
+    fields.state = new;
+    fields.old_state = old;
+    fields.error = socket.error();
+    record.submit();
+    Some(())
+}

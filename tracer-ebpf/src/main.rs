@@ -1,0 +1,45 @@
+//! The BPF programs of the tracer: what each thread moved over which socket, in which order, when.
+//!
+//! The kernel side states facts and keeps no opinions. One kernel subject per file:
+//!
+//! - [`message`]: bytes moved over a socket (`sock_send_length`, `sock_recv_length`);
+//! - [`arrival`]: when bytes arrived in a socket's buffer (`sk_data_ready`);
+//! - [`lifecycle`]: opens, closes and resets (`inet_sock_set_state`, `tcp_receive_reset`, `tcp_send_reset`).
+//!
+//! Struct offsets are read-only globals that user space sets from the host's BTF before it loads the
+//! programs ([`layout`]); the verifier sees constants.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod arrival;
+mod conns;
+mod emit;
+mod layout;
+mod lifecycle;
+mod message;
+mod opaque;
+mod payload;
+mod socket;
+mod syscall;
+mod unit;
+
+use aya_ebpf::Global;
+
+/// Version of the structs in `tracer-common` that these programs were built with.
+#[unsafe(no_mangle)]
+static ABI_VERSION: Global<u32> = Global::new(tracer_common::ABI_VERSION);
+
+/// The tracer's own process: its traffic makes no events.
+#[unsafe(no_mangle)]
+static OWN_TGID: Global<u32> = Global::new(0);
+
+/// Licence of the programs, as the kernel's verifier wants to read it.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

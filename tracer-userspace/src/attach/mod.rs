@@ -1,0 +1,180 @@
+//! Loads the programs, attaches what the plan says, and hands out what the other stages need.
+
+mod object;
+mod policy;
+mod runtimes;
+mod stats;
+
+use anyhow::Context as _;
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{Map, PerCpuArray},
+    programs::BtfTracePoint,
+};
+use std::os::fd::{AsFd as _, OwnedFd};
+use tracer_common::{RING_SHARDS, counter};
+
+use crate::{kernel::Plan, source::Source};
+
+pub use policy::Policy;
+pub use runtimes::Runtimes;
+pub use stats::{ProgramStats, RunTimeStats};
+
+/// How to capture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Bytes of each ring buffer: a power of two, at least 256 KiB. There is one for each CPU, at most eight.
+    pub ring_bytes: u32,
+    /// Let the programs log (aya-log).
+    pub log: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ring_bytes: 1 << 20,
+            log: false,
+        }
+    }
+}
+
+/// A running capture. Dropping it detaches the programs and frees their maps.
+pub struct Capture {
+    ebpf: Ebpf,
+    policy: Policy,
+    runtimes: Runtimes,
+    counters: PerCpuArray<aya::maps::MapData, u64>,
+    source: Option<Source>,
+}
+
+/// Smallest ring, so that the largest event fits several times.
+const MIN_RING_BYTES: u32 = 256 << 10;
+
+impl Capture {
+    /// Loads and attaches.
+    pub fn start(plan: &Plan, options: Options) -> anyhow::Result<Self> {
+        let ring_bytes = options
+            .ring_bytes
+            .max(MIN_RING_BYTES)
+            .checked_next_power_of_two()
+            .context("ring size")?;
+        let shards = aya::util::nr_cpus()
+            .map_err(|(path, error)| anyhow::Error::new(error).context(path))?
+            .min(RING_SHARDS);
+        let own_tgid = std::process::id();
+        let wake_above = u64::from(ring_bytes / 2);
+        let mut loader = EbpfLoader::new();
+        loader
+            .btf(None) // the objects have no relocations
+            .override_global("OWN_TGID", &own_tgid, true)
+            .override_global("WAKE_ABOVE", &wake_above, true);
+        for (name, offset) in &plan.layout.offsets {
+            loader.override_global(name, offset, true);
+        }
+        let rings = ring_names();
+        for name in rings.iter().take(shards) {
+            loader.map_max_entries(name, ring_bytes);
+        }
+        let mut ebpf = loader.load(object::BYTES).context("loading the BPF object")?;
+
+        let btf = Btf::from_sys_fs().context("reading the kernel's type information")?;
+        for name in &plan.tracepoints {
+            let program: &mut BtfTracePoint = ebpf
+                .program_mut(name)
+                .with_context(|| format!("the object has no program {name}"))?
+                .try_into()
+                .with_context(|| format!("program {name}"))?;
+            program
+                .load(name, &btf)
+                .with_context(|| format!("loading program {name}"))?;
+            program
+                .attach()
+                .with_context(|| format!("attaching program {name}"))?;
+        }
+
+        let policy = Policy::new(take(&mut ebpf, "CONNS")?)?;
+        let runtimes = Runtimes::new(take(&mut ebpf, "RUNTIMES")?, take(&mut ebpf, "RUNTIMES_IN_USE")?)?;
+        let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).context("COUNTERS")?;
+        let rings = rings
+            .iter()
+            .take(shards)
+            .map(|name| Ok((ring_fd(take(&mut ebpf, name)?)?, ring_bytes as usize)))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let source = Source::new(rings).context("mapping the ring buffers")?;
+        Ok(Self {
+            ebpf,
+            policy,
+            runtimes,
+            counters,
+            source: Some(source),
+        })
+    }
+
+    /// The events. Once.
+    pub fn take_source(&mut self) -> Option<Source> {
+        self.source.take()
+    }
+
+    /// Decides about connections; to be cloned into other threads.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.policy.clone()
+    }
+
+    /// Tells the programs which processes have a runtime; to be cloned into other threads.
+    #[must_use]
+    pub fn runtimes(&self) -> Runtimes {
+        self.runtimes.clone()
+    }
+
+    /// What the programs counted since the start, by the names of [`tracer_common::counter`] in lower case.
+    pub fn counters(&self) -> anyhow::Result<Vec<(&'static str, u64)>> {
+        const NAMES: [(&str, u32); counter::COUNT as usize] = [
+            ("ring_full", counter::RING_FULL),
+            ("map_full", counter::MAP_FULL),
+            ("payload_fault", counter::PAYLOAD_FAULT),
+            ("payload_unavailable", counter::PAYLOAD_UNAVAILABLE),
+            ("events", counter::EVENTS),
+            ("ignored", counter::IGNORED),
+        ];
+        NAMES
+            .iter()
+            .map(|(name, index)| {
+                let values = self
+                    .counters
+                    .get(index, 0)
+                    .with_context(|| format!("counter {name}"))?;
+                Ok((
+                    *name,
+                    values.iter().fold(0u64, |sum, value| sum.wrapping_add(*value)),
+                ))
+            })
+            .collect()
+    }
+
+    /// Run statistics of the attached programs; zero unless statistics are on ([`RunTimeStats`]).
+    pub fn program_stats(&self) -> anyhow::Result<Vec<ProgramStats>> {
+        stats::read(&self.ebpf)
+    }
+}
+
+fn ring_names() -> [&'static str; RING_SHARDS] {
+    [
+        "RING0", "RING1", "RING2", "RING3", "RING4", "RING5", "RING6", "RING7",
+    ]
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
+    ebpf.take_map(name)
+        .with_context(|| format!("the object has no map {name}"))
+}
+
+fn ring_fd(map: Map) -> anyhow::Result<OwnedFd> {
+    let Map::RingBuf(data) = map else {
+        anyhow::bail!("a ring is no ring buffer")
+    };
+    data.fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .context("duplicating a ring's descriptor")
+}

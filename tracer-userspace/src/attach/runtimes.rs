@@ -1,0 +1,72 @@
+//! Which processes have a runtime whose execution unit the programs read.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use aya::{
+    Pod,
+    maps::{Array, HashMap, Map, MapData, MapError},
+};
+use tracer_common::RuntimeEntry;
+
+/// [`RuntimeEntry`] as a map value.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Value(RuntimeEntry);
+
+// SAFETY: `RuntimeEntry` is `repr(C)`, holds 32-bit integers only and has no padding (its size is asserted).
+unsafe impl Pod for Value {}
+
+/// Handle on the runtime table of the programs. Clones share it.
+#[derive(Clone)]
+pub struct Runtimes(Arc<Mutex<Tables>>);
+
+struct Tables {
+    entries: HashMap<MapData, u32, Value>,
+    in_use: Array<MapData, u32>,
+    count: u32,
+}
+
+impl Runtimes {
+    pub(super) fn new(entries: Map, in_use: Map) -> anyhow::Result<Self> {
+        Ok(Self(Arc::new(Mutex::new(Tables {
+            entries: HashMap::try_from(entries).context("RUNTIMES")?,
+            in_use: Array::try_from(in_use).context("RUNTIMES_IN_USE")?,
+            count: 0,
+        }))))
+    }
+
+    /// From now on reads the execution unit of this process.
+    pub fn set_runtime(&self, tgid: u32, entry: RuntimeEntry) -> anyhow::Result<()> {
+        let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = tables.entries.get(&tgid, 0).is_ok();
+        tables
+            .entries
+            .insert(tgid, Value(entry), 0)
+            .context("storing a runtime")?;
+        if !known {
+            tables.count = tables.count.saturating_add(1);
+        }
+        tables.publish()
+    }
+
+    /// Forgets a process.
+    pub fn remove_runtime(&self, tgid: u32) -> anyhow::Result<()> {
+        let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match tables.entries.remove(&tgid) {
+            Ok(()) => tables.count = tables.count.saturating_sub(1),
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) => return Err(error).context("forgetting a runtime"),
+        }
+        tables.publish()
+    }
+}
+
+impl Tables {
+    /// Tells the programs how many there are: they look nobody up while there is none.
+    fn publish(&mut self) -> anyhow::Result<()> {
+        self.in_use
+            .set(0, self.count, 0)
+            .context("publishing the number of runtimes")
+    }
+}

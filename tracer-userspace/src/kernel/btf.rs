@@ -1,0 +1,290 @@
+//! Reads the kernel's type information (BTF, Documentation/bpf/btf.rst): where a field lies, and which BTF
+//! tracepoints there are. One pass over the types, then look-ups; a few milliseconds for a whole kernel.
+//!
+//! The libraries at hand do not fit: aya keeps its types to itself, and the others are slow to parse or licensed in
+//! a way that a static binary cannot follow.
+
+use std::fmt;
+
+/// Where the kernel shows its type information.
+pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Types may be nested this deep at most (a chain of typedefs, structs in structs).
+const MAX_DEPTH: usize = 32;
+
+/// A kernel type.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Kind(u32);
+
+impl Kind {
+    const INT: Self = Self(1);
+    const PTR: Self = Self(2);
+    const ARRAY: Self = Self(3);
+    const STRUCT: Self = Self(4);
+    const UNION: Self = Self(5);
+    const ENUM: Self = Self(6);
+    const FWD: Self = Self(7);
+    const TYPEDEF: Self = Self(8);
+    const VOLATILE: Self = Self(9);
+    const CONST: Self = Self(10);
+    const RESTRICT: Self = Self(11);
+    const FUNC: Self = Self(12);
+    const FUNC_PROTO: Self = Self(13);
+    const VAR: Self = Self(14);
+    const DATASEC: Self = Self(15);
+    const FLOAT: Self = Self(16);
+    const DECL_TAG: Self = Self(17);
+    const TYPE_TAG: Self = Self(18);
+    const ENUM64: Self = Self(19);
+
+    /// Bytes that follow the 12 bytes of every type. `None` for a kind that this reader does not know: it cannot be skipped.
+    fn extra(self, count: usize) -> Option<usize> {
+        match self {
+            Self::PTR | Self::FWD | Self::TYPEDEF | Self::VOLATILE | Self::CONST | Self::RESTRICT => Some(0),
+            Self::FUNC | Self::FLOAT | Self::TYPE_TAG => Some(0),
+            Self::INT | Self::VAR | Self::DECL_TAG => Some(4),
+            Self::ARRAY => Some(12),
+            Self::STRUCT | Self::UNION | Self::DATASEC | Self::ENUM64 => count.checked_mul(12),
+            Self::ENUM | Self::FUNC_PROTO => count.checked_mul(8),
+            _ => None,
+        }
+    }
+}
+
+/// Why type information could not be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// The bytes are not BTF of this machine's byte order, or break off.
+    Malformed,
+    /// No struct of that name.
+    NoStruct(&'static str),
+    /// The struct has no such field.
+    NoField(&'static str, &'static str),
+    /// The field is there, but is not as large as the programs expect: (struct, field, expected, found), in bytes.
+    Size(&'static str, &'static str, u32, u32),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed => write!(f, "malformed type information"),
+            Self::NoStruct(name) => write!(f, "no struct {name}"),
+            Self::NoField(name, field) => write!(f, "struct {name} has no field {field}"),
+            Self::Size(name, field, expected, found) => {
+                write!(
+                    f,
+                    "struct {name}: field {field} has {found} bytes, expected {expected}"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Parsed type information.
+pub struct Btf {
+    types: Vec<u8>,
+    strings: Vec<u8>,
+    /// Offset of each type in `types`; the first has id 1.
+    index: Vec<u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Type<'a> {
+    name: u32,
+    kind: Kind,
+    /// Members, where the kind has them.
+    count: usize,
+    /// Whether member offsets carry bit-field sizes.
+    bit_fields: bool,
+    /// Size in bytes, or id of the type it refers to.
+    size_or_type: u32,
+    extra: &'a [u8],
+}
+
+#[derive(Clone, Copy)]
+struct Member {
+    name: u32,
+    id: u32,
+    offset: u32,
+}
+
+impl Btf {
+    /// Reads the running kernel's.
+    pub fn of_this_kernel() -> std::io::Result<Result<Self, Error>> {
+        Ok(Self::parse(&std::fs::read(VMLINUX)?))
+    }
+
+    /// Parses (`struct btf_header`, include/uapi/linux/btf.h).
+    pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        Self::try_parse(bytes).ok_or(Error::Malformed)
+    }
+
+    fn try_parse(bytes: &[u8]) -> Option<Self> {
+        const MAGIC: u16 = 0xeb9f;
+        if u16::from_ne_bytes(*bytes.first_chunk()?) != MAGIC {
+            return None;
+        }
+        let body = bytes.get(word(bytes, 4)? as usize..)?;
+        let section = |offset: usize, length: usize| {
+            let start = word(bytes, offset)? as usize;
+            let end = start.checked_add(word(bytes, length)? as usize)?;
+            body.get(start..end)
+        };
+        let types = section(8, 12)?;
+        let strings = section(16, 20)?;
+        let mut index = Vec::with_capacity(types.len() / 32);
+        let mut at = 0usize;
+        while at < types.len() {
+            index.push(u32::try_from(at).ok()?);
+            at = at.checked_add(12)?.checked_add(decode(types, at)?.extra.len())?;
+        }
+        Some(Self {
+            types: types.to_vec(),
+            strings: strings.to_vec(),
+            index,
+        })
+    }
+
+    /// Whether there is a BTF tracepoint of that name.
+    #[must_use]
+    pub fn has_tracepoint(&self, name: &str) -> bool {
+        self.find(Kind::TYPEDEF, &format!("btf_trace_{name}")).is_some()
+    }
+
+    /// Whether there is a kernel function of that name.
+    #[must_use]
+    pub fn has_function(&self, name: &str) -> bool {
+        self.find(Kind::FUNC, name).is_some()
+    }
+
+    /// Offset in bytes of a field; `path` is the names of nested fields joined by dots. Members of unnamed structs and
+    /// unions count as the outer struct's own. `size` is what the reader expects the field to have, in bytes.
+    pub fn field(&self, name: &'static str, path: &'static str, size: u32) -> Result<u32, Error> {
+        let mut id = self.find(Kind::STRUCT, name).ok_or(Error::NoStruct(name))?;
+        let mut bits = 0u32;
+        for part in path.split('.') {
+            let member = self
+                .member(id, part.as_bytes(), 0)
+                .ok_or(Error::NoField(name, path))?;
+            bits = bits.checked_add(member.offset).ok_or(Error::Malformed)?;
+            id = member.id;
+        }
+        let found = self.size(id, 0).ok_or(Error::Malformed)?;
+        if found != size || !bits.is_multiple_of(8) {
+            return Err(Error::Size(name, path, size, found));
+        }
+        Ok(bits / 8)
+    }
+
+    fn get(&self, id: u32) -> Option<Type<'_>> {
+        let at = *self.index.get(id.checked_sub(1)? as usize)?;
+        decode(&self.types, at as usize)
+    }
+
+    fn find(&self, kind: Kind, name: &str) -> Option<u32> {
+        let id = self.index.iter().position(|at| {
+            decode(&self.types, *at as usize)
+                .is_some_and(|found| found.kind == kind && self.is_named(found.name, name.as_bytes()))
+        })?;
+        u32::try_from(id).ok()?.checked_add(1)
+    }
+
+    fn is_named(&self, offset: u32, name: &[u8]) -> bool {
+        let rest = self.strings.get(offset as usize..).unwrap_or_default();
+        rest.strip_prefix(name)
+            .is_some_and(|rest| rest.first() == Some(&0))
+    }
+
+    fn member(&self, id: u32, name: &[u8], depth: usize) -> Option<Member> {
+        let outer = self.get(self.resolve(id)?)?;
+        if depth > MAX_DEPTH || (outer.kind != Kind::STRUCT && outer.kind != Kind::UNION) {
+            return None;
+        }
+        for at in 0..outer.count {
+            let member = outer.member(at)?;
+            if self.is_named(member.name, name) {
+                return Some(member);
+            }
+            if self.is_named(member.name, b"") {
+                if let Some(inner) = self.member(member.id, name, depth + 1) {
+                    let offset = member.offset.checked_add(inner.offset)?;
+                    return Some(Member { offset, ..inner });
+                }
+            }
+        }
+        None
+    }
+
+    /// Follows typedefs and qualifiers.
+    fn resolve(&self, mut id: u32) -> Option<u32> {
+        for _ in 0..MAX_DEPTH {
+            let found = self.get(id)?;
+            match found.kind {
+                Kind::TYPEDEF | Kind::VOLATILE | Kind::CONST | Kind::RESTRICT | Kind::TYPE_TAG => {
+                    id = found.size_or_type;
+                }
+                _ => return Some(id),
+            }
+        }
+        None
+    }
+
+    fn size(&self, id: u32, depth: usize) -> Option<u32> {
+        let found = self.get(self.resolve(id)?)?;
+        match found.kind {
+            Kind::INT | Kind::STRUCT | Kind::UNION | Kind::ENUM | Kind::ENUM64 | Kind::FLOAT => {
+                Some(found.size_or_type)
+            }
+            Kind::PTR => Some(8),
+            Kind::ARRAY if depth < MAX_DEPTH => {
+                let element = self.size(word(found.extra, 0)?, depth + 1)?;
+                element.checked_mul(word(found.extra, 8)?)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Type<'_> {
+    fn member(&self, index: usize) -> Option<Member> {
+        let at = index.checked_mul(12)?;
+        let offset = word(self.extra, at.checked_add(8)?)?;
+        // With bit-field sizes the upper 8 bits hold the size. A bit field's offset is no field of its own here: such
+        // members are only asked for by mistake, and then the size does not fit.
+        let offset = if self.bit_fields {
+            offset & 0x00ff_ffff
+        } else {
+            offset
+        };
+        Some(Member {
+            name: word(self.extra, at)?,
+            id: word(self.extra, at.checked_add(4)?)?,
+            offset,
+        })
+    }
+}
+
+fn decode(types: &[u8], at: usize) -> Option<Type<'_>> {
+    let rest = types.get(at..)?;
+    let info = word(rest, 4)?;
+    let kind = Kind(info >> 24 & 0x1f);
+    let count = (info & 0xffff) as usize;
+    let extra = rest.get(12..)?.get(..kind.extra(count)?)?;
+    Some(Type {
+        name: word(rest, 0)?,
+        kind,
+        count,
+        bit_fields: info >> 31 == 1,
+        size_or_type: word(rest, 8)?,
+        extra,
+    })
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .map(|word| u32::from_ne_bytes(*word))
+}
