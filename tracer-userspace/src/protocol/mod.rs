@@ -4,9 +4,14 @@
 //! (`tests.rs`): every capture under `captures/<name>/` yields what its expectation says, whole and split at every byte;
 //! truncation and gaps never panic; no other protocol claims its captures.
 
+pub mod context;
 mod conversation;
+pub mod http1;
 mod output;
+pub mod redact;
 pub mod replay;
+pub mod route;
+pub mod semconv;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -16,7 +21,7 @@ pub use output::{CapturePolicy, Output, Started};
 pub use session::{Detect, MAX_BUFFER, Marks, Prefix, Protocol, Session, Side};
 
 /// Every protocol. Detection does not depend on the order.
-pub static REGISTRY: &[&dyn Protocol] = &[];
+pub static REGISTRY: &[&dyn Protocol] = &[&http1::Http1];
 
 /// The registered protocol of that name.
 #[must_use]

@@ -1,0 +1,1 @@
+//! Tables for heads, framing and detection; whole conversations are in `captures/http1/`.
