@@ -569,10 +569,9 @@ impl Http1Session {
     fn fail_all(&mut self, failure: Failure, mark: &Mark, out: &mut Output<'_>) {
         let until_close =
             failure == Failure::Closed && matches!(self.server.state, State::Body(Body::UntilClose));
-        if self.server.is_vague() || until_close {
-            if self.open.front().is_some_and(|open| open.answered) {
-                self.response_done(out);
-            }
+        let told = self.server.is_vague() || until_close;
+        if told && self.open.front().is_some_and(|open| open.answered) {
+            self.response_done(out);
         }
         while let Some(mut open) = self.open.pop_front() {
             let end = if open.response.done {
