@@ -1,0 +1,49 @@
+//! Certificates from files, read once at the start so that a mistake is told at once.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use crate::export::config::Otlp;
+
+/// The contents (PEM) of the files that the configuration names.
+#[derive(Default)]
+pub(super) struct Files {
+    /// Authorities to trust instead of the host's.
+    pub authorities: Option<Vec<u8>>,
+    /// Our certificate and its key.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Files {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// Names the file and the setting.
+    pub fn read(config: &Otlp) -> anyhow::Result<Self> {
+        let authorities = config.certificate.as_deref().map(|path| read(path, "certificate", "CERTIFICATE"));
+        let identity = match (&config.client_certificate, &config.client_key) {
+            (Some(certificate), Some(key)) => Some((
+                read(certificate, "client_certificate", "CERTIFICATE")?,
+                read(key, "client_key", "PRIVATE KEY")?,
+            )),
+            (None, None) => None,
+            (Some(_), None) => bail!(
+                "OTLP: client_certificate is set without client_key: set both (OTEL_EXPORTER_OTLP_CLIENT_KEY)"
+            ),
+            (None, Some(_)) => bail!(
+                "OTLP: client_key is set without client_certificate: set both (OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE)"
+            ),
+        };
+        Ok(Self { authorities: authorities.transpose()?, identity })
+    }
+}
+
+fn read(path: &Path, setting: &str, kind: &str) -> anyhow::Result<Vec<u8>> {
+    let bytes = std::fs::read(path)
+        .with_context(|| format!("OTLP: cannot read {setting} `{}`: check the path and its permissions", path.display()))?;
+    if memchr::memmem::find(&bytes, format!("{kind}-----").as_bytes()).is_none() {
+        bail!("OTLP: {setting} `{}` holds no PEM block of a {}: convert it to PEM", path.display(), kind.to_lowercase());
+    }
+    Ok(bytes)
+}
