@@ -1,34 +1,26 @@
 //! What this kernel and these privileges allow, and what is done with it.
+//!
+//! [`Features::probe`] asks once, each thing by its name; [`plan()`] and [`report()`] are pure functions of the answers.
 
 mod btf;
+mod features;
 mod layout;
+mod plan;
+mod privileges;
+mod report;
 
 pub use btf::{Btf, Error as BtfError, VMLINUX};
+pub use features::{Answer, Features, Release};
 pub use layout::{FIELDS, Field, Layout};
+pub use plan::{Hook, Plan, plan};
+pub use privileges::Privileges;
+pub use report::{Finding, Report, Status, report};
 
-/// What the attach stage does on this host.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Plan {
-    /// Where kernel structs have their fields.
-    pub layout: Layout,
-    /// BTF tracepoints that are attached; a program of the same name belongs to each.
-    pub tracepoints: Vec<&'static str>,
-}
-
-/// Plans for this host.
+/// Plans for this host; the error names what is missing and its remedy.
 pub fn plan_for_this_host() -> anyhow::Result<Plan> {
-    let btf = Btf::of_this_kernel()??;
-    let layout = Layout::resolve(&btf).map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
-    let tracepoints = [
-        "sock_send_length",
-        "sock_recv_length",
-        "sk_data_ready",
-        "inet_sock_set_state",
-        "tcp_receive_reset",
-        "tcp_send_reset",
-    ]
-    .into_iter()
-    .filter(|name| btf.has_tracepoint(name))
-    .collect();
-    Ok(Plan { layout, tracepoints })
+    let features = Features::probe();
+    match plan(&features) {
+        Some(plan) => Ok(plan),
+        None => anyhow::bail!("{}", report(&features).obstacles()),
+    }
 }
