@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod correlate;
+pub mod discover;
 pub mod export;
 pub mod flow;
 pub mod kernel;

@@ -1,0 +1,346 @@
+//! Who is behind a process: services, their names, languages and resources, and which of them are traced.
+//!
+//! A process is read from procfs once, when its first connection is seen, and kept until it is gone. Processes of one
+//! service that were forked from one main process (nginx and its workers, gunicorn, PostgreSQL's backends) share one
+//! [`Service`], that of the main process: same name, same `service.instance.id`, and a resource that does not multiply with
+//! every backend. `process.pid` and `process.command_args` are then the main process's.
+
+mod cgroup;
+mod container;
+mod declared;
+mod elf;
+pub mod go;
+mod host;
+mod language;
+mod name;
+mod procfs;
+mod resource;
+mod runtimes;
+mod secrets;
+mod selection;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use crate::model::{Language, Resource, Service};
+use hashbrown::HashMap;
+use language::Binary;
+use name::{Name, Sources};
+use procfs::{FileId, Identity, Snapshot};
+use resource::Main;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tracer_common::RuntimeEntry;
+
+pub use host::Host;
+pub use selection::{Command, Glob, Rules, Selection};
+
+/// Processes remembered. Those that were asked about longest ago leave first.
+const MAX_PROCESSES: usize = 16_384;
+/// Executables remembered.
+const MAX_BINARIES: usize = 1_024;
+/// Parents climbed to find a main process.
+const MAX_CLIMB: usize = 4;
+/// A process is not looked at again within this time. Ids are not reused and programs not replaced that fast.
+const RECHECK: Duration = Duration::from_millis(250);
+/// A process that is gone is remembered this long: what it did last is still on its way through the pipeline.
+const KEEP_GONE: Duration = Duration::from_secs(30);
+/// Processes looked at by one [`Processes::sweep`].
+const SWEEP: usize = 256;
+
+/// The processes of this host, as services.
+pub struct Processes {
+    host: Host,
+    selection: Selection,
+    known: HashMap<u32, Known>,
+    binaries: HashMap<FileId, Arc<Binary>>,
+    /// Where the next sweep goes on.
+    swept: u32,
+}
+
+struct Known {
+    /// `None`: the process was gone before we could look.
+    identity: Option<Identity>,
+    service: Arc<Service>,
+    main: Main,
+    runtime: Option<RuntimeEntry>,
+    checked: Instant,
+    used: Instant,
+    gone: Option<Instant>,
+}
+
+/// How many processes of a language are visible, by `telemetry.sdk.language`.
+pub type Census = BTreeMap<&'static str, usize>;
+
+impl Processes {
+    /// Knows nobody yet.
+    #[must_use]
+    pub fn new(selection: Selection, host: Host) -> Self {
+        Self {
+            host,
+            selection,
+            known: HashMap::new(),
+            binaries: HashMap::new(),
+            swept: 0,
+        }
+    }
+
+    /// The service behind a process id. Reads procfs on the first call only; a process that is gone already gets a service
+    /// named [`name::UNKNOWN`].
+    pub fn service(&mut self, tgid: u32) -> Arc<Service> {
+        if let Some(known) = self.known.get_mut(&tgid) {
+            known.used = Instant::now();
+            return Arc::clone(&known.service);
+        }
+        self.learn(tgid, 0)
+    }
+
+    /// Like [`Processes::service`], for a connection that is new: notices an id that was reused and a process that replaced
+    /// its program (`exec`). Costs two system calls, at most four times a second for each process.
+    pub fn service_of_new_connection(&mut self, tgid: u32) -> Arc<Service> {
+        let now = Instant::now();
+        if let Some(known) = self.known.get_mut(&tgid)
+            && now.duration_since(known.checked) >= RECHECK
+        {
+            known.checked = now;
+            let current = Identity::read(&self.host.proc_root, tgid);
+            // Gone is not replaced: its last connections keep its name.
+            if current.is_some() && current != known.identity {
+                self.known.remove(&tgid);
+            }
+        }
+        self.service(tgid)
+    }
+
+    /// Where the kernel side finds the runtime's tasks of this process, if it is known to [`Processes::service`] and has a
+    /// runtime that we read.
+    #[must_use]
+    pub fn runtime(&self, tgid: u32) -> Option<RuntimeEntry> {
+        self.known.get(&tgid)?.runtime
+    }
+
+    /// Whether a connection of a selected process is traced.
+    #[must_use]
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    /// Forgets a process (it is known to have ended).
+    pub fn forget(&mut self, tgid: u32) {
+        self.known.remove(&tgid);
+    }
+
+    /// Looks whether some of the known processes are gone and forgets those that have been for a while. Call it about once
+    /// a second; the work of one call is bounded. Returns the processes forgotten.
+    pub fn sweep(&mut self) -> Vec<u32> {
+        let now = Instant::now();
+        let mut ids: Vec<u32> = self
+            .known
+            .keys()
+            .copied()
+            .filter(|&id| id >= self.swept)
+            .collect();
+        if ids.len() > SWEEP {
+            ids.select_nth_unstable(SWEEP);
+            ids.truncate(SWEEP);
+            self.swept = ids.iter().max().map_or(0, |last| last.saturating_add(1));
+        } else {
+            self.swept = 0;
+        }
+        let mut forgotten = Vec::new();
+        for id in ids {
+            let Some(known) = self.known.get_mut(&id) else {
+                continue;
+            };
+            if known.gone.is_none() && !self.host.proc_root.join(id.to_string()).exists() {
+                known.gone = Some(now);
+            }
+            let unused = now.duration_since(known.used);
+            if known
+                .gone
+                .is_some_and(|gone| now.duration_since(gone).min(unused) >= KEEP_GONE)
+            {
+                self.known.remove(&id);
+                forgotten.push(id);
+            }
+        }
+        forgotten
+    }
+
+    /// Counts the processes of this host by language, the unknown ones and the tracer itself left out.
+    pub fn census(&mut self) -> Census {
+        let mut census = Census::new();
+        let entries = std::fs::read_dir(&self.host.proc_root)
+            .into_iter()
+            .flatten()
+            .flatten();
+        for pid in entries.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok()) {
+            let Some(process) = Snapshot::read(&self.host.proc_root, pid) else {
+                continue;
+            };
+            if pid == self.host.own_pid || process.identity.exe.is_none() {
+                continue;
+            }
+            let language = self.binary(&process).language_of(&process);
+            if let Some(name) = language.as_str() {
+                let count = census.entry(name).or_default();
+                *count = count.saturating_add(1);
+            }
+        }
+        census
+    }
+
+    fn learn(&mut self, tgid: u32, climbed: usize) -> Arc<Service> {
+        let now = Instant::now();
+        let known = match Snapshot::read(&self.host.proc_root, tgid) {
+            Some(process) => self.describe(&process, climbed),
+            None => Known {
+                identity: None,
+                service: Arc::new(gone(tgid)),
+                main: Main {
+                    pid: tgid,
+                    start_time: 0,
+                },
+                runtime: None,
+                checked: now,
+                used: now,
+                gone: None,
+            },
+        };
+        if self.known.len() >= MAX_PROCESSES {
+            self.evict();
+        }
+        let service = Arc::clone(&known.service);
+        self.known.insert(tgid, known);
+        service
+    }
+
+    fn describe(&mut self, process: &Snapshot, climbed: usize) -> Known {
+        let now = Instant::now();
+        let binary = self.binary(process);
+        let placement = cgroup::parse(&process.cgroup);
+        let container = container::look_up(&self.host, process, &placement);
+        let declared = declared::Declared::read(process);
+        let sources = Sources {
+            process,
+            declared: &declared,
+            placement: &placement,
+            container: &container,
+            go: binary.go.as_ref(),
+        };
+        let name = name::name(&sources);
+        let own = Main {
+            pid: process.pid,
+            start_time: process.identity.start_time,
+        };
+        let runtime = binary.go.as_ref().and_then(|go| go.runtime);
+        let known = |service, main| Known {
+            identity: Some(process.identity),
+            service,
+            main,
+            runtime,
+            checked: now,
+            used: now,
+            gone: None,
+        };
+        if let Some((main, service)) = self.main_of(process, &name, climbed) {
+            let selected = self.selects(process, main.pid);
+            if service.selected == selected {
+                return known(service, main);
+            }
+            return known(
+                Arc::new(Service {
+                    selected,
+                    tgid: process.pid,
+                    ..(*service).clone()
+                }),
+                main,
+            );
+        }
+        let language = binary.language_of(process);
+        let resource = resource::resource(&self.host, &sources, &name, own, language);
+        let selected = self.selects(process, own.pid);
+        let service = Service {
+            name: name.name.as_str().into(),
+            tgid: process.pid,
+            language,
+            resource,
+            selected,
+        };
+        known(Arc::new(service), own)
+    }
+
+    /// The service of the parent, if this process is one of its workers: same executable, and the same name.
+    fn main_of(&mut self, process: &Snapshot, name: &Name, climbed: usize) -> Option<(Main, Arc<Service>)> {
+        if climbed >= MAX_CLIMB || process.ppid <= 1 {
+            return None;
+        }
+        let parent = Identity::read(&self.host.proc_root, process.ppid)?;
+        // `None` is no executable that two processes could share.
+        if parent.exe.is_none() || parent.exe != process.identity.exe {
+            return None;
+        }
+        if self
+            .known
+            .get(&process.ppid)
+            .is_none_or(|known| known.identity != Some(parent))
+        {
+            self.learn(process.ppid, climbed.saturating_add(1));
+        }
+        let known = self.known.get(&process.ppid)?;
+        let same = name.of_parent || *known.service.name == *name.name;
+        same.then(|| (known.main, Arc::clone(&known.service)))
+    }
+
+    fn selects(&self, process: &Snapshot, main_pid: u32) -> bool {
+        process.pid != self.host.own_pid && self.selection.process_decides(process, main_pid)
+    }
+
+    fn binary(&mut self, process: &Snapshot) -> Arc<Binary> {
+        let Some(id) = process.identity.exe else {
+            return Arc::default();
+        };
+        if let Some(binary) = self.binaries.get(&id) {
+            return Arc::clone(binary);
+        }
+        if self.binaries.len() >= MAX_BINARIES {
+            // Rare, and reading an executable again is cheap.
+            self.binaries.clear();
+        }
+        let binary = Arc::new(Binary::read(process));
+        self.binaries.insert(id, Arc::clone(&binary));
+        binary
+    }
+
+    /// Makes room: forgets the sixteenth that was used longest ago.
+    fn evict(&mut self) {
+        let mut ages: Vec<(Instant, u32)> = self.known.iter().map(|(&id, known)| (known.used, id)).collect();
+        let count = (ages.len() / 16).max(1);
+        ages.sort_unstable();
+        for (_, id) in ages.into_iter().take(count) {
+            self.known.remove(&id);
+        }
+    }
+}
+
+/// A process that was gone before anybody looked.
+fn gone(tgid: u32) -> Service {
+    let text = [
+        ("service.name", name::UNKNOWN),
+        ("telemetry.sdk.name", "opentelemetry"),
+        ("os.type", "linux"),
+    ];
+    Service {
+        name: name::UNKNOWN.into(),
+        tgid,
+        language: Language::Unknown,
+        resource: Resource {
+            text: text.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
+            ints: vec![("process.pid".into(), i64::from(tgid))],
+            lists: Vec::new(),
+        },
+        selected: true,
+    }
+}
