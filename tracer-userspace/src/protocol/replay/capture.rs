@@ -307,6 +307,7 @@ fn quoted(text: &str) -> Option<(Vec<u8>, &str)> {
                 '0' => 0,
                 '\\' => b'\\',
                 '"' => b'"',
+                '\'' => b'\'',
                 'x' => {
                     let (high, low) = (chars.next()?.to_digit(16)?, chars.next()?.to_digit(16)?);
                     (high << 4 | low) as u8
