@@ -145,7 +145,13 @@ pub fn nginx(setup: Setup) -> App {
     let config = dir.write("nginx.conf", config);
     std::fs::create_dir_all(dir.path().join("www")).expect("the document root");
     let mut command = setup.command("nginx", port);
-    command.arg("-p").arg(dir.path()).arg("-e").arg(dir.path().join("error.log")).arg("-c").arg(config);
+    command
+        .arg("-p")
+        .arg(dir.path())
+        .arg("-e")
+        .arg(dir.path().join("error.log"))
+        .arg("-c")
+        .arg(config);
     let program = Program::spawn("nginx", dir, &mut command).listening(port);
     setup.app(program, port)
 }
@@ -260,7 +266,11 @@ pub fn java(setup: Setup) -> App {
     let main = source("java-http").join("Server.java");
     let modified = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
     if modified(&classes.join("Server.class")) < modified(&main) {
-        run(Command::new("javac").arg("-Xlint:-deprecation").arg("-d").arg(&classes).arg(&main));
+        run(Command::new("javac")
+            .arg("-Xlint:-deprecation")
+            .arg("-d")
+            .arg(&classes)
+            .arg(&main));
     }
     let mut command = setup.command("java", port);
     command.args(["-Xmx128m", "-cp"]).arg(classes).arg("Server");
@@ -285,7 +295,17 @@ pub fn redis(setup: Setup) -> App {
     let dir = TempDir::new("redis");
     let mut command = setup.command("redis-server", port);
     command
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
+        .args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+        ])
         .arg(dir.path())
         .arg("--unixsocket")
         .arg(dir.path().join("redis.sock"));
@@ -295,12 +315,15 @@ pub fn redis(setup: Setup) -> App {
 
 /// The newest `/usr/lib/postgresql/<version>/bin`.
 fn postgresql_programs() -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL; `cargo xtask test` installs it");
+    let versions =
+        std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL; `cargo xtask test` installs it");
     let newest = versions
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
         .max()
         .expect("a version of PostgreSQL");
-    Path::new("/usr/lib/postgresql").join(newest.to_string()).join("bin")
+    Path::new("/usr/lib/postgresql")
+        .join(newest.to_string())
+        .join("bin")
 }
 
 /// The user id and group id of an account.
@@ -310,7 +333,12 @@ fn account(name: &str) -> (u32, u32) {
         .lines()
         .find(|line| line.split(':').next() == Some(name))
         .unwrap_or_else(|| panic!("no account {name}"));
-    let id = |n| line.split(':').nth(n).and_then(|id| id.parse().ok()).expect("an id");
+    let id = |n| {
+        line.split(':')
+            .nth(n)
+            .and_then(|id| id.parse().ok())
+            .expect("an id")
+    };
     (id(2), id(3))
 }
 
@@ -330,7 +358,15 @@ pub fn postgresql(setup: Setup) -> App {
          INSERT INTO users VALUES (1, 'ada'), (2, 'grace'), (3, 'edsger');\n",
     );
     run(Command::new(programs.join("initdb"))
-        .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "postgres", "-D"])
+        .args([
+            "--no-sync",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+            "-U",
+            "postgres",
+            "-D",
+        ])
         .arg(&data)
         .current_dir(dir.path())
         .uid(uid)
@@ -341,7 +377,14 @@ pub fn postgresql(setup: Setup) -> App {
         .arg(&data)
         .args(["-p", &port.to_string(), "-k"])
         .arg(dir.path())
-        .args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "autovacuum=off"])
+        .args([
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            "fsync=off",
+            "-c",
+            "autovacuum=off",
+        ])
         .current_dir("/")
         .uid(uid)
         .gid(gid);
@@ -361,7 +404,10 @@ impl App {
     /// Connection string of a PostgreSQL server.
     #[must_use]
     pub fn postgresql_url(&self) -> String {
-        format!("postgresql://postgres@127.0.0.1:{}/postgres?sslmode=disable", self.port)
+        format!(
+            "postgresql://postgres@127.0.0.1:{}/postgres?sslmode=disable",
+            self.port
+        )
     }
 
     /// Connection string over its Unix socket.

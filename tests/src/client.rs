@@ -108,7 +108,8 @@ impl Client {
     /// # Panics
     /// If there is no proper response.
     pub fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Record {
-        let mut head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: tracer-tests\r\n");
+        let mut head =
+            format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: tracer-tests\r\n");
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
         }
@@ -140,7 +141,10 @@ impl Client {
     /// # Panics
     /// If the connection is broken.
     pub fn send(&mut self, bytes: &[u8]) {
-        self.stream.get_mut().write_all(bytes).expect("write to the server");
+        self.stream
+            .get_mut()
+            .write_all(bytes)
+            .expect("write to the server");
     }
 
     /// Reads one response: its status and the number of bytes in its body.

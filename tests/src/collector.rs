@@ -110,7 +110,9 @@ impl Collector {
             .max_decoding_message_size(64 << 20);
         let http = {
             let state = Arc::clone(&state);
-            axum::routing::post(move |headers: HeaderMap, body: Bytes| http(Arc::clone(&state), headers, body))
+            axum::routing::post(move |headers: HeaderMap, body: Bytes| {
+                http(Arc::clone(&state), headers, body)
+            })
         };
         let router = tonic::service::Routes::new(grpc)
             .into_axum_router()
@@ -210,7 +212,10 @@ async fn http(state: Arc<State>, headers: HeaderMap, body: Bytes) -> Response {
     }
     let mut plain = Vec::new();
     if is(header::CONTENT_ENCODING, "gzip") {
-        if flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut plain).is_err() {
+        if flate2::read::GzDecoder::new(&body[..])
+            .read_to_end(&mut plain)
+            .is_err()
+        {
             return StatusCode::BAD_REQUEST.into_response();
         }
     } else {

@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use crate::apps::App;
 use crate::collector::{Collector, Transport};
 use crate::host;
 use crate::ledger::Ledger;
@@ -16,31 +17,30 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// The programs' processes as they are now, workers included.
+    /// Connections with one of the apps' ports at either end, whoever holds that end, except the test's own clients.
     #[must_use]
-    pub fn of(programs: &[&Program]) -> Self {
-        programs
-            .iter()
-            .flat_map(|program| program.pids())
-            .fold(Self::default(), |selection, pid| selection.pid(pid))
+    pub fn of(apps: &[&App]) -> Self {
+        apps.iter()
+            .fold(Self::default(), |selection, app| selection.port(app.port))
+            .without_test()
     }
 
-    /// Also that process.
+    /// Not the test itself, whose clients would give spans too.
     #[must_use]
-    pub fn pid(self, pid: u32) -> Self {
-        self.with("--include-pid", &pid.to_string())
+    pub fn without_test(self) -> Self {
+        self.with("--exclude-pid", &std::process::id().to_string())
     }
 
-    /// Also the connections of that port, whoever holds them (programs that fork for each connection; clients).
+    /// Also connections with that port at either end.
     #[must_use]
     pub fn port(self, port: u16) -> Self {
         self.with("--include-port", &port.to_string())
     }
 
-    /// Also processes whose executable's path matches the glob.
+    /// Only that process and its workers (and others named so).
     #[must_use]
-    pub fn exe(self, glob: &str) -> Self {
-        self.with("--include-exe", glob)
+    pub fn pid(self, pid: u32) -> Self {
+        self.with("--include-pid", &pid.to_string())
     }
 
     /// Any other argument of the daemon.
@@ -88,7 +88,9 @@ impl Tracer {
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint())
             .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
         let program = Program::spawn("tracer", TempDir::new("tracer"), &mut command)
-            .until("says `tracer: ready`", |log| log.lines().any(|line| line.trim() == "tracer: ready"));
+            .until("says `tracer: ready`", |log| {
+                log.lines().any(|line| line.trim() == "tracer: ready")
+            });
         Self { program, collector }
     }
 
@@ -128,8 +130,7 @@ impl Tracer {
     /// If one of these does not hold, or it does not stop in time.
     #[must_use]
     pub fn finish(self) -> Finished {
-        let finished = self.finish_with_drops(&[]);
-        finished
+        self.finish_with_drops(&[])
     }
 
     /// The same, where exchanges may be dropped for `reasons`.

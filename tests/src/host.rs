@@ -41,8 +41,9 @@ impl Host {
             .write(true)
             .open(&path)
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        // SAFETY: flock on a descriptor that `lock` owns.
-        assert_eq!(unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) }, 0, "flock");
+        // SAFETY: flock takes integers only; `lock` keeps the descriptor open.
+        let locked = unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) };
+        assert_eq!(locked, 0, "flock: {}", std::io::Error::last_os_error());
         Some(Self { _lock: lock })
     }
 
@@ -91,5 +92,10 @@ pub fn allow_open_files(wanted: u64) {
     };
     // SAFETY: setrlimit reads the structure that it is given.
     let done = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
-    assert_eq!(done, 0, "raise RLIMIT_NOFILE: {}", std::io::Error::last_os_error());
+    assert_eq!(
+        done,
+        0,
+        "raise RLIMIT_NOFILE: {}",
+        std::io::Error::last_os_error()
+    );
 }

@@ -29,7 +29,10 @@ fn assert_exchanges(spans: &Spans, service: &str, kind: Kind, records: &[Record]
     let mine = spans.service(service).kind(kind);
     let mut by_key: BTreeMap<(String, String), Vec<&Span>> = BTreeMap::new();
     for span in &mine {
-        let key = (span.text("http.request.method").to_owned(), span.path().to_owned());
+        let key = (
+            span.text("http.request.method").to_owned(),
+            span.path().to_owned(),
+        );
         by_key.entry(key).or_default().push(span);
     }
     for list in by_key.values_mut() {
@@ -61,10 +64,20 @@ fn assert_exchanges(spans: &Spans, service: &str, kind: Kind, records: &[Record]
 /// If not.
 pub fn assert_exchange(span: &Span, record: &Record) {
     let context = || format!("{span}\n  {:?}\n  against {record:?}", span.attributes);
-    assert_eq!(span.int("http.response.status_code"), Some(record.status.into()), "{}", context());
+    assert_eq!(
+        span.int("http.response.status_code"),
+        Some(record.status.into()),
+        "{}",
+        context()
+    );
     let fails_from = if span.kind == Kind::Server { 500 } else { 400 };
     assert_eq!(span.error, record.status >= fails_from, "status of {}", context());
-    assert_eq!(span.get("error.type").is_some(), span.error, "error.type of {}", context());
+    assert_eq!(
+        span.get("error.type").is_some(),
+        span.error,
+        "error.type of {}",
+        context()
+    );
     assert!(
         span.name == record.method || span.name.starts_with(&format!("{} /", record.method)),
         "name of {}",
@@ -137,14 +150,20 @@ impl Score {
 }
 
 fn ratio(part: usize, whole: usize) -> f64 {
-    if whole == 0 { 1.0 } else { part as f64 / whole as f64 }
+    if whole == 0 {
+        1.0
+    } else {
+        part as f64 / whole as f64
+    }
 }
 
 /// Scores the parents of `children`, each of which belongs to the span among `parents` with the same marker.
 #[must_use]
 pub fn score(children: &Spans, parents: &Spans) -> Score {
-    let marker_of: BTreeMap<&[u8], Option<u64>> =
-        parents.iter().map(|p| (p.span_id.as_slice(), p.marker())).collect();
+    let marker_of: BTreeMap<&[u8], Option<u64>> = parents
+        .iter()
+        .map(|p| (p.span_id.as_slice(), p.marker()))
+        .collect();
     let trace_of: BTreeMap<&[u8], &[u8]> = parents
         .iter()
         .map(|p| (p.span_id.as_slice(), p.trace_id.as_slice()))

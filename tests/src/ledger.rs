@@ -88,11 +88,19 @@ mod tests {
     #[test]
     fn an_imbalance_is_told() {
         let check = |line: &str, word: &str| {
-            let told = Ledger::last_in(line).and_then(|l| l.imbalance()).unwrap_or_default();
+            let told = Ledger::last_in(line)
+                .and_then(|l| l.imbalance())
+                .unwrap_or_default();
             assert!(told.contains(word), "{line}: {told}");
         };
-        check("ledger: seen=3 exported=1 open=0 dropped.malformed=1", "exported + dropped");
+        check(
+            "ledger: seen=3 exported=1 open=0 dropped.malformed=1",
+            "exported + dropped",
+        );
         check("ledger: seen=3 exported=1 open=2", "open after the end");
-        check("ledger: seen=1 exported=1 open=0 kernel.ring_full=4", "full 4 times");
+        check(
+            "ledger: seen=1 exported=1 open=0 kernel.ring_full=4",
+            "full 4 times",
+        );
     }
 }

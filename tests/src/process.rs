@@ -108,19 +108,11 @@ impl Program {
             .stdout(file.try_clone().expect("a second handle of the log"))
             .stderr(file)
             .process_group(0);
-        // SAFETY: prctl with PR_SET_PDEATHSIG takes integers only and is async-signal-safe.
-        unsafe {
-            command.pre_exec(|| {
-                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) == 0 {
-                    Ok(())
-                } else {
-                    Err(std::io::Error::last_os_error())
-                }
-            });
-        }
-        let child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{name}: {command:?}: {error}; `cargo xtask test` installs what is missing"));
+        // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+        unsafe { command.pre_exec(end_with_parent) };
+        let child = command.spawn().unwrap_or_else(|error| {
+            panic!("{name}: {command:?}: {error}; `cargo xtask test` installs what is missing")
+        });
         Self {
             name: name.to_owned(),
             child,
@@ -144,7 +136,9 @@ impl Program {
     /// If it ends before, or does not within 30 seconds.
     #[must_use]
     pub fn listening(self, port: u16) -> Self {
-        self.until("listens", move |_| TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).is_ok())
+        self.until("listens", move |_| {
+            TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).is_ok()
+        })
     }
 
     /// Waits until `ready` holds of its log.
@@ -159,7 +153,11 @@ impl Program {
                 return self;
             }
             if let Some(status) = self.try_wait() {
-                panic!("{} ended before it {what}: {status}\n{}", self.name, self.output());
+                panic!(
+                    "{} ended before it {what}: {status}\n{}",
+                    self.name,
+                    self.output()
+                );
             }
             assert!(
                 Instant::now() < deadline,
@@ -251,6 +249,15 @@ impl Program {
             self.ended = self.child.try_wait().expect("wait for a child");
         }
         self.ended
+    }
+}
+
+/// Asks the kernel to end this process when the thread that started it ends.
+fn end_with_parent() -> std::io::Result<()> {
+    // SAFETY: PR_SET_PDEATHSIG takes an integer.
+    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
     }
 }
 

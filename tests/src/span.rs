@@ -277,7 +277,12 @@ impl Spans {
     /// # Panics
     /// If it is another.
     pub fn assert_len(&self, n: usize, what: &str) {
-        assert_eq!(self.len(), n, "{what}: {n} spans expected, {} arrived:\n{self}", self.len());
+        assert_eq!(
+            self.len(),
+            n,
+            "{what}: {n} spans expected, {} arrived:\n{self}",
+            self.len()
+        );
     }
 
     /// The different trace ids.
@@ -324,7 +329,11 @@ impl fmt::Display for Spans {
 }
 
 fn tree(out: &mut String, span: &Span, all: &[&Span], depth: usize) -> fmt::Result {
-    let remote = if depth == 0 && span.parent.is_some() { " (parent not here)" } else { "" };
+    let remote = if depth == 0 && span.parent.is_some() {
+        " (parent not here)"
+    } else {
+        ""
+    };
     writeln!(out, "{:indent$}{span}{remote}", "", indent = depth * 2)?;
     if depth > 20 {
         return writeln!(out, "...");

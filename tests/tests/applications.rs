@@ -1,7 +1,7 @@
 //! The applications themselves, without the tracer: what fails here is not the tracer's fault.
 
-use tracer_tests::apps::{self, App, Setup};
 use tracer_tests::Client;
+use tracer_tests::apps::{self, App, Setup};
 
 fn answers(start: fn(Setup) -> App, paths: &[&str]) {
     let next = apps::nginx(Setup::named("next"));
@@ -38,12 +38,16 @@ applications! {
 fn databases() {
     let postgresql = apps::postgresql(Setup::named("postgresql"));
     let redis = apps::redis(Setup::named("redis"));
-    let setup = Setup::named("app").env("PG", &postgresql.postgresql_url()).env("REDIS", &redis.redis_url());
+    let setup = Setup::named("app")
+        .env("PG", &postgresql.postgresql_url())
+        .env("REDIS", &redis.redis_url());
     let app = apps::flask(setup);
     let mut client = Client::connect(app.port);
     assert_eq!(client.get("/db/3").status, 200);
     assert_eq!(client.get("/dberror/3").status, 500);
-    let unix = Setup::named("app").env("PG", &postgresql.postgresql_unix()).env("REDIS", &redis.redis_url());
+    let unix = Setup::named("app")
+        .env("PG", &postgresql.postgresql_unix())
+        .env("REDIS", &redis.redis_url());
     assert_eq!(Client::connect(apps::flask(unix).port).get("/db/4").status, 200);
 }
 
@@ -51,5 +55,10 @@ fn databases() {
 fn addresses() {
     let app = apps::nginx(Setup::named("app"));
     assert_eq!(Client::to(app.ipv6()).get("/hello/7").status, 200);
-    assert_eq!(Client::unix(&app.program.dir.path().join("nginx.sock")).get("/hello/7").status, 200);
+    assert_eq!(
+        Client::unix(&app.program.dir.path().join("nginx.sock"))
+            .get("/hello/7")
+            .status,
+        200
+    );
 }

@@ -1,12 +1,16 @@
 //! The tracer daemon as a library: the stages of `ARCHITECTURE.md`, joined by [`agent`].
 
 pub mod attach;
+#[forbid(unsafe_code)]
 pub mod correlate;
 pub mod discover;
 pub mod export;
+#[forbid(unsafe_code)]
 pub mod flow;
 pub mod kernel;
+#[forbid(unsafe_code)]
 pub mod model;
+#[forbid(unsafe_code)]
 pub mod protocol;
 pub mod source;
 pub mod telemetry;

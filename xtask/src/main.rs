@@ -1,10 +1,15 @@
 //! `cargo xtask`: everything that is done with this repository, each subcommand in a file of its own.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod ebpf;
 mod fuzz;
+mod install;
 mod record;
+mod run;
+mod shell;
+mod test;
+mod tidy;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Build, run, test, bench and check the tracer")]
@@ -21,6 +26,12 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Record a conversation of real programs as a capture
     Record(record::Args),
+    /// Build the daemon and trace this host in the terminal
+    Run(run::Args),
+    /// Install what the tests need, and run them all
+    Test(test::Args),
+    /// Check the rules of the house
+    Tidy,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -28,5 +39,8 @@ fn main() -> anyhow::Result<()> {
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Record(args) => record::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Tidy => tidy::run(&Args::command()),
     }
 }

@@ -1,0 +1,170 @@
+//! Installs what the end-to-end tests run: Debian packages of `tests/packages.txt`, Python packages of `tests/requirements.txt`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::shell;
+
+/// The lines of `tests/packages.txt`: what must be there, and the package that brings it.
+fn requirements(text: &str) -> Result<Vec<(&str, &str)>> {
+    text.lines()
+        .map(|line| line.split('#').next().unwrap_or("").trim())
+        .filter(|line| !line.is_empty())
+        .map(|line| {
+            let mut words = line.split_whitespace();
+            match (words.next(), words.next(), words.next()) {
+                (Some(what), Some(package), None) => Ok((what, package)),
+                _ => bail!("tests/packages.txt: {line:?} is not \"program package\""),
+            }
+        })
+        .collect()
+}
+
+/// Whether a program, a path or an interpreter's module is there.
+fn is_there(what: &str) -> bool {
+    if what.contains('/') {
+        return Path::new(what).exists();
+    }
+    match what.split_once(':') {
+        Some(("python3", module)) => {
+            shell::succeeds(shell::command("python3").args(["-c", &format!("import {module}")]))
+        }
+        Some(("ruby", module)) => {
+            shell::succeeds(shell::command("ruby").args(["-e", &format!("require '{module}'")]))
+        }
+        Some(_) => false,
+        None => {
+            // Daemons live in sbin, which is not in everybody's PATH.
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+            folders.into_iter().any(|folder| folder.join(what).exists())
+        }
+    }
+}
+
+/// Installs the packages of the programs that are missing.
+pub fn debian_packages() -> Result<()> {
+    let list = fs::read_to_string(shell::root().join("tests/packages.txt")).context("tests/packages.txt")?;
+    let mut missing: Vec<&str> = requirements(&list)?
+        .into_iter()
+        .filter(|(what, _)| !is_there(what))
+        .map(|(what, package)| {
+            eprintln!("    {what} is missing: Debian package {package}");
+            package
+        })
+        .collect();
+    missing.sort_unstable();
+    missing.dedup();
+    if missing.is_empty() {
+        eprintln!("    every program is there");
+        return Ok(());
+    }
+    if !Path::new("/usr/bin/apt-get").exists() {
+        bail!("no apt-get here: install {} by other means", missing.join(", "));
+    }
+    let _quiet = NoServices::begin()?;
+    let apt_get = |arguments: &[&str]| {
+        let mut command = shell::as_root("env");
+        command
+            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"])
+            .args(arguments);
+        shell::run(&mut command)
+    };
+    apt_get(&["update"])?;
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    arguments.extend(&missing);
+    apt_get(&arguments)
+}
+
+/// While it lives, packages that are installed start no service (`/usr/sbin/policy-rc.d`, Debian policy 9.3.3.2): the tests
+/// start their own, on ports of their own.
+struct NoServices {
+    ours: bool,
+}
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+impl NoServices {
+    fn begin() -> Result<Self> {
+        if Path::new(POLICY).exists() || !shell::is_root() {
+            return Ok(Self { ours: false });
+        }
+        fs::write(POLICY, "#!/bin/sh\nexit 101\n").context(POLICY)?;
+        fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755)).context(POLICY)?;
+        Ok(Self { ours: true })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours {
+            _ = fs::remove_file(POLICY);
+        }
+    }
+}
+
+/// Makes `target/test-venv` with the Python packages, unless it has exactly these already.
+pub fn python_packages(target: &Path) -> Result<()> {
+    let wanted =
+        fs::read_to_string(shell::root().join("tests/requirements.txt")).context("tests/requirements.txt")?;
+    let folder = target.join("test-venv");
+    let stamp = folder.join("installed-requirements.txt");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        eprintln!("    the Python packages are there");
+        return Ok(());
+    }
+    eprintln!("    Python packages of tests/requirements.txt, into target/test-venv");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    shell::run(shell::command("python3").args(["-m", "venv"]).arg(&folder))?;
+    let mut pip = shell::command(folder.join("bin").join("python"));
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "-r",
+        "tests/requirements.txt",
+    ]);
+    shell::run(&mut pip)?;
+    Ok(fs::write(stamp, wanted)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_read() {
+        let list = "# comment\n\ncurl   curl # client\npython3:ensurepip python3-venv\n";
+        assert_eq!(
+            requirements(list).expect("a list"),
+            [("curl", "curl"), ("python3:ensurepip", "python3-venv")]
+        );
+        requirements("curl").expect_err("a line without a package");
+        requirements("a b c").expect_err("a line with three words");
+    }
+
+    #[test]
+    fn what_is_missing_is_found() {
+        for (what, there) in [
+            ("sh", true),
+            ("/bin/sh", true),
+            ("no-such-program", false),
+            ("/no/such/path", false),
+        ] {
+            assert_eq!(is_there(what), there, "{what}");
+        }
+    }
+
+    #[test]
+    fn the_own_list_is_well_formed() {
+        let list = fs::read_to_string(shell::root().join("tests/packages.txt")).expect("the list");
+        assert!(!requirements(&list).expect("a list").is_empty());
+    }
+}

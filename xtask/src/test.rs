@@ -1,0 +1,106 @@
+//! Everything that `cargo xtask test` does: installs what is missing, builds, runs the unit tests and the end-to-end tests.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{install, shell};
+
+/// Options of `cargo xtask test`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only the unit tests (they need neither root nor packages)
+    #[arg(long)]
+    unit: bool,
+    /// Only the end-to-end tests, or those of them whose name contains FILTER
+    #[arg(long, value_name = "FILTER", num_args = 0..=1, default_missing_value = "", conflicts_with = "unit")]
+    e2e: Option<String>,
+    /// Install nothing; fail where something is missing
+    #[arg(long)]
+    no_install: bool,
+    /// Tests that skip themselves (no root, no kernel BTF) are no failure
+    #[arg(long)]
+    allow_skips: bool,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> Result<()> {
+    let target = shell::target_dir()?;
+    fs::create_dir_all(&target)?;
+    let skips = target.join("test-skips.txt");
+    fs::write(&skips, "")?;
+
+    if args.e2e.is_none() {
+        step("unit tests", || {
+            shell::run(
+                shell::cargo()
+                    .args(["test", "--workspace", "--exclude", "tracer-tests"])
+                    .env("TRACER_TEST_SKIPS", &skips),
+            )
+        })?;
+    }
+    if !args.unit {
+        if !args.no_install {
+            step("what the end-to-end tests need", || {
+                install::debian_packages()?;
+                install::python_packages(&target)
+            })?;
+        }
+        step("build", || {
+            shell::run(shell::cargo().args(["build", "--package", "tracer-userspace"]))?;
+            shell::run(shell::cargo().args(["test", "--package", "tracer-tests", "--no-run"]))
+        })?;
+        step("end-to-end tests", || end_to_end(args.e2e.as_deref(), &skips))?;
+    }
+    report_skips(&skips, args.allow_skips)
+}
+
+/// Runs the tests with real programs, one at a time, as root.
+fn end_to_end(filter: Option<&str>, skips: &Path) -> Result<()> {
+    let mut cargo = shell::cargo();
+    cargo
+        .args([
+            "test",
+            "--package",
+            "tracer-tests",
+            "--no-fail-fast",
+            "--",
+            "--test-threads=1",
+        ])
+        .args(filter.filter(|filter| !filter.is_empty()))
+        .env("TRACER_TEST_SKIPS", skips);
+    if !shell::is_root() {
+        // Cargo starts the test executables through the runner, so that only they run as root.
+        let target = shell::output(shell::command("rustc").args(["--print", "host-tuple"]))?;
+        let target = target.trim().replace('-', "_").to_uppercase();
+        cargo.env(format!("CARGO_TARGET_{target}_RUNNER"), "sudo -E");
+    }
+    shell::run(&mut cargo)
+}
+
+fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    eprintln!("==> {name}");
+    let start = Instant::now();
+    work().with_context(|| name.to_owned())?;
+    eprintln!("==> {name}: {:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Tests record in `TRACER_TEST_SKIPS` why they did not run.
+fn report_skips(path: &Path, allowed: bool) -> Result<()> {
+    let skips = fs::read_to_string(path)?;
+    if skips.is_empty() {
+        eprintln!("==> no test was skipped");
+        return Ok(());
+    }
+    eprintln!("==> skipped:\n{skips}");
+    if allowed {
+        return Ok(());
+    }
+    bail!(
+        "{} tests were skipped (--allow-skips accepts that)",
+        skips.lines().count()
+    )
+}
