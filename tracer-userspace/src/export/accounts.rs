@@ -48,7 +48,11 @@ pub(super) struct Accounts {
 impl Accounts {
     /// Books for `exporters` exporters, each of which reports on every span once.
     pub fn new(ledger: Arc<Ledger>, exporters: u32) -> Self {
-        Self { ledger, exporters, state: Mutex::default() }
+        Self {
+            ledger,
+            exporters,
+            state: Mutex::default(),
+        }
     }
 
     /// Enters spans that are about to be handed to every exporter.
@@ -56,17 +60,23 @@ impl Accounts {
         let mut tallies: Vec<Tally> = Vec::new();
         let mut at = 0;
         for span in spans {
-            if !tallies.get(at).is_some_and(|tally| Arc::ptr_eq(&tally.service, &span.service)) {
-                at = tallies.iter().position(|tally| Arc::ptr_eq(&tally.service, &span.service)).unwrap_or_else(|| {
-                    tallies.push(Tally {
-                        service: Arc::clone(&span.service),
-                        spans: 0,
-                        awaited: 0,
-                        failed: 0,
-                        reason: None,
+            if !tallies
+                .get(at)
+                .is_some_and(|tally| Arc::ptr_eq(&tally.service, &span.service))
+            {
+                at = tallies
+                    .iter()
+                    .position(|tally| Arc::ptr_eq(&tally.service, &span.service))
+                    .unwrap_or_else(|| {
+                        tallies.push(Tally {
+                            service: Arc::clone(&span.service),
+                            spans: 0,
+                            awaited: 0,
+                            failed: 0,
+                            reason: None,
+                        });
+                        tallies.len() - 1
                     });
-                    tallies.len() - 1
-                });
             }
             if let Some(tally) = tallies.get_mut(at) {
                 tally.spans += 1;
@@ -78,7 +88,9 @@ impl Accounts {
         state.next += 1;
         if state.closed {
             drop(state);
-            tallies.iter().for_each(|tally| self.settle(tally, tally.spans, Reason::Shutdown));
+            tallies
+                .iter()
+                .for_each(|tally| self.settle(tally, tally.spans, Reason::Shutdown));
         } else {
             state.open.insert(id, tallies);
         }
@@ -88,8 +100,15 @@ impl Accounts {
     /// One exporter has delivered these spans, or has given them up for a reason.
     pub fn report(&self, share: &Share, verdict: Result<(), Reason>) {
         let mut state = self.lock();
-        let Some(tallies) = state.open.get_mut(&share.ticket) else { return };
-        let Some(at) = tallies.iter().position(|tally| Arc::ptr_eq(&tally.service, &share.service)) else { return };
+        let Some(tallies) = state.open.get_mut(&share.ticket) else {
+            return;
+        };
+        let Some(at) = tallies
+            .iter()
+            .position(|tally| Arc::ptr_eq(&tally.service, &share.service))
+        else {
+            return;
+        };
         let Some(tally) = tallies.get_mut(at) else { return };
         if let Err(reason) = verdict {
             tally.failed = tally.failed.saturating_add(share.spans).min(tally.spans);
@@ -119,7 +138,11 @@ impl Accounts {
             match &mut run {
                 Some(share) if Arc::ptr_eq(&share.service, &span.service) => share.spans += 1,
                 _ => {
-                    let next = Share { ticket, service: Arc::clone(&span.service), spans: 1 };
+                    let next = Share {
+                        ticket,
+                        service: Arc::clone(&span.service),
+                        spans: 1,
+                    };
                     if let Some(done) = run.replace(next) {
                         self.report(&done, verdict);
                     }
@@ -144,9 +167,13 @@ impl Accounts {
             let silent = tally.awaited.min((tally.spans - tally.failed).into()) as u32;
             left += u64::from(silent);
             if silent > 0 {
-                self.ledger.dropped(Some(&tally.service.name), Reason::Shutdown, silent.into());
+                self.ledger
+                    .dropped(Some(&tally.service.name), Reason::Shutdown, silent.into());
             }
-            let told = Tally { spans: tally.spans - silent, ..tally };
+            let told = Tally {
+                spans: tally.spans - silent,
+                ..tally
+            };
             self.settle(&told, told.failed, told.reason.unwrap_or(Reason::ExportFailed));
         }
         left
@@ -158,7 +185,8 @@ impl Accounts {
             self.ledger.exported(&tally.service.name, delivered.into());
         }
         if failed > 0 {
-            self.ledger.dropped(Some(&tally.service.name), reason, failed.into());
+            self.ledger
+                .dropped(Some(&tally.service.name), reason, failed.into());
         }
     }
 

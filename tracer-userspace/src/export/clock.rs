@@ -35,14 +35,22 @@ impl Clock {
     pub fn system() -> Self {
         let clock = Self::with_offset(0);
         clock.measure();
-        clock.shared.due.store(nanos(ClockId::Monotonic).saturating_add(PERIOD), Relaxed);
+        clock
+            .shared
+            .due
+            .store(nanos(ClockId::Monotonic).saturating_add(PERIOD), Relaxed);
         clock
     }
 
     /// A clock that is `offset` nanoseconds ahead of CLOCK_MONOTONIC (for replays and tests).
     #[must_use]
     pub fn with_offset(offset: i64) -> Self {
-        Self { shared: Arc::new(Shared { offset: AtomicI64::new(offset), due: AtomicI64::new(i64::MAX) }) }
+        Self {
+            shared: Arc::new(Shared {
+                offset: AtomicI64::new(offset),
+                due: AtomicI64::new(i64::MAX),
+            }),
+        }
     }
 
     /// UNIX nanoseconds at `ts`.
@@ -56,7 +64,13 @@ impl Clock {
         let now = nanos(ClockId::Monotonic);
         let due = self.shared.due.load(Relaxed);
         let next = now.saturating_add(PERIOD);
-        if now >= due && self.shared.due.compare_exchange(due, next, Relaxed, Relaxed).is_ok() {
+        if now >= due
+            && self
+                .shared
+                .due
+                .compare_exchange(due, next, Relaxed, Relaxed)
+                .is_ok()
+        {
             self.measure();
         }
     }
@@ -79,7 +93,9 @@ impl Clock {
 
 fn nanos(clock: ClockId) -> i64 {
     let time = clock_gettime(clock);
-    time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
+    time.tv_sec
+        .saturating_mul(1_000_000_000)
+        .saturating_add(time.tv_nsec)
 }
 
 #[cfg(test)]
@@ -95,7 +111,10 @@ mod tests {
         let calendar = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
         let after = clock.unix(nanos(ClockId::Monotonic) as u64);
         let slack = 50_000_000;
-        assert!(before <= calendar + slack && calendar <= after + slack, "{before} {calendar} {after}");
+        assert!(
+            before <= calendar + slack && calendar <= after + slack,
+            "{before} {calendar} {after}"
+        );
     }
 
     #[test]

@@ -97,7 +97,9 @@ pub struct Headers(pub BTreeMap<String, String>);
 
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.0.keys().map(|name| (name, "…"))).finish()
+        f.debug_map()
+            .entries(self.0.keys().map(|name| (name, "…")))
+            .finish()
     }
 }
 
@@ -242,7 +244,9 @@ pub(super) fn parse_protocol(name: &str) -> Result<Protocol, String> {
 }
 
 fn protocol<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Protocol>, D::Error> {
-    let Some(name) = Option::<String>::deserialize(from)? else { return Ok(None) };
+    let Some(name) = Option::<String>::deserialize(from)? else {
+        return Ok(None);
+    };
     parse_protocol(&name)
         .map(Some)
         .map_err(|remedy| D::Error::custom(format!("`{name}` is not an OTLP protocol: {remedy}")))
@@ -250,8 +254,11 @@ fn protocol<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Protocol>, D::E
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
-    humantime::parse_duration(&text)
-        .map_err(|error| D::Error::custom(format!("`{text}` is not a duration ({error}); write 500ms, 10s or 5m")))
+    humantime::parse_duration(&text).map_err(|error| {
+        D::Error::custom(format!(
+            "`{text}` is not a duration ({error}); write 500ms, 10s or 5m"
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -311,7 +318,10 @@ mod tests {
             },
         };
         assert_eq!(config, expected);
-        assert!(!format!("{config:?}").contains("\"b\""), "header values are secrets");
+        assert!(
+            !format!("{config:?}").contains("\"b\""),
+            "header values are secrets"
+        );
     }
 
     #[test]

@@ -10,10 +10,18 @@ use opentelemetry_otlp as otel;
 use super::config::{Compression, Config, Headers, parse_protocol};
 
 // The OpenTelemetry crate names no constants for the TLS files.
-const CERTIFICATE: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
-const CLIENT_CERTIFICATE: [&str; 2] =
-    ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"];
-const CLIENT_KEY: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY"];
+const CERTIFICATE: [&str; 2] = [
+    "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_CERTIFICATE",
+];
+const CLIENT_CERTIFICATE: [&str; 2] = [
+    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+];
+const CLIENT_KEY: [&str; 2] = [
+    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY",
+    "OTEL_EXPORTER_OTLP_CLIENT_KEY",
+];
 
 impl Config {
     /// Lays the environment over what the file said. Precedence is flags, environment, file, default: call this
@@ -24,7 +32,9 @@ impl Config {
     pub fn apply_env(&mut self, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
         let get = |name: &'static str| env(name).filter(|value| !value.trim().is_empty());
         let first = |names: [&'static str; 2]| {
-            names.into_iter().find_map(|name| get(name).map(|value| (name, value.trim().to_owned())))
+            names
+                .into_iter()
+                .find_map(|name| get(name).map(|value| (name, value.trim().to_owned())))
         };
         let otlp = &mut self.otlp;
 
@@ -35,38 +45,43 @@ impl Config {
             otlp.traces_endpoint = traces.map(|url| url.trim().to_owned());
             otlp.endpoint = base.map(|url| url.trim().to_owned()).or(otlp.endpoint.take());
         }
-        if let Some((name, value)) =
-            first([otel::OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, otel::OTEL_EXPORTER_OTLP_PROTOCOL])
-        {
-            let protocol =
-                parse_protocol(&value).map_err(|remedy| anyhow!("{name}={value} is not an OTLP protocol: {remedy}"))?;
+        if let Some((name, value)) = first([
+            otel::OTEL_EXPORTER_OTLP_TRACES_PROTOCOL,
+            otel::OTEL_EXPORTER_OTLP_PROTOCOL,
+        ]) {
+            let protocol = parse_protocol(&value)
+                .map_err(|remedy| anyhow!("{name}={value} is not an OTLP protocol: {remedy}"))?;
             otlp.protocol = Some(protocol);
         }
-        if let Some((name, value)) =
-            first([otel::OTEL_EXPORTER_OTLP_TRACES_HEADERS, otel::OTEL_EXPORTER_OTLP_HEADERS])
-        {
+        if let Some((name, value)) = first([
+            otel::OTEL_EXPORTER_OTLP_TRACES_HEADERS,
+            otel::OTEL_EXPORTER_OTLP_HEADERS,
+        ]) {
             otlp.headers = headers(name, &value)?;
         }
-        if let Some((name, value)) =
-            first([otel::OTEL_EXPORTER_OTLP_TRACES_COMPRESSION, otel::OTEL_EXPORTER_OTLP_COMPRESSION])
-        {
+        if let Some((name, value)) = first([
+            otel::OTEL_EXPORTER_OTLP_TRACES_COMPRESSION,
+            otel::OTEL_EXPORTER_OTLP_COMPRESSION,
+        ]) {
             otlp.compression = match value.as_str() {
                 "gzip" => Compression::Gzip,
                 "none" => Compression::None,
                 _ => bail!("{name}={value} is not a compression of OTLP: use gzip or none"),
             };
         }
-        if let Some((name, value)) =
-            first([otel::OTEL_EXPORTER_OTLP_TRACES_TIMEOUT, otel::OTEL_EXPORTER_OTLP_TIMEOUT])
-        {
+        if let Some((name, value)) = first([
+            otel::OTEL_EXPORTER_OTLP_TRACES_TIMEOUT,
+            otel::OTEL_EXPORTER_OTLP_TIMEOUT,
+        ]) {
             let millis: u64 = value.parse().ok().filter(|&millis| millis > 0).ok_or_else(|| {
                 anyhow!("{name}={value} is not a time-out: write milliseconds as a whole number above 0, 10000 for 10 s")
             })?;
             otlp.timeout = Duration::from_millis(millis);
         }
-        if let Some((name, value)) =
-            first([otel::OTEL_EXPORTER_OTLP_TRACES_INSECURE, otel::OTEL_EXPORTER_OTLP_INSECURE])
-        {
+        if let Some((name, value)) = first([
+            otel::OTEL_EXPORTER_OTLP_TRACES_INSECURE,
+            otel::OTEL_EXPORTER_OTLP_INSECURE,
+        ]) {
             otlp.insecure = match value.to_ascii_lowercase().as_str() {
                 "true" => true,
                 "false" => false,
@@ -89,18 +104,25 @@ impl Config {
 /// `key1=value1,key2=value2`, in W3C Baggage form: percent-encoded, without properties.
 fn headers(name: &str, text: &str) -> anyhow::Result<Headers> {
     let mut all = BTreeMap::new();
-    for (index, pair) in text.split(',').enumerate().filter(|(_, pair)| !pair.trim().is_empty()) {
+    for (index, pair) in text
+        .split(',')
+        .enumerate()
+        .filter(|(_, pair)| !pair.trim().is_empty())
+    {
         // The value may be a secret, so errors give the pair's place and key only.
         let number = index + 1;
         let (key, value) = pair.split_once('=').ok_or_else(|| {
             anyhow!("{name}: entry {number} has no `=`: write key=value, joined by commas (a comma in a value is %2C)")
         })?;
         let key = key.trim();
-        http::HeaderName::from_bytes(key.as_bytes())
-            .map_err(|_| anyhow!("{name}: `{key}` is not the name of a header: use letters, digits and `-`"))?;
+        http::HeaderName::from_bytes(key.as_bytes()).map_err(|_| {
+            anyhow!("{name}: `{key}` is not the name of a header: use letters, digits and `-`")
+        })?;
         let value = percent_encoding::percent_decode_str(value.trim())
             .decode_utf8()
-            .map_err(|_| anyhow!("{name}: the value of `{key}` is not UTF-8 once its %-escapes are undone"))?;
+            .map_err(|_| {
+                anyhow!("{name}: the value of `{key}` is not UTF-8 once its %-escapes are undone")
+            })?;
         http::HeaderValue::from_str(&value)
             .map_err(|_| anyhow!("{name}: the value of `{key}` has bytes that no header may carry"))?;
         all.insert(key.to_ascii_lowercase(), value.into_owned());

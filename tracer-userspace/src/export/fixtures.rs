@@ -6,8 +6,8 @@ use std::sync::Arc;
 use opentelemetry_semantic_conventions::attribute as semconv;
 
 use crate::model::{
-    Address, Attributes, Confidence, Conn, ConnId, Endpoint, Evidence, Exchange, ExchangeId, Outcome, Resource,
-    Role, Service, Span, SpanId, Stamp, TraceId, Unit,
+    Address, Attributes, Confidence, Conn, ConnId, Endpoint, Evidence, Exchange, ExchangeId, Outcome,
+    Resource, Role, Service, Span, SpanId, Stamp, TraceId, Unit,
 };
 
 /// Calendar time of the kernel clock's zero: 2024-05-06 12:41:07 UTC.
@@ -32,7 +32,10 @@ pub(crate) fn service(name: &str) -> Arc<Service> {
                 text("process.executable.name", name),
             ],
             ints: vec![("process.pid".into(), 4242)],
-            lists: vec![("process.command_args".into(), vec![name.into(), "--listen=:8080".into()])],
+            lists: vec![(
+                "process.command_args".into(),
+                vec![name.into(), "--listen=:8080".into()],
+            )],
         },
         selected: true,
         ..Service::default()
@@ -41,19 +44,47 @@ pub(crate) fn service(name: &str) -> Arc<Service> {
 
 /// An end of a connection over IPv4.
 pub(crate) fn conn(role: Role) -> Arc<Conn> {
-    let end = |last, port| Endpoint { address: Address::Ip(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))), port };
+    let end = |last, port| Endpoint {
+        address: Address::Ip(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))),
+        port,
+    };
     let (server, client) = (end(1, 8080), end(2, 40_312));
-    let (local, remote) = if role.is_inbound() { (server, client) } else { (client, server) };
-    Arc::new(Conn { id: ConnId(7), local, remote, netns: 1, tgid: 4242, joined_late: false })
+    let (local, remote) = if role.is_inbound() {
+        (server, client)
+    } else {
+        (client, server)
+    };
+    Arc::new(Conn {
+        id: ConnId(7),
+        local,
+        remote,
+        netns: 1,
+        tgid: 4242,
+        joined_late: false,
+    })
 }
 
 /// A moment of some thread.
 pub(crate) fn stamp(ts: u64) -> Stamp {
-    Stamp { ts, unit: Unit { tgid: 4242, tid: 4243, ..Unit::default() } }
+    Stamp {
+        ts,
+        unit: Unit {
+            tgid: 4242,
+            tid: 4243,
+            ..Unit::default()
+        },
+    }
 }
 
 /// A span of trace `trace`; times in milliseconds on the kernel's clock.
-pub(crate) fn span(service: &Arc<Service>, trace: u8, id: u8, parent: Option<u8>, role: Role, at: (u64, u64)) -> Span {
+pub(crate) fn span(
+    service: &Arc<Service>,
+    trace: u8,
+    id: u8,
+    parent: Option<u8>,
+    role: Role,
+    at: (u64, u64),
+) -> Span {
     let (start, end) = at;
     let mut attributes = Attributes::with_capacity(10, 128);
     attributes.push_static(semconv::HTTP_REQUEST_METHOD, "GET");

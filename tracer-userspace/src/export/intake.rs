@@ -132,12 +132,6 @@ impl Intake {
         self.some.notify_one();
         self.plenty.notify_one();
     }
-
-    /// Spans and bytes held now.
-    #[cfg(test)]
-    pub fn held(&self) -> (usize, usize) {
-        (self.held_spans.load(Relaxed), self.held_bytes.load(Relaxed))
-    }
 }
 
 /// About how much memory a span holds: the structures, and the text and entries of its attributes.

@@ -44,7 +44,9 @@ impl Pipeline {
     /// answer is no error: spans wait for it.
     pub fn start(config: &Config, clock: Clock, ledger: Arc<Ledger>) -> anyhow::Result<Self> {
         let stdout = io::stdout();
-        let screen = Screen::detect(&config.console, stdout.is_terminal(), &|name| std::env::var(name).ok());
+        let screen = Screen::detect(&config.console, stdout.is_terminal(), &|name| {
+            std::env::var(name).ok()
+        });
         Self::start_with(config, clock, ledger, Box::new(stdout), screen)
     }
 
@@ -58,7 +60,9 @@ impl Pipeline {
         let has_otlp = config.otlp.is_enabled();
         let has_console = config.console.enabled.unwrap_or(!has_otlp);
         if !has_otlp && !has_console {
-            bail!("spans would go nowhere: set an OTLP endpoint (OTEL_EXPORTER_OTLP_ENDPOINT) or switch the console on");
+            bail!(
+                "spans would go nowhere: set an OTLP endpoint (OTEL_EXPORTER_OTLP_ENDPOINT) or switch the console on"
+            );
         }
         let is_view = has_otlp && config.console.format == Format::Waterfall;
         let exporters = u32::from(has_otlp) + u32::from(has_console && !is_view);
@@ -75,11 +79,17 @@ impl Pipeline {
         if has_otlp {
             let intake = Arc::new(Intake::new(&config.queue));
             pipeline.deciding.push(Arc::clone(&intake));
-            pipeline.workers.push(otlp::start(config, clock.clone(), Arc::clone(&accounts), intake)?);
+            pipeline
+                .workers
+                .push(otlp::start(config, clock.clone(), Arc::clone(&accounts), intake)?);
         }
         if has_console {
             let intake = Arc::new(Intake::new(&config.queue));
-            let view = Arc::new(console::View::new(Arc::clone(&intake), (!is_view).then_some(accounts), gone));
+            let view = Arc::new(console::View::new(
+                Arc::clone(&intake),
+                (!is_view).then_some(accounts),
+                gone,
+            ));
             let worker = console::start(config, clock, Arc::clone(&view), output, screen)?;
             pipeline.workers.push(worker);
             if is_view {
@@ -101,10 +111,15 @@ impl Pipeline {
         let spans = Arc::new(spans);
         let mut overflows = false;
         for intake in &self.deciding {
-            let parcel = Parcel { ticket, spans: Arc::clone(&spans), bytes };
+            let parcel = Parcel {
+                ticket,
+                spans: Arc::clone(&spans),
+                bytes,
+            };
             if let Err(parcel) = intake.put(parcel) {
                 overflows = true;
-                self.accounts.report_spans(ticket, parcel.spans.iter(), Err(Reason::ExportQueueFull));
+                self.accounts
+                    .report_spans(ticket, parcel.spans.iter(), Err(Reason::ExportQueueFull));
             }
         }
         if overflows && !self.overflowing.swap(true, Relaxed) {
@@ -130,6 +145,8 @@ impl Pipeline {
         for worker in self.workers {
             worker.join(deadline);
         }
-        Left { spans: self.accounts.close() }
+        Left {
+            spans: self.accounts.close(),
+        }
     }
 }

@@ -39,7 +39,9 @@ pub(super) struct Addresses {
 
 impl Default for Addresses {
     fn default() -> Self {
-        Self { slots: vec![None; 256].into() }
+        Self {
+            slots: vec![None; 256].into(),
+        }
     }
 }
 
@@ -51,7 +53,9 @@ impl Addresses {
             IpAddr::V6(v6) => (v6.to_bits() ^ (v6.to_bits() >> 64)) as u64,
         };
         let index = (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize;
-        let Some(slot) = self.slots.get_mut(index) else { return "" };
+        let Some(slot) = self.slots.get_mut(index) else {
+            return "";
+        };
         match slot {
             Some((known, _)) if *known == ip => {}
             _ => {
@@ -116,7 +120,11 @@ pub(super) fn attributes(span: &Span, addresses: &mut Addresses, mut each: impl 
     }
     let mut text = |key, value: &str| each(key, Item::Plain(Value::Str(value)));
     let conn = &*exchange.conn;
-    let server = if exchange.role.is_inbound() { conn.local } else { conn.remote };
+    let server = if exchange.role.is_inbound() {
+        conn.local
+    } else {
+        conn.remote
+    };
     if let (false, Address::Ip(ip)) = (said.server_address, server.address) {
         text(semconv::SERVER_ADDRESS, addresses.text(ip));
     }
@@ -144,7 +152,12 @@ pub(super) fn attributes(span: &Span, addresses: &mut Addresses, mut each: impl 
         }
         text(PARENT_EVIDENCE, evidence.as_str());
     }
-    let mut int = |key, value: u64| each(key, Item::Plain(Value::Int(i64::try_from(value).unwrap_or(i64::MAX))));
+    let mut int = |key, value: u64| {
+        each(
+            key,
+            Item::Plain(Value::Int(i64::try_from(value).unwrap_or(i64::MAX))),
+        )
+    };
     // Port 0 stands for "none": Unix sockets, and ends that were not seen.
     if !said.server_port && server.port != 0 {
         int(semconv::SERVER_PORT, server.port.into());
@@ -159,7 +172,10 @@ pub(super) fn attributes(span: &Span, addresses: &mut Addresses, mut each: impl 
         int(RESPONSE_BYTES, exchange.response_bytes);
     }
     if let Some(first) = exchange.first_byte {
-        each(TIME_TO_FIRST_BYTE, Item::Millis(first.ts.saturating_sub(exchange.start.ts)));
+        each(
+            TIME_TO_FIRST_BYTE,
+            Item::Millis(first.ts.saturating_sub(exchange.start.ts)),
+        );
     }
     if let Some(wait) = exchange.queue_time {
         each(QUEUE_TIME, Item::Millis(wait));

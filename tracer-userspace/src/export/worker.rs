@@ -50,7 +50,9 @@ impl Worker {
             .name(name.to_owned())
             .spawn(move || {
                 runtime.block_on(async move {
-                    match build(Stop { closing: closing_seen }) {
+                    match build(Stop {
+                        closing: closing_seen,
+                    }) {
                         Ok(work) => {
                             let _ = built.send(Ok(()));
                             tokio::select! {
@@ -66,8 +68,16 @@ impl Worker {
                 let _ = finished.send(());
             })
             .context("starting the exporter's thread")?;
-        ready.recv().map_err(|_| anyhow!("the exporter's thread panicked"))??;
-        Ok(Self { intake, closing, abort, done, thread })
+        ready
+            .recv()
+            .map_err(|_| anyhow!("the exporter's thread panicked"))??;
+        Ok(Self {
+            intake,
+            closing,
+            abort,
+            done,
+            thread,
+        })
     }
 
     /// Lets no more spans in and has the rest sent.
@@ -78,7 +88,10 @@ impl Worker {
 
     /// Waits until everything is sent or the deadline has passed; then what is left is abandoned. True if nothing was.
     pub fn join(self, deadline: Instant) -> bool {
-        let in_time = match self.done.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        let in_time = match self
+            .done
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
             Ok(()) | Err(RecvTimeoutError::Disconnected) => true,
             Err(RecvTimeoutError::Timeout) => false,
         };

@@ -34,7 +34,12 @@ pub(in super::super) struct Writer {
 
 impl Writer {
     pub fn new(clock: Clock, with_resource: bool) -> Self {
-        Self { clock, addresses: Addresses::default(), with_resource, service: None }
+        Self {
+            clock,
+            addresses: Addresses::default(),
+            with_resource,
+            service: None,
+        }
     }
 
     /// Appends one line.
@@ -55,7 +60,11 @@ impl Writer {
         }
         if let Some((evidence, confidence)) = span.evidence {
             plain(out, b",\"evidence\":\"", evidence.as_str());
-            plain(out, b",\"confidence\":\"", confidence_name(confidence).unwrap_or("certain"));
+            plain(
+                out,
+                b",\"confidence\":\"",
+                confidence_name(confidence).unwrap_or("certain"),
+            );
         }
         if !span.trace_state.is_empty() {
             out.extend_from_slice(b",\"trace_state\":");
@@ -104,7 +113,11 @@ impl Writer {
         });
         out.push(b'}');
         for (index, link) in span.links.iter().enumerate() {
-            out.extend_from_slice(if index == 0 { b",\"links\":[{\"trace_id\":\"" } else { b",{\"trace_id\":\"" });
+            out.extend_from_slice(if index == 0 {
+                b",\"links\":[{\"trace_id\":\""
+            } else {
+                b",{\"trace_id\":\""
+            });
             hex(out, &link.trace_id.0);
             out.extend_from_slice(b"\",\"span_id\":\"");
             hex(out, &link.span_id.0);
@@ -254,7 +267,9 @@ fn is_clean(bytes: &[u8]) -> bool {
         (quote | backslash | control) & HIGH
     };
     let (words, rest) = bytes.as_chunks::<8>();
-    let found = words.iter().fold(0, |found, word| found | special(u64::from_le_bytes(*word)));
+    let found = words
+        .iter()
+        .fold(0, |found, word| found | special(u64::from_le_bytes(*word)));
     // Spaces fill up the last word.
     let mut last = [b' '; 8];
     last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
@@ -284,8 +299,22 @@ mod tests {
 
     #[test]
     fn strings_read_back() {
-        let mut texts: Vec<String> = (0..=0x2ff).filter_map(char::from_u32).map(|c| format!("ab{c}")).collect();
-        texts.extend(["", "plain", "twelve bytes", "ümläut→", "\"quoted\"", "a\\b", "long text with a \u{1}"].map(Into::into));
+        let mut texts: Vec<String> = (0..=0x2ff)
+            .filter_map(char::from_u32)
+            .map(|c| format!("ab{c}"))
+            .collect();
+        texts.extend(
+            [
+                "",
+                "plain",
+                "twelve bytes",
+                "ümläut→",
+                "\"quoted\"",
+                "a\\b",
+                "long text with a \u{1}",
+            ]
+            .map(Into::into),
+        );
         for at in 0..20 {
             texts.push(format!("{}\"{}", "x".repeat(at), "y".repeat(20 - at)));
             texts.push(format!("{}é{}", "x".repeat(at), "y".repeat(20 - at)));

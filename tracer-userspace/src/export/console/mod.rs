@@ -42,7 +42,12 @@ pub(super) struct View {
 
 impl View {
     pub fn new(intake: Arc<Intake>, accounts: Option<Arc<Accounts>>, gone: Arc<AtomicBool>) -> Self {
-        Self { intake, accounts, gone, overflow: AtomicU64::new(0) }
+        Self {
+            intake,
+            accounts,
+            gone,
+            overflow: AtomicU64::new(0),
+        }
     }
 
     /// Takes spans to show; what does not fit is left out, with a notice.
@@ -80,7 +85,11 @@ pub(super) fn start(
 ) -> anyhow::Result<Worker> {
     let intake = Arc::clone(&view.intake);
     let console = config.console.clone();
-    let output = Output { to: output, text: Vec::new(), gone: Arc::clone(&view.gone) };
+    let output = Output {
+        to: output,
+        text: Vec::new(),
+        gone: Arc::clone(&view.gone),
+    };
     let max_spans = config.queue.max_spans;
     Worker::start("console", intake, move |_| {
         Ok(async move {
@@ -128,7 +137,9 @@ async fn print_traces(
             view.intake.take().await
         } else {
             // Traces wait to be printed, whether or not more spans come.
-            tokio::time::timeout(tick, view.intake.take()).await.unwrap_or_else(|_| Some(Vec::new()))
+            tokio::time::timeout(tick, view.intake.take())
+                .await
+                .unwrap_or_else(|_| Some(Vec::new()))
         };
         is_open = parcels.is_some();
         clock.keep_true();
@@ -150,9 +161,16 @@ async fn print_traces(
         }
         let written = output.write();
         for (trace, is_shown) in &ready {
-            let verdict = if *is_shown { written } else { Err(Reason::ExportQueueFull) };
+            let verdict = if *is_shown {
+                written
+            } else {
+                Err(Reason::ExportQueueFull)
+            };
             if let Some(accounts) = &view.accounts {
-                trace.nodes.iter().for_each(|node| accounts.report(&node.share, verdict));
+                trace
+                    .nodes
+                    .iter()
+                    .for_each(|node| accounts.report(&node.share, verdict));
             }
             view.intake.release(trace.nodes.len(), 0);
         }
@@ -174,14 +192,17 @@ impl Output {
         } else if self.text.is_empty() {
             Ok(())
         } else {
-            self.to.write_all(&self.text).and_then(|()| self.to.flush()).map_err(|error| {
-                // A reader that had enough (`| head`) is no fault.
-                if error.kind() != io::ErrorKind::BrokenPipe {
-                    tracing::error!("writing spans to standard output: {error}");
-                }
-                self.gone.store(true, Relaxed);
-                Reason::ExportFailed
-            })
+            self.to
+                .write_all(&self.text)
+                .and_then(|()| self.to.flush())
+                .map_err(|error| {
+                    // A reader that had enough (`| head`) is no fault.
+                    if error.kind() != io::ErrorKind::BrokenPipe {
+                        tracing::error!("writing spans to standard output: {error}");
+                    }
+                    self.gone.store(true, Relaxed);
+                    Reason::ExportFailed
+                })
         };
         self.text.clear();
         self.text.shrink_to(KEPT_BYTES);

@@ -31,13 +31,20 @@ impl Screen {
             }
         };
         let columns = env("COLUMNS").and_then(|columns| columns.parse().ok());
-        Self { is_terminal, palette: Palette { is_coloured }, columns }
+        Self {
+            is_terminal,
+            palette: Palette { is_coloured },
+            columns,
+        }
     }
 
     /// Columns now: windows change their size.
     pub fn width(&self) -> usize {
         let terminal = || {
-            let size = self.is_terminal.then(|| tcgetwinsize(rustix::stdio::stdout()).ok()).flatten()?;
+            let size = self
+                .is_terminal
+                .then(|| tcgetwinsize(rustix::stdio::stdout()).ok())
+                .flatten()?;
             Some(usize::from(size.ws_col)).filter(|&columns| columns > 0)
         };
         let width = terminal().or(self.columns).unwrap_or(WIDTH);
@@ -71,12 +78,13 @@ impl Palette {
             Ink::Bold => "\x1b[1m",
             Ink::Error => "\x1b[31m",
             // The six hues of every terminal's own theme, but red, which means failure.
-            Ink::Service(n) => {
-                ["\x1b[36m", "\x1b[32m", "\x1b[33m", "\x1b[34m", "\x1b[35m", "\x1b[96m", "\x1b[92m", "\x1b[94m"]
-                    .get(usize::from(n % 8))
-                    .copied()
-                    .unwrap_or_default()
-            }
+            Ink::Service(n) => [
+                "\x1b[36m", "\x1b[32m", "\x1b[33m", "\x1b[34m", "\x1b[35m", "\x1b[96m", "\x1b[92m",
+                "\x1b[94m",
+            ]
+            .get(usize::from(n % 8))
+            .copied()
+            .unwrap_or_default(),
         };
         if !self.is_coloured || code.is_empty() || text.is_empty() {
             out.extend_from_slice(text.as_bytes());

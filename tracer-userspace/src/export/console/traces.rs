@@ -43,7 +43,10 @@ impl Trace {
             return whole;
         }
         let ids: std::collections::HashSet<_> = self.nodes.iter().map(|node| node.id).collect();
-        let whole = self.nodes.iter().all(|node| node.parent.is_none_or(|parent| ids.contains(&parent)));
+        let whole = self
+            .nodes
+            .iter()
+            .all(|node| node.parent.is_none_or(|parent| ids.contains(&parent)));
         self.whole = Some((self.nodes.len(), whole));
         whole
     }
@@ -76,7 +79,15 @@ pub(super) struct Traces {
 impl Traces {
     pub fn new(limits: Limits) -> Self {
         let lines = limits.lines_per_second.unwrap_or_default().into();
-        Self { limits, open: HashMap::new(), spans: 0, lines, refilled: None, left_out: (0, 0), noticed: None }
+        Self {
+            limits,
+            open: HashMap::new(),
+            spans: 0,
+            lines,
+            refilled: None,
+            left_out: (0, 0),
+            noticed: None,
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -100,7 +111,11 @@ impl Traces {
             name: exchange.name.clone(),
             status,
             is_error,
-            share: Share { ticket, service: Arc::clone(&span.service), spans: 1 },
+            share: Share {
+                ticket,
+                service: Arc::clone(&span.service),
+                spans: 1,
+            },
         };
         let trace = self.open.entry(span.trace_id).or_insert_with(|| Trace {
             id: span.trace_id,
@@ -122,7 +137,12 @@ impl Traces {
 
     /// The traces to print now, by start, each with whether there is room for it. With `all`, nothing waits any longer.
     pub fn ready(&mut self, now: Instant, all: bool) -> Vec<(Trace, bool)> {
-        let Limits { settle, patience, max_spans, lines_per_second } = self.limits;
+        let Limits {
+            settle,
+            patience,
+            max_spans,
+            lines_per_second,
+        } = self.limits;
         let is_crowded = self.spans > max_spans;
         let due = |trace: &mut Trace| {
             let quiet = now.saturating_duration_since(trace.last);
@@ -132,13 +152,19 @@ impl Traces {
                 || age >= patience.saturating_mul(10)
                 || (quiet >= settle && trace.is_whole())
         };
-        let mut ready: Vec<_> = self.open.extract_if(|_, trace| due(trace)).map(|(_, trace)| trace).collect();
+        let mut ready: Vec<_> = self
+            .open
+            .extract_if(|_, trace| due(trace))
+            .map(|(_, trace)| trace)
+            .collect();
         ready.sort_by_key(|trace| (trace.nodes.iter().map(|node| node.start).min(), trace.id.0));
         self.spans -= ready.iter().map(|trace| trace.nodes.len()).sum::<usize>();
         let Some(rate) = lines_per_second.map(f64::from) else {
             return ready.into_iter().map(|trace| (trace, true)).collect();
         };
-        let elapsed = self.refilled.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        let elapsed = self
+            .refilled
+            .map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         self.refilled = Some(now);
         self.lines = (self.lines + elapsed.as_secs_f64() * rate).min(rate);
         let mut fit = |trace: Trace| {
@@ -158,7 +184,9 @@ impl Traces {
 
     /// Traces and spans left out since the last notice, once a second at most.
     pub fn take_left_out(&mut self, now: Instant, all: bool) -> Option<(u64, u64)> {
-        let is_due = self.noticed.is_none_or(|last| now.saturating_duration_since(last) >= Duration::from_secs(1));
+        let is_due = self
+            .noticed
+            .is_none_or(|last| now.saturating_duration_since(last) >= Duration::from_secs(1));
         if self.left_out == (0, 0) || !(is_due || all) {
             return None;
         }
@@ -171,9 +199,12 @@ impl Traces {
 fn code(span: &Span) -> Box<str> {
     use opentelemetry_semantic_conventions::attribute as semconv;
     let attributes = &span.exchange.attributes;
-    let code = [semconv::HTTP_RESPONSE_STATUS_CODE, semconv::RPC_RESPONSE_STATUS_CODE]
-        .into_iter()
-        .find_map(|key| attributes.get(key));
+    let code = [
+        semconv::HTTP_RESPONSE_STATUS_CODE,
+        semconv::RPC_RESPONSE_STATUS_CODE,
+    ]
+    .into_iter()
+    .find_map(|key| attributes.get(key));
     match code {
         Some(Value::Int(code)) => code.to_string().into(),
         Some(Value::Str(code)) => code.into(),

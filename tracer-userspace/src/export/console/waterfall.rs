@@ -29,20 +29,36 @@ const MAX_DEPTH: usize = 16;
 
 /// Lines that a trace of so many spans takes.
 pub(super) fn lines(spans: usize) -> usize {
-    if spans == 1 { 1 } else { spans.min(MAX_ROWS) + 1 }
+    // The head, and an empty line that parts it from the next.
+    if spans == 1 { 1 } else { spans.min(MAX_ROWS) + 2 }
 }
 
 /// Says what is not shown.
 pub(super) fn notice(out: &mut Vec<u8>, traces: u64, spans: u64, palette: Palette) {
-    let what = if traces > 0 { format!("{traces} traces, {spans} spans") } else { format!("{spans} spans") };
-    palette.paint(out, Ink::Dim, &format!("  … {what} not shown: more than a screen can take"));
+    let what = if traces > 0 {
+        format!("{traces} traces, {spans} spans")
+    } else {
+        format!("{spans} spans")
+    };
+    palette.paint(
+        out,
+        Ink::Dim,
+        &format!("  … {what} not shown: more than a screen can take"),
+    );
     out.push(b'\n');
 }
 
 /// Appends a trace.
 pub(super) fn render(out: &mut Vec<u8>, trace: &Trace, clock: &Clock, palette: Palette, width: usize) {
-    let Some(start) = trace.nodes.iter().map(|node| node.start).min() else { return };
-    let end = trace.nodes.iter().map(|node| node.start.saturating_add(node.duration)).max().unwrap_or(start);
+    let Some(start) = trace.nodes.iter().map(|node| node.start).min() else {
+        return;
+    };
+    let end = trace
+        .nodes
+        .iter()
+        .map(|node| node.start.saturating_add(node.duration))
+        .max()
+        .unwrap_or(start);
     let rows = tree(trace);
     let Some(root) = rows.first() else { return };
     palette.paint(out, Ink::Dim, &time_of_day(clock.unix(start)));
@@ -61,9 +77,16 @@ pub(super) fn render(out: &mut Vec<u8>, trace: &Trace, clock: &Clock, palette: P
     palette.paint(out, Ink::Dim, &format!("trace {}", hex(&trace.id.0)));
     out.push(b'\n');
 
-    let shown = rows.get(..MAX_ROWS - 1).filter(|_| rows.len() > MAX_ROWS).unwrap_or(&rows);
+    let shown = rows
+        .get(..MAX_ROWS - 1)
+        .filter(|_| rows.len() > MAX_ROWS)
+        .unwrap_or(&rows);
     let widest = shown.iter().map(Row::label_width).max().unwrap_or_default();
-    let statuses = shown.iter().map(|row| row.node.status.chars().count().min(STATUS)).max().unwrap_or_default();
+    let statuses = shown
+        .iter()
+        .map(|row| row.node.status.chars().count().min(STATUS))
+        .max()
+        .unwrap_or_default();
     // Indent, gap, label, gap, bar, gap, duration, gap, status.
     let rest = width.saturating_sub(2 + 2 + 2 + DURATION + 2 + statuses);
     let label_width = widest.min(rest.saturating_sub(MIN_BAR).max(rest * 55 / 100));
@@ -80,9 +103,14 @@ pub(super) fn render(out: &mut Vec<u8>, trace: &Trace, clock: &Clock, palette: P
         out.push(b'\n');
     }
     if shown.len() < rows.len() {
-        palette.paint(out, Ink::Dim, &format!("  … {} more spans", rows.len() - shown.len()));
+        palette.paint(
+            out,
+            Ink::Dim,
+            &format!("  … {} more spans", rows.len() - shown.len()),
+        );
         out.push(b'\n');
     }
+    out.push(b'\n');
 }
 
 /// A span and its place in the tree.
@@ -104,7 +132,12 @@ impl<'a> Row<'a> {
             Some(Confidence::Certain) | None => "",
         };
         let text = format!("{arrow}{mark}{}", clean(&node.name));
-        Self { node, guides, service: clean(&node.share.service.name), text }
+        Self {
+            node,
+            guides,
+            service: clean(&node.share.service.name),
+            text,
+        }
     }
 
     fn label_width(&self) -> usize {
@@ -115,14 +148,29 @@ impl<'a> Row<'a> {
 /// Spans in the order of the tree: parents before children, siblings by start. A span whose parent is not there is a root; so is one
 /// of each circle, which only a faulty trace context can make.
 fn tree(trace: &Trace) -> Vec<Row<'_>> {
-    let index: HashMap<SpanId, usize> = trace.nodes.iter().enumerate().map(|(i, node)| (node.id, i)).collect();
+    let index: HashMap<SpanId, usize> = trace
+        .nodes
+        .iter()
+        .enumerate()
+        .map(|(i, node)| (node.id, i))
+        .collect();
     let mut children: HashMap<Option<usize>, Vec<usize>> = HashMap::new();
     for (i, node) in trace.nodes.iter().enumerate() {
-        let parent = node.parent.and_then(|parent| index.get(&parent).copied()).filter(|&parent| parent != i);
+        let parent = node
+            .parent
+            .and_then(|parent| index.get(&parent).copied())
+            .filter(|&parent| parent != i);
         children.entry(parent).or_default().push(i);
     }
-    let start = |i: &usize| trace.nodes.get(*i).map(|node| (node.start, u64::MAX - node.duration));
-    children.values_mut().for_each(|siblings| siblings.sort_by_key(start));
+    let start = |i: &usize| {
+        trace
+            .nodes
+            .get(*i)
+            .map(|node| (node.start, u64::MAX - node.duration))
+    };
+    children
+        .values_mut()
+        .for_each(|siblings| siblings.sort_by_key(start));
 
     let mut roots = children.remove(&None).unwrap_or_default();
     let mut rows = Vec::with_capacity(trace.nodes.len());
@@ -131,7 +179,9 @@ fn tree(trace: &Trace) -> Vec<Row<'_>> {
         // A span, the guides of the columns before it, and its own branch.
         let mut stack: Vec<_> = roots.drain(..).rev().map(|i| (i, String::new(), "")).collect();
         while let Some((i, above, branch)) = stack.pop() {
-            let (Some(node), Some(seen)) = (trace.nodes.get(i), drawn.get_mut(i)) else { continue };
+            let (Some(node), Some(seen)) = (trace.nodes.get(i), drawn.get_mut(i)) else {
+                continue;
+            };
             if std::mem::replace(seen, true) {
                 continue;
             }
@@ -162,19 +212,31 @@ fn label(out: &mut Vec<u8>, row: &Row<'_>, palette: Palette) {
 /// The label, cut to `width` columns; returns the columns used.
 fn row_label(out: &mut Vec<u8>, row: &Row<'_>, palette: Palette, width: usize) -> usize {
     let mut left = width;
-    let parts = [(Ink::Dim, &row.guides), (ink_of(&row.service), &row.service), (Ink::Plain, &row.text)];
+    let parts = [
+        (Ink::Dim, &row.guides),
+        (ink_of(&row.service), &row.service),
+        (Ink::Plain, &row.text),
+    ];
     for (n, (ink, text)) in parts.into_iter().enumerate() {
         if n == 2 && left > 0 {
             out.push(b' ');
             left -= 1;
         }
-        let ink = if n == 2 && row.node.is_error { Ink::Error } else { ink };
+        let ink = if n == 2 && row.node.is_error {
+            Ink::Error
+        } else {
+            ink
+        };
         let columns = text.chars().count();
         if columns <= left {
             palette.paint(out, ink, text);
             left -= columns;
         } else {
-            let cut: String = text.chars().take(left.saturating_sub(1)).chain((left > 0).then_some('…')).collect();
+            let cut: String = text
+                .chars()
+                .take(left.saturating_sub(1))
+                .chain((left > 0).then_some('…'))
+                .collect();
             palette.paint(out, ink, &cut);
             left = 0;
         }
@@ -192,7 +254,15 @@ fn bar(out: &mut Vec<u8>, node: &Node, start: Nanos, end: Nanos, width: usize, p
     let mut text = "█".repeat(eighths / 8);
     text.push_str(EIGHTHS.get(eighths % 8).copied().unwrap_or_default());
     pad(out, offset);
-    palette.paint(out, if node.is_error { Ink::Error } else { ink_of(&node.share.service.name) }, &text);
+    palette.paint(
+        out,
+        if node.is_error {
+            Ink::Error
+        } else {
+            ink_of(&node.share.service.name)
+        },
+        &text,
+    );
     pad(out, width - offset - eighths.div_ceil(8));
 }
 
@@ -229,12 +299,20 @@ fn span_text(nanos: Nanos) -> String {
 fn time_of_day(unix: u64) -> String {
     let millis = unix / 1_000_000 % 86_400_000;
     let (seconds, millis) = (millis / 1000, millis % 1000);
-    format!("{:02}:{:02}:{:02}.{millis:03}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    format!(
+        "{:02}:{:02}:{:02}.{millis:03}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
 }
 
 /// Names come from strangers' traffic: nothing in them may steer the terminal.
 fn clean(text: &str) -> String {
-    let steers = |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
     text.chars().map(|c| if steers(c) { '·' } else { c }).collect()
 }
 

@@ -11,7 +11,10 @@ fn apply_over(mut config: Config, variables: &[(&str, &str)]) -> anyhow::Result<
         assert!(name.starts_with("OTEL_EXPORTER_OTLP_"), "{name}");
     }
     config.apply_env(&|name| {
-        variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        variables
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| (*value).to_owned())
     })?;
     Ok(config)
 }
@@ -27,29 +30,56 @@ fn each_variable_and_its_form_for_traces() {
             other => format!("{other:?}"),
         }),
         ("HEADERS", "a=1", "b=2", |c| {
-            c.otlp.headers.0.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+            c.otlp
+                .headers
+                .0
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect::<Vec<_>>()
+                .join(",")
         }),
         ("COMPRESSION", "gzip", "none", |c| match c.otlp.compression {
             Compression::Gzip => "gzip".into(),
             Compression::None => "none".into(),
         }),
-        ("TIMEOUT", "250", "3000", |c| c.otlp.timeout.as_millis().to_string()),
+        ("TIMEOUT", "250", "3000", |c| {
+            c.otlp.timeout.as_millis().to_string()
+        }),
         ("INSECURE", "true", "false", |c| c.otlp.insecure.to_string()),
-        ("CERTIFICATE", "/a.pem", "/b.pem", |c| c.otlp.certificate.clone().unwrap().display().to_string()),
+        ("CERTIFICATE", "/a.pem", "/b.pem", |c| {
+            c.otlp.certificate.clone().unwrap().display().to_string()
+        }),
         ("CLIENT_CERTIFICATE", "/a.pem", "/b.pem", |c| {
             c.otlp.client_certificate.clone().unwrap().display().to_string()
         }),
-        ("CLIENT_KEY", "/a.pem", "/b.pem", |c| c.otlp.client_key.clone().unwrap().display().to_string()),
+        ("CLIENT_KEY", "/a.pem", "/b.pem", |c| {
+            c.otlp.client_key.clone().unwrap().display().to_string()
+        }),
     ];
     for (name, one, other, get) in table {
-        let (all, traces) = (format!("OTEL_EXPORTER_OTLP_{name}"), format!("OTEL_EXPORTER_OTLP_TRACES_{name}"));
+        let (all, traces) = (
+            format!("OTEL_EXPORTER_OTLP_{name}"),
+            format!("OTEL_EXPORTER_OTLP_TRACES_{name}"),
+        );
         for value in [one, other] {
             assert_eq!(get(&apply(&[(&all, value)]).unwrap()), *value, "{all}");
             assert_eq!(get(&apply(&[(&traces, value)]).unwrap()), *value, "{traces}");
-            assert_eq!(get(&apply(&[(&all, &format!("  {value} "))]).unwrap()), *value, "blanks around {all}");
+            assert_eq!(
+                get(&apply(&[(&all, &format!("  {value} "))]).unwrap()),
+                *value,
+                "blanks around {all}"
+            );
         }
-        assert_eq!(get(&apply(&[(&all, one), (&traces, other)]).unwrap()), *other, "{traces} wins");
-        assert_eq!(get(&apply(&[(&all, one), (&traces, "")]).unwrap()), *one, "empty {traces} is unset");
+        assert_eq!(
+            get(&apply(&[(&all, one), (&traces, other)]).unwrap()),
+            *other,
+            "{traces} wins"
+        );
+        assert_eq!(
+            get(&apply(&[(&all, one), (&traces, "")]).unwrap()),
+            *one,
+            "empty {traces} is unset"
+        );
         // The environment wins over the file, and what it does not name stays.
         let file = apply(&[(&all, one)]).unwrap();
         assert_eq!(get(&apply_over(file.clone(), &[(&all, other)]).unwrap()), *other);
@@ -68,28 +98,60 @@ fn endpoints() {
     };
     assert!(!apply(&[]).unwrap().otlp.is_enabled());
     assert!(!apply(&[(BASE, "")]).unwrap().otlp.is_enabled());
-    assert_eq!(endpoints(&apply(&[(BASE, "http://b")]).unwrap()), pair("http://b", ""));
-    assert_eq!(endpoints(&apply(&[(TRACES, "http://t")]).unwrap()), pair("", "http://t"));
-    assert_eq!(endpoints(&apply(&[(BASE, "http://b"), (TRACES, "http://t")]).unwrap()), pair("http://b", "http://t"));
+    assert_eq!(
+        endpoints(&apply(&[(BASE, "http://b")]).unwrap()),
+        pair("http://b", "")
+    );
+    assert_eq!(
+        endpoints(&apply(&[(TRACES, "http://t")]).unwrap()),
+        pair("", "http://t")
+    );
+    assert_eq!(
+        endpoints(&apply(&[(BASE, "http://b"), (TRACES, "http://t")]).unwrap()),
+        pair("http://b", "http://t")
+    );
     let mut file = Config::default();
     file.otlp.traces_endpoint = Some("http://file".into());
     let mut config = apply_over(file, &[(BASE, "http://b")]).unwrap();
-    assert_eq!(endpoints(&config), pair("http://b", ""), "the file's URL for traces does not hide the environment");
+    assert_eq!(
+        endpoints(&config),
+        pair("http://b", ""),
+        "the file's URL for traces does not hide the environment"
+    );
     config.otlp.traces_endpoint = Some("http://env".into());
     config.otlp.set_endpoint("http://flag");
-    assert_eq!(endpoints(&config), pair("http://flag", ""), "a flag wins over everything");
+    assert_eq!(
+        endpoints(&config),
+        pair("http://flag", ""),
+        "a flag wins over everything"
+    );
 }
 
 #[test]
 fn headers_are_percent_encoded_pairs() {
-    let read = |text| apply(&[("OTEL_EXPORTER_OTLP_HEADERS", text)]).unwrap().otlp.headers.0;
+    let read = |text| {
+        apply(&[("OTEL_EXPORTER_OTLP_HEADERS", text)])
+            .unwrap()
+            .otlp
+            .headers
+            .0
+    };
     let pairs = |pairs: &[(&str, &str)]| {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<BTreeMap<_, _>>()
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect::<BTreeMap<_, _>>()
     };
     for (text, expected) in [
         ("a=b", pairs(&[("a", "b")])),
-        ("Api-Key = secret , x=1,", pairs(&[("api-key", "secret"), ("x", "1")])),
-        ("authorization=Bearer%20abc%3D%3D", pairs(&[("authorization", "Bearer abc==")])),
+        (
+            "Api-Key = secret , x=1,",
+            pairs(&[("api-key", "secret"), ("x", "1")]),
+        ),
+        (
+            "authorization=Bearer%20abc%3D%3D",
+            pairs(&[("authorization", "Bearer abc==")]),
+        ),
         ("token=abc==", pairs(&[("token", "abc==")])),
         ("a=x%2Cy", pairs(&[("a", "x,y")])),
         ("a=", pairs(&[("a", "")])),
@@ -118,6 +180,9 @@ fn mistakes_name_the_variable_and_the_remedy() {
         for part in parts.iter().chain([&name.as_str()]) {
             assert!(error.contains(part), "{name}={value}: {error}");
         }
-        assert!(!error.contains("secret"), "header values stay out of errors: {error}");
+        assert!(
+            !error.contains("secret"),
+            "header values stay out of errors: {error}"
+        );
     }
 }

@@ -91,7 +91,12 @@ impl Encoder {
     /// Adds a span that was handed over as part of `ticket`.
     pub fn push(&mut self, ticket: TicketId, span: &Span) {
         let at = self.group_of(&span.service);
-        let Self { clock, addresses, groups, .. } = self;
+        let Self {
+            clock,
+            addresses,
+            groups,
+            ..
+        } = self;
         let Some(group) = groups.get_mut(at) else { return };
         let before = group.spans.len();
         write_span(&mut group.spans, span, clock, addresses);
@@ -104,19 +109,26 @@ impl Encoder {
     }
 
     fn group_of(&mut self, service: &Arc<Service>) -> usize {
-        if self.groups.get(self.last).is_some_and(|group| Arc::ptr_eq(&group.service, service)) {
+        if self
+            .groups
+            .get(self.last)
+            .is_some_and(|group| Arc::ptr_eq(&group.service, service))
+        {
             return self.last;
         }
         let groups = &mut self.groups;
-        self.last = *self.index.entry(Arc::as_ptr(service) as usize).or_insert_with(|| {
-            groups.push(Group {
-                service: Arc::clone(service),
-                resource: resource(service),
-                spans: Vec::new(),
-                shares: Vec::new(),
+        self.last = *self
+            .index
+            .entry(Arc::as_ptr(service) as usize)
+            .or_insert_with(|| {
+                groups.push(Group {
+                    service: Arc::clone(service),
+                    resource: resource(service),
+                    spans: Vec::new(),
+                    shares: Vec::new(),
+                });
+                groups.len() - 1
             });
-            groups.len() - 1
-        });
         self.last
     }
 
@@ -148,7 +160,11 @@ impl Encoder {
                 spans,
             }));
         }
-        let request = Request { body: body.into(), spans: self.spans, shares };
+        let request = Request {
+            body: body.into(),
+            spans: self.spans,
+            shares,
+        };
         self.clear();
         Some(request)
     }
@@ -241,7 +257,10 @@ fn write_span(out: &mut Vec<u8>, span: &Span, clock: &Clock, addresses: &mut Add
                 text(out, 4, LINK_REASON, link.reason);
             });
         }
-        if let Outcome::Error { message: description, .. } = &exchange.outcome {
+        if let Outcome::Error {
+            message: description, ..
+        } = &exchange.outcome
+        {
             message(out, 15, |out| {
                 if !description.is_empty() {
                     delimited(out, 2, description.as_bytes());

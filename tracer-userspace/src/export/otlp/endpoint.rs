@@ -40,7 +40,9 @@ pub(super) fn resolve(config: &Otlp) -> anyhow::Result<Endpoint> {
     };
     let url = match protocol {
         Protocol::HttpBinary if is_base => {
-            let (address, query) = url.split_once('?').map_or((url.as_str(), None), |(a, q)| (a, Some(q)));
+            let (address, query) = url
+                .split_once('?')
+                .map_or((url.as_str(), None), |(a, q)| (a, Some(q)));
             let query = query.map(|query| format!("?{query}")).unwrap_or_default();
             format!("{}/v1/traces{query}", address.trim_end_matches('/'))
         }
@@ -64,18 +66,81 @@ mod tests {
     fn endpoints_follow_the_specification() {
         // (endpoint, endpoint for traces, protocol, insecure) -> (url, protocol)
         for (base, traces, protocol, insecure, url, spoken) in [
-            (Some("http://c:4318"), None, None, false, "http://c:4318/v1/traces", HttpBinary),
-            (Some("http://c:4318/"), None, None, false, "http://c:4318/v1/traces", HttpBinary),
-            (Some("https://c/otlp/"), None, None, false, "https://c/otlp/v1/traces", HttpBinary),
-            (Some("https://c/otlp?k=v"), None, None, false, "https://c/otlp/v1/traces?k=v", HttpBinary),
-            (Some("http://c:4318"), Some("http://t/mine"), None, false, "http://t/mine", HttpBinary),
-            (None, Some("http://t:9999"), None, false, "http://t:9999/", HttpBinary),
+            (
+                Some("http://c:4318"),
+                None,
+                None,
+                false,
+                "http://c:4318/v1/traces",
+                HttpBinary,
+            ),
+            (
+                Some("http://c:4318/"),
+                None,
+                None,
+                false,
+                "http://c:4318/v1/traces",
+                HttpBinary,
+            ),
+            (
+                Some("https://c/otlp/"),
+                None,
+                None,
+                false,
+                "https://c/otlp/v1/traces",
+                HttpBinary,
+            ),
+            (
+                Some("https://c/otlp?k=v"),
+                None,
+                None,
+                false,
+                "https://c/otlp/v1/traces?k=v",
+                HttpBinary,
+            ),
+            (
+                Some("http://c:4318"),
+                Some("http://t/mine"),
+                None,
+                false,
+                "http://t/mine",
+                HttpBinary,
+            ),
+            (
+                None,
+                Some("http://t:9999"),
+                None,
+                false,
+                "http://t:9999/",
+                HttpBinary,
+            ),
             (Some("http://c:4317"), None, None, false, "http://c:4317/", Grpc),
-            (Some("http://c:4317"), None, Some(HttpBinary), false, "http://c:4317/v1/traces", HttpBinary),
-            (Some("http://c:4318"), None, Some(Grpc), false, "http://c:4318/", Grpc),
+            (
+                Some("http://c:4317"),
+                None,
+                Some(HttpBinary),
+                false,
+                "http://c:4317/v1/traces",
+                HttpBinary,
+            ),
+            (
+                Some("http://c:4318"),
+                None,
+                Some(Grpc),
+                false,
+                "http://c:4318/",
+                Grpc,
+            ),
             (Some("c:4317"), None, None, true, "http://c:4317/", Grpc),
             (Some("c:4317"), None, None, false, "https://c:4317/", Grpc),
-            (Some("http://[::1]:4317"), None, None, false, "http://[::1]:4317/", Grpc),
+            (
+                Some("http://[::1]:4317"),
+                None,
+                None,
+                false,
+                "http://[::1]:4317/",
+                Grpc,
+            ),
         ] {
             let config = Otlp {
                 endpoint: base.map(Into::into),
@@ -85,16 +150,33 @@ mod tests {
                 ..Otlp::default()
             };
             let got = resolve(&config).unwrap();
-            assert_eq!((got.url.to_string().as_str(), got.protocol), (url, spoken), "{base:?} {traces:?}");
+            assert_eq!(
+                (got.url.to_string().as_str(), got.protocol),
+                (url, spoken),
+                "{base:?} {traces:?}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_endpoint_is_named() {
-        for given in ["localhost:4318", "ftp://c:4318", "http://", "http://a b", "", "unix:///run/otlp.sock"] {
-            let config = Otlp { endpoint: Some(given.into()), ..Otlp::default() };
+        for given in [
+            "localhost:4318",
+            "ftp://c:4318",
+            "http://",
+            "http://a b",
+            "",
+            "unix:///run/otlp.sock",
+        ] {
+            let config = Otlp {
+                endpoint: Some(given.into()),
+                ..Otlp::default()
+            };
             let error = resolve(&config).unwrap_err().to_string();
-            assert!(error.contains(&format!("`{given}`")) && error.contains("http://host:port"), "{error}");
+            assert!(
+                error.contains(&format!("`{given}`")) && error.contains("http://host:port"),
+                "{error}"
+            );
         }
     }
 }

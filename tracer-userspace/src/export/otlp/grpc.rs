@@ -44,7 +44,9 @@ impl Client {
             if let Some((certificate, key)) = &tls.identity {
                 client = client.identity(Identity::from_pem(certificate, key));
             }
-            endpoint = endpoint.tls_config(client).context("OTLP: the TLS certificates cannot be used")?;
+            endpoint = endpoint
+                .tls_config(client)
+                .context("OTLP: the TLS certificates cannot be used")?;
         }
         let mut grpc = Grpc::new(endpoint.connect_lazy());
         if config.compression == Compression::Gzip {
@@ -57,7 +59,9 @@ impl Client {
             let key = MetadataKey::from_bytes(name.to_ascii_lowercase().as_bytes());
             let value = MetadataValue::try_from(value.as_str());
             let (Ok(key), Ok(mut value)) = (key, value) else {
-                anyhow::bail!("OTLP: header `{name}` cannot be sent over gRPC: use printable ASCII, and no name that ends in -bin")
+                anyhow::bail!(
+                    "OTLP: header `{name}` cannot be sent over gRPC: use printable ASCII, and no name that ends in -bin"
+                )
             };
             value.set_sensitive(true);
             metadata.insert::<MetadataKey<tonic::metadata::Ascii>>(key, value);
@@ -70,22 +74,31 @@ impl Client {
         match self.try_export(body).await {
             Ok(bytes) => match ExportTraceServiceResponse::decode(bytes) {
                 Ok(response) => taken(response),
-                Err(error) => Answer::Refused { why: format!("the answer is not OTLP: {error}") },
+                Err(error) => Answer::Refused {
+                    why: format!("the answer is not OTLP: {error}"),
+                },
             },
             Err(status) => {
                 // A `RetryInfo` without a delay asks for another try all the same.
-                let retry_after =
-                    status.get_details_retry_info().map(|info| info.retry_delay.unwrap_or_default());
+                let retry_after = status
+                    .get_details_retry_info()
+                    .map(|info| info.retry_delay.unwrap_or_default());
                 retry::grpc(status.code(), retry_after, describe(&status))
             }
         }
     }
 
     async fn try_export(&mut self, body: Bytes) -> Result<Bytes, Status> {
-        self.grpc.ready().await.map_err(|error| Status::unavailable(chain(&error)))?;
+        self.grpc
+            .ready()
+            .await
+            .map_err(|error| Status::unavailable(chain(&error)))?;
         let mut request = Request::new(body);
         *request.metadata_mut() = self.metadata.clone();
-        let response = self.grpc.unary(request, PathAndQuery::from_static(EXPORT), Raw).await?;
+        let response = self
+            .grpc
+            .unary(request, PathAndQuery::from_static(EXPORT), Raw)
+            .await?;
         Ok(response.into_inner())
     }
 }
@@ -101,7 +114,9 @@ pub(super) fn taken(response: ExportTraceServiceResponse) -> Answer {
 
 fn describe(status: &Status) -> String {
     let source = std::error::Error::source(status).map(chain).unwrap_or_default();
-    format!("{:?}: {} {source}", status.code(), status.message()).trim_end().to_owned()
+    format!("{:?}: {} {source}", status.code(), status.message())
+        .trim_end()
+        .to_owned()
 }
 
 /// An error with its causes: the outermost one alone ("transport error") tells nobody what to do.

@@ -56,12 +56,18 @@ impl Client {
         }
         if let Some((certificate, key)) = &tls.identity {
             let pem = [certificate.as_slice(), b"\n", key].concat();
-            let identity =
-                reqwest::Identity::from_pem(&pem).context("OTLP: the client certificate and key cannot be used")?;
+            let identity = reqwest::Identity::from_pem(&pem)
+                .context("OTLP: the client certificate and key cannot be used")?;
             builder = builder.identity(identity);
         }
-        let http = builder.build().context("OTLP: the HTTP client cannot be set up")?;
-        Ok(Self { http, url: url.to_string(), compression: config.compression })
+        let http = builder
+            .build()
+            .context("OTLP: the HTTP client cannot be set up")?;
+        Ok(Self {
+            http,
+            url: url.to_string(),
+            compression: config.compression,
+        })
     }
 
     /// The body as it goes on the wire; done once a request, not once a try.
@@ -80,7 +86,12 @@ impl Client {
         let mut response = match self.http.post(&self.url).body(body).send().await {
             Ok(response) => response,
             // No answer at all: the specification has clients try again.
-            Err(error) => return Answer::Later { after: None, why: chain(&error) },
+            Err(error) => {
+                return Answer::Later {
+                    after: None,
+                    why: chain(&error),
+                };
+            }
         };
         let status = response.status();
         let mut answer = Vec::new();
@@ -98,7 +109,10 @@ impl Client {
         }
         let kind = header(CONTENT_TYPE).unwrap_or_default();
         if answer.is_empty() || kind.starts_with("application/json") {
-            return Answer::Taken { rejected: 0, message: String::new() };
+            return Answer::Taken {
+                rejected: 0,
+                message: String::new(),
+            };
         }
         match ExportTraceServiceResponse::decode(answer.as_slice()) {
             Ok(response) => taken(response),

@@ -49,7 +49,7 @@ pub(super) fn start(
     let retry = config.retry.clone();
     Worker::start("export-otlp", Arc::clone(&intake), move |stop| {
         let client = match endpoint.protocol {
-            Protocol::Grpc => Client::Grpc(grpc::Client::new(&otlp, &endpoint.url, &files)?),
+            Protocol::Grpc => Client::Grpc(Box::new(grpc::Client::new(&otlp, &endpoint.url, &files)?)),
             _ => Client::Http(http::Client::new(&otlp, &endpoint.url, &files)?),
         };
         tracing::info!(url = %endpoint.url, protocol = ?endpoint.protocol, "exporting spans over OTLP");
@@ -63,7 +63,15 @@ pub(super) fn start(
             closing: stop.closing.clone(),
         });
         let slots = Arc::new(Semaphore::new(otlp.concurrency.max(1)));
-        Ok(run(Encoder::new(clock.clone()), clock, client, delivery, slots, queue, stop))
+        Ok(run(
+            Encoder::new(clock.clone()),
+            clock,
+            client,
+            delivery,
+            slots,
+            queue,
+            stop,
+        ))
     })
     .context("starting the OTLP exporter")
 }
@@ -96,7 +104,9 @@ async fn run(
                 let Some(request) = encoder.finish() else { continue };
                 intake.resize(std::mem::take(&mut estimate), request.body.len());
                 // Requests that wait for a slot would cost memory; spans that wait in the queue are bounded there.
-                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+                    return;
+                };
                 let (client, delivery) = (client.clone(), Arc::clone(&delivery));
                 while under_way.try_join_next().is_some() {}
                 under_way.spawn(async move {
@@ -111,7 +121,7 @@ async fn run(
 
 #[derive(Clone)]
 enum Client {
-    Grpc(grpc::Client),
+    Grpc(Box<grpc::Client>),
     Http(http::Client),
 }
 
@@ -215,9 +225,18 @@ impl Delivery {
                 self.accounts.report(share, Err(reason));
                 continue;
             }
-            for (spans, verdict) in [(refused, Err(Reason::ExportFailed)), (share.spans - refused, Ok(()))] {
+            for (spans, verdict) in [
+                (refused, Err(Reason::ExportFailed)),
+                (share.spans - refused, Ok(())),
+            ] {
                 if spans > 0 {
-                    self.accounts.report(&Share { spans, ..share.clone() }, verdict);
+                    self.accounts.report(
+                        &Share {
+                            spans,
+                            ..share.clone()
+                        },
+                        verdict,
+                    );
                 }
             }
         }

@@ -38,9 +38,15 @@ pub(super) fn grpc(code: Code, retry_after: Option<Duration>, why: String) -> An
         | Code::Aborted
         | Code::OutOfRange
         | Code::Unavailable
-        | Code::DataLoss => Answer::Later { after: retry_after, why },
+        | Code::DataLoss => Answer::Later {
+            after: retry_after,
+            why,
+        },
         // Retryable only if the server says that it can recover.
-        Code::ResourceExhausted if retry_after.is_some() => Answer::Later { after: retry_after, why },
+        Code::ResourceExhausted if retry_after.is_some() => Answer::Later {
+            after: retry_after,
+            why,
+        },
         _ => Answer::Refused { why },
     }
 }
@@ -48,9 +54,10 @@ pub(super) fn grpc(code: Code, retry_after: Option<Duration>, why: String) -> An
 /// Sorts an HTTP status other than 2xx; `retry_after` is the header's text.
 pub(super) fn http(status: u16, retry_after: Option<&str>, now: SystemTime, why: String) -> Answer {
     match status {
-        429 | 502 | 503 | 504 => {
-            Answer::Later { after: retry_after.and_then(|text| parse_retry_after(text, now)), why }
-        }
+        429 | 502 | 503 | 504 => Answer::Later {
+            after: retry_after.and_then(|text| parse_retry_after(text, now)),
+            why,
+        },
         _ => Answer::Refused { why },
     }
 }
@@ -76,7 +83,11 @@ impl Backoff {
     pub fn new(config: &config::Retry) -> Self {
         // Never zero, or a dead backend would be asked in a busy loop.
         let initial = config.initial.max(Duration::from_millis(1));
-        Self { step: initial, max: config.max.max(initial), left: config.give_up }
+        Self {
+            step: initial,
+            max: config.max.max(initial),
+            left: config.give_up,
+        }
     }
 
     /// The next wait, or `None` if it is time to give up. `asked` is the backend's own wish; `random` in 0..1.
@@ -111,7 +122,13 @@ mod tests {
             assert_eq!(later, expected.contains(&code), "{code:?}");
         }
         let exhausted = grpc(Code::ResourceExhausted, Some(SECOND), String::new());
-        assert_eq!(exhausted, Answer::Later { after: Some(SECOND), why: String::new() });
+        assert_eq!(
+            exhausted,
+            Answer::Later {
+                after: Some(SECOND),
+                why: String::new()
+            }
+        );
     }
 
     #[test]
@@ -135,19 +152,37 @@ mod tests {
             ("soon", None),
             ("", None),
         ] {
-            assert_eq!(parse_retry_after(text, now), expected.map(Duration::from_secs), "{text:?}");
+            assert_eq!(
+                parse_retry_after(text, now),
+                expected.map(Duration::from_secs),
+                "{text:?}"
+            );
         }
     }
 
     #[test]
     fn waits_grow_to_a_bound_and_end() {
-        let config = config::Retry { initial: SECOND, max: 4 * SECOND, give_up: 16 * SECOND };
+        let config = config::Retry {
+            initial: SECOND,
+            max: 4 * SECOND,
+            give_up: 16 * SECOND,
+        };
         let mut backoff = Backoff::new(&config);
-        let waits: Vec<_> = std::iter::from_fn(|| backoff.next(None, 1.0)).map(|wait| wait.as_secs()).collect();
-        assert_eq!(waits, [1, 2, 4, 4, 4], "1 + 2 + 4 + 4 + 4 = 15, a sixth wait would pass 16");
+        let waits: Vec<_> = std::iter::from_fn(|| backoff.next(None, 1.0))
+            .map(|wait| wait.as_secs())
+            .collect();
+        assert_eq!(
+            waits,
+            [1, 2, 4, 4, 4],
+            "1 + 2 + 4 + 4 + 4 = 15, a sixth wait would pass 16"
+        );
         let mut backoff = Backoff::new(&config);
         assert_eq!(backoff.next(None, 0.0), Some(SECOND / 2));
-        assert_eq!(backoff.next(Some(5 * SECOND), 0.5), Some(5 * SECOND), "the backend's wish");
+        assert_eq!(
+            backoff.next(Some(5 * SECOND), 0.5),
+            Some(5 * SECOND),
+            "the backend's wish"
+        );
         assert_eq!(backoff.next(Some(100 * SECOND), 0.5), None, "longer than we try");
         assert!(Backoff::new(&config).next(Some(Duration::ZERO), 0.5) > Some(Duration::ZERO));
     }

@@ -21,7 +21,10 @@ impl Files {
     /// # Errors
     /// Names the file and the setting.
     pub fn read(config: &Otlp) -> anyhow::Result<Self> {
-        let authorities = config.certificate.as_deref().map(|path| read(path, "certificate", "CERTIFICATE"));
+        let authorities = config
+            .certificate
+            .as_deref()
+            .map(|path| read(path, "certificate", "CERTIFICATE"));
         let identity = match (&config.client_certificate, &config.client_key) {
             (Some(certificate), Some(key)) => Some((
                 read(certificate, "client_certificate", "CERTIFICATE")?,
@@ -35,15 +38,26 @@ impl Files {
                 "OTLP: client_key is set without client_certificate: set both (OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE)"
             ),
         };
-        Ok(Self { authorities: authorities.transpose()?, identity })
+        Ok(Self {
+            authorities: authorities.transpose()?,
+            identity,
+        })
     }
 }
 
 fn read(path: &Path, setting: &str, kind: &str) -> anyhow::Result<Vec<u8>> {
-    let bytes = std::fs::read(path)
-        .with_context(|| format!("OTLP: cannot read {setting} `{}`: check the path and its permissions", path.display()))?;
+    let bytes = std::fs::read(path).with_context(|| {
+        format!(
+            "OTLP: cannot read {setting} `{}`: check the path and its permissions",
+            path.display()
+        )
+    })?;
     if memchr::memmem::find(&bytes, format!("{kind}-----").as_bytes()).is_none() {
-        bail!("OTLP: {setting} `{}` holds no PEM block of a {}: convert it to PEM", path.display(), kind.to_lowercase());
+        bail!(
+            "OTLP: {setting} `{}` holds no PEM block of a {}: convert it to PEM",
+            path.display(),
+            kind.to_lowercase()
+        );
     }
     Ok(bytes)
 }

@@ -28,7 +28,11 @@ fn double(key: &str, value: f64) -> KeyValue {
 }
 
 fn attribute(key: &str, value: AnyValue) -> KeyValue {
-    KeyValue { key: key.into(), value: Some(Any { value: Some(value) }), ..KeyValue::default() }
+    KeyValue {
+        key: key.into(),
+        value: Some(Any { value: Some(value) }),
+        ..KeyValue::default()
+    }
 }
 
 fn encode(spans: &[Span]) -> ExportTraceServiceRequest {
@@ -36,7 +40,14 @@ fn encode(spans: &[Span]) -> ExportTraceServiceRequest {
     spans.iter().for_each(|span| encoder.push(1, span));
     let request = encoder.finish().unwrap();
     assert_eq!(request.spans, spans.len());
-    assert_eq!(request.shares.iter().map(|share| share.spans as usize).sum::<usize>(), spans.len());
+    assert_eq!(
+        request
+            .shares
+            .iter()
+            .map(|share| share.spans as usize)
+            .sum::<usize>(),
+        spans.len()
+    );
     let decoded = ExportTraceServiceRequest::decode(request.body.clone()).unwrap();
     // Lengths are written in the shortest form, so the official types give the same bytes.
     assert_eq!(decoded.encoded_len(), request.body.len());
@@ -95,8 +106,12 @@ fn server_of(span: u8, parent: Option<u8>) -> ProtoSpan {
 
 fn resource_of(name: &str) -> Resource {
     let list = ["shop", "cart"].contains(&name).then(|| {
-        let values = [name, "--listen=:8080"].map(|text| Any { value: Some(AnyValue::StringValue(text.into())) });
-        AnyValue::ArrayValue(ArrayValue { values: values.into() })
+        let values = [name, "--listen=:8080"].map(|text| Any {
+            value: Some(AnyValue::StringValue(text.into())),
+        });
+        AnyValue::ArrayValue(ArrayValue {
+            values: values.into(),
+        })
     });
     let mut attributes = vec![
         text("service.name", name),
@@ -109,7 +124,10 @@ fn resource_of(name: &str) -> Resource {
         int("process.pid", 4242),
     ];
     attributes.extend(list.map(|list| attribute("process.command_args", list)));
-    Resource { attributes, ..Resource::default() }
+    Resource {
+        attributes,
+        ..Resource::default()
+    }
 }
 
 #[test]
@@ -117,7 +135,11 @@ fn a_request_is_what_the_official_types_say() {
     let (shop, cart) = (fixtures::service("shop"), fixtures::service("cart"));
     let server = |service, id, parent| fixtures::span(service, 9, id, parent, Role::Server, (10, 30));
     // Services alternate: spans are grouped, in the order of each group.
-    let spans = [server(&shop, 1, None), server(&cart, 2, Some(1)), server(&shop, 3, Some(2))];
+    let spans = [
+        server(&shop, 1, None),
+        server(&cart, 2, Some(1)),
+        server(&shop, 3, Some(2)),
+    ];
     let group = |name, spans| ResourceSpans {
         resource: Some(resource_of(name)),
         scope_spans: vec![ScopeSpans {
@@ -152,12 +174,22 @@ fn roles_and_failures_and_links() {
         let mut span = fixtures::span(&service, 9, 1, Some(2), role, (10, 30));
         span.evidence = Some((Evidence::Loop, Confidence::Inferred));
         span.trace_state = "vendor=x".into();
-        span.links = vec![Link { trace_id: TraceId([3; 16]), span_id: SpanId([4; 8]), reason: "late" }];
-        span.exchange.outcome = Outcome::Error { kind: "500".into(), message: "it broke".into() };
+        span.links = vec![Link {
+            trace_id: TraceId([3; 16]),
+            span_id: SpanId([4; 8]),
+            reason: "late",
+        }];
+        span.exchange.outcome = Outcome::Error {
+            kind: "500".into(),
+            message: "it broke".into(),
+        };
         let got = encode_one(&span);
         assert_eq!(got.kind(), kind);
         assert_eq!(got.trace_state, "vendor=x");
-        let status = Status { message: "it broke".into(), code: StatusCode::Error.into() };
+        let status = Status {
+            message: "it broke".into(),
+            code: StatusCode::Error.into(),
+        };
         assert_eq!(got.status, Some(status));
         let link = ProtoLink {
             trace_id: vec![3; 16],
@@ -174,7 +206,11 @@ fn roles_and_failures_and_links() {
             text("tracer.parent.confidence", "inferred"),
             text("tracer.parent.evidence", "loop"),
         ] {
-            assert!(got.attributes.contains(&expected), "{role:?}: {expected:?} in {:?}", got.attributes);
+            assert!(
+                got.attributes.contains(&expected),
+                "{role:?}: {expected:?} in {:?}",
+                got.attributes
+            );
         }
         let peer = if role.is_inbound() { "10.0.0.2" } else { "10.0.0.1" };
         assert!(got.attributes.contains(&text("network.peer.address", peer)));
@@ -203,18 +239,38 @@ fn what_the_protocol_says_wins() {
     attributes.push_double("d", -1.5);
     attributes.push_bool("b", true);
     attributes.push_int("negative", -1);
-    span.exchange.outcome = Outcome::Error { kind: "500".into(), message: "".into() };
+    span.exchange.outcome = Outcome::Error {
+        kind: "500".into(),
+        message: "".into(),
+    };
     span.exchange.first_byte = None;
     let got = encode_one(&span);
     let mut expected = http();
     expected.extend(
-        ["server.address", "client.address", "network.peer.address", "network.transport", "network.type", "error.type"]
-            .map(|key| text(key, "mine")),
+        [
+            "server.address",
+            "client.address",
+            "network.peer.address",
+            "network.transport",
+            "network.type",
+            "error.type",
+        ]
+        .map(|key| text(key, "mine")),
     );
     expected.extend(["server.port", "network.peer.port", "http.request.body.size"].map(|key| int(key, 5)));
-    expected.extend([double("d", -1.5), attribute("b", AnyValue::BoolValue(true)), int("negative", -1)]);
+    expected.extend([
+        double("d", -1.5),
+        attribute("b", AnyValue::BoolValue(true)),
+        int("negative", -1),
+    ]);
     assert_eq!(got.attributes, expected);
-    assert_eq!(got.status, Some(Status { message: String::new(), code: StatusCode::Error.into() }));
+    assert_eq!(
+        got.status,
+        Some(Status {
+            message: String::new(),
+            code: StatusCode::Error.into()
+        })
+    );
 }
 
 #[test]
@@ -223,9 +279,16 @@ fn addresses_of_every_family() {
     let with = |address, port| {
         let mut span = fixtures::span(&service, 9, 1, None, Role::Client, (10, 30));
         let end = Endpoint { address, port };
-        span.exchange.conn = Arc::new(Conn { local: end, remote: end, ..(*fixtures::conn(Role::Client)).clone() });
+        span.exchange.conn = Arc::new(Conn {
+            local: end,
+            remote: end,
+            ..(*fixtures::conn(Role::Client)).clone()
+        });
         let added = encode_one(&span).attributes.split_off(http().len());
-        added.into_iter().filter(|a| !a.key.starts_with("tracer.")).collect::<Vec<_>>()
+        added
+            .into_iter()
+            .filter(|a| !a.key.starts_with("tracer."))
+            .collect::<Vec<_>>()
     };
     assert_eq!(with(Address::Unix(77), 0), [text("network.transport", "unix")]);
     let v6 = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
@@ -244,7 +307,9 @@ fn addresses_of_every_family() {
 #[test]
 fn lengths_of_every_size() {
     let service = fixtures::service("shop");
-    for len in [0, 1, 60, 100, 120, 126, 127, 128, 129, 16_000, 16_200, 16_300, 16_383, 16_384, 70_000] {
+    for len in [
+        0, 1, 60, 100, 120, 126, 127, 128, 129, 16_000, 16_200, 16_300, 16_383, 16_384, 70_000,
+    ] {
         let mut span = fixtures::span(&service, 9, 1, None, Role::Server, (10, 30));
         let long = "x".repeat(len);
         span.exchange.attributes.push_str("db.query.text", &long);
@@ -258,9 +323,20 @@ fn lengths_of_every_size() {
     let exchange = &mut *span.exchange;
     exchange.attributes.clear();
     exchange.name = "".into();
-    (exchange.request_bytes, exchange.response_bytes, exchange.first_byte) = (0, 0, None);
-    let unix = Endpoint { address: Address::Unix(1), port: 0 };
-    exchange.conn = Arc::new(Conn { local: unix, remote: unix, ..(*exchange.conn).clone() });
+    (
+        exchange.request_bytes,
+        exchange.response_bytes,
+        exchange.first_byte,
+    ) = (0, 0, None);
+    let unix = Endpoint {
+        address: Address::Unix(1),
+        port: 0,
+    };
+    exchange.conn = Arc::new(Conn {
+        local: unix,
+        remote: unix,
+        ..(*exchange.conn).clone()
+    });
     assert_eq!(encode_one(&span).attributes.len(), 1);
 }
 
@@ -284,11 +360,29 @@ fn an_encoder_is_used_again() {
         .map(|ticket| {
             // Many short-lived services: their buffers are let go.
             for i in 0..KEPT_SERVICES + 1 {
-                encoder.push(ticket, &fixtures::span(&fixtures::service(&i.to_string()), 9, 1, None, Role::Server, (1, 2)));
+                encoder.push(
+                    ticket,
+                    &fixtures::span(
+                        &fixtures::service(&i.to_string()),
+                        9,
+                        1,
+                        None,
+                        Role::Server,
+                        (1, 2),
+                    ),
+                );
             }
             let request = encoder.finish().unwrap();
-            assert!(request.shares.iter().all(|share| share.ticket == ticket && share.spans == 1));
-            assert_eq!((encoder.spans(), encoder.bytes(), encoder.groups.len()), (0, 0, 0));
+            assert!(
+                request
+                    .shares
+                    .iter()
+                    .all(|share| share.ticket == ticket && share.spans == 1)
+            );
+            assert_eq!(
+                (encoder.spans(), encoder.bytes(), encoder.groups.len()),
+                (0, 0, 0)
+            );
             request.body
         })
         .collect();
