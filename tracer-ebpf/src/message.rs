@@ -12,14 +12,14 @@ use aya_ebpf::{
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
-use tracer_common::{Direction, EventFlags, EventKind, PolicyMode, counter};
+use tracer_common::{ConnState, Direction, EventFlags, EventKind, PolicyMode, counter};
 
 use crate::{
     OWN_TGID,
     conns::{self, count},
     emit,
     payload::{Missing, Wanted},
-    socket::{Socket, Stream},
+    socket::{Socket, Stream, tcp_state},
     syscall,
     unit::Thread,
 };
@@ -64,9 +64,17 @@ fn message(socket: Socket, direction: Direction, moved: i32, flags: u32) -> Opti
     }
 
     let cookie = socket.cookie();
-    let Some(conn) = conns::find_or_create(cookie) else {
-        count(counter::MAP_FULL);
-        return None;
+    // A closed connection has left the table; the reads that find its end do not bring it back.
+    let closed = stream == Stream::Tcp && socket.state() == tcp_state::CLOSE;
+    let found = if closed { conns::find(cookie) } else { conns::find_or_create(cookie) };
+    let mut unlisted = ConnState::undecided();
+    let conn = match found {
+        Some(conn) => conn,
+        None if closed => &mut unlisted,
+        None => {
+            count(counter::MAP_FULL);
+            return None;
+        }
     };
     if conn.mode == PolicyMode::IGNORE.0 {
         count(counter::IGNORED);
