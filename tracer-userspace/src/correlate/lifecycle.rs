@@ -24,9 +24,8 @@ impl Correlator {
         };
         let service = services(tgid);
         if self.records.len() >= self.config.max_open && !self.make_room() {
-            self.counters.full += 1;
-            self.ledger
-                .dropped(Some(&service.name), Reason::CorrelationFull, 1);
+            // Counted when it ends: it may yet be dropped for another reason, which counts it.
+            self.refused += 1;
             return;
         }
         let unit = match UnitId::mover(&mover) {
@@ -229,9 +228,16 @@ impl Correlator {
         }
     }
 
-    pub(super) fn end(&mut self, exchange: Box<Exchange>) {
+    pub(super) fn end(&mut self, exchange: Box<Exchange>, services: &mut dyn FnMut(u32) -> Arc<Service>) {
         let stamp = exchange.end;
         let Some((key, unit, is_inbound)) = self.find_with_unit(exchange.id, &stamp) else {
+            if self.refused > 0 {
+                self.refused -= 1;
+                self.counters.full += 1;
+                let service = services(exchange.start.unit.tgid);
+                self.ledger
+                    .dropped(Some(&service.name), Reason::CorrelationFull, 1);
+            }
             return;
         };
         self.by_id.remove(&exchange.id);
@@ -272,6 +278,7 @@ impl Correlator {
     /// The exchange was dropped: it will have no span, so it is nobody's parent.
     pub(super) fn lose(&mut self, id: ExchangeId) {
         let Some(key) = self.by_id.remove(&id) else {
+            self.refused = self.refused.saturating_sub(1);
             return;
         };
         let Some(record) = self.records.get(key) else {

@@ -6,9 +6,9 @@
 //! - A parent is decided once, and a trace id that was handed on never changes. What comes to light later is a link.
 //! - A call's owner is known when it writes its response, so a trace is held until its outermost request has answered;
 //!   bounded by [`Config::max_hold_ms`].
-//! - Every `End` becomes exactly one span, or is counted in the ledger: as not selected, as abandoned, or because the bound on
-//!   open exchanges was reached. Signals of an exchange whose `Begin` was not delivered are ignored (whoever lost it has
-//!   counted it); an `End` that gets lost must be replaced by a `Drop`.
+//! - Every `End` becomes exactly one span, or is counted in the ledger: as not selected, or because the bound on open
+//!   exchanges was reached. What is open when the daemon stops is counted as abandoned. Signals must not get lost on
+//!   their way here; an exchange that is said to end twice ends once.
 //! - No clock, no I/O: time is what the signals and `advance` say, so recorded signals can be replayed.
 
 mod arena;
@@ -62,6 +62,8 @@ pub struct Correlator {
     ids: Ids,
     records: Arena<Record>,
     by_id: HashMap<ExchangeId, Key>,
+    /// Open exchanges for which there was no room.
+    refused: u64,
     traces: Arena<Trace>,
     units: Units,
     /// Ends of messages whose other end was not seen, by [`evidence::message`]'s hash.
@@ -92,6 +94,7 @@ impl Correlator {
             ids: Ids::new(),
             records: Arena::default(),
             by_id: HashMap::new(),
+            refused: 0,
             traces: Arena::default(),
             units,
             messages: HashTable::new(),
@@ -114,7 +117,7 @@ impl Correlator {
             SignalKind::Begin(begin) => self.begin(begin, services),
             SignalKind::RequestEnd(id, stamp) => self.request_end(id, &stamp),
             SignalKind::Respond(id, stamp) => self.respond(id, &stamp),
-            SignalKind::End(exchange) => self.end(exchange),
+            SignalKind::End(exchange) => self.end(exchange, services),
             SignalKind::Drop(id, _) => self.lose(id),
         }
     }
@@ -155,6 +158,10 @@ impl Correlator {
                     .dropped(Some(&record.service.name), Reason::Abandoned, 1);
                 self.lose(id);
             }
+        }
+        if self.refused > 0 {
+            self.ledger
+                .dropped(None, Reason::Abandoned, std::mem::take(&mut self.refused));
         }
         for key in self.records.keys() {
             self.hold_expired(key);

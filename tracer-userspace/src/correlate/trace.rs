@@ -240,9 +240,39 @@ impl Correlator {
         }
     }
 
+    /// Takes a record out of the list in which it waits for its parent's trace.
+    fn stop_waiting(&mut self, key: Key) {
+        let Some(record) = self.records.get(key) else {
+            return;
+        };
+        let (Parent::Local(above) | Parent::Linked(above, _)) = record.parent else {
+            return;
+        };
+        if record.trace.is_some() {
+            return;
+        }
+        let next = record.next_waiting;
+        let Some(parent) = self.records.get_mut(above) else {
+            return;
+        };
+        if parent.waiting == key {
+            parent.waiting = next;
+            return;
+        }
+        let mut before = parent.waiting;
+        while let Some(sibling) = self.records.get_mut(before) {
+            if sibling.next_waiting == key {
+                sibling.next_waiting = next;
+                return;
+            }
+            before = sibling.next_waiting;
+        }
+    }
+
     /// Forgets a record. Those that waited for its trace go on without it.
     pub(super) fn forget(&mut self, key: Key) {
         self.leave_messages(key);
+        self.stop_waiting(key);
         let Some(mut record) = self.records.remove(key) else {
             return;
         };

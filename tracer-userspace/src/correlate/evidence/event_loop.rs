@@ -19,7 +19,7 @@ use crate::correlate::unit::Last;
 use crate::model::{Confidence, Evidence, Nanos};
 
 /// What a loop has shown of its order. Scores rise by 1 and fall by [`PENALTY`]: a hint that fails more often than once in
-/// five is never believed for long.
+/// seventeen times is never believed for long.
 #[derive(Default)]
 pub(in crate::correlate) struct Order {
     /// Of the backward hint.
@@ -32,13 +32,21 @@ pub(in crate::correlate) struct Order {
     tentative: Vec<Key>,
 }
 
-const PENALTY: i8 = 4;
-const BEST: i8 = 32;
+const PENALTY: i8 = 16;
+const BEST: i8 = 64;
+/// Scores from which a hint is believed: on a loop that never broke its order, and on one that did.
 const TRUSTED: i8 = 6;
+const TRUSTED_AGAIN: i8 = 48;
 /// How long a tentative owner waits for the loop to break its order before it is believed.
 const PROBATION: Nanos = 100_000_000;
 /// Most tentative owners per loop.
 const MAX_TENTATIVE: usize = 256;
+
+impl Order {
+    fn trusted(&self) -> i8 {
+        if self.broken { TRUSTED_AGAIN } else { TRUSTED }
+    }
+}
 
 fn up(score: &mut i8) {
     *score = (*score + 1).min(BEST);
@@ -205,9 +213,9 @@ impl Correlator {
         let forward = self.forward_of(call);
         let order = &state.order;
         if forward == request {
-            alone || order.forward >= TRUSTED || order.backward >= TRUSTED
+            alone || order.forward >= order.trusted() || order.backward >= order.trusted()
         } else {
-            order.backward >= TRUSTED && (order.forward <= 0 || forward == Key::NONE)
+            order.backward >= order.trusted() && (order.forward <= 0 || forward == Key::NONE)
         }
     }
 
@@ -216,7 +224,7 @@ impl Correlator {
         let Some(state) = self.units.units.get(unit) else {
             return;
         };
-        let forward_good = alone || state.order.forward >= TRUSTED;
+        let forward_good = alone || state.order.forward >= state.order.trusted();
         let agree = self.forward_of(call) == request;
         let confidence = if agree && forward_good && !state.order.broken {
             Confidence::Certain
@@ -235,7 +243,12 @@ impl Correlator {
             .unwrap_or_default();
         while let Some(record) = self.records.get(next) {
             let (key, following) = (next, record.forward_next);
-            let open = !record.is_decided() && record.forward == request;
+            // A call that is still awaited can't be one that the answer waited for; one whose response was followed by
+            // another request's answer is rather that request's.
+            let open = !record.is_decided()
+                && record.forward == request
+                && record.ended
+                && (record.tentative == Key::NONE || record.tentative == request);
             if open && self.contexts_agree(key, request) {
                 self.decide(key, Parent::Local(request), evidence);
             }
