@@ -13,6 +13,7 @@ pub mod replay;
 pub mod route;
 pub mod semconv;
 mod session;
+mod sql;
 #[cfg(test)]
 mod tests;
 
