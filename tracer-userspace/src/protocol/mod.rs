@@ -8,6 +8,7 @@ pub mod context;
 mod conversation;
 pub mod http1;
 mod output;
+mod postgresql;
 pub mod redact;
 pub mod replay;
 pub mod route;
@@ -22,7 +23,7 @@ pub use output::{CapturePolicy, Output, Started};
 pub use session::{Detect, MAX_BUFFER, Marks, Prefix, Protocol, Session, Side};
 
 /// Every protocol. Detection does not depend on the order.
-pub static REGISTRY: &[&dyn Protocol] = &[&http1::Http1];
+pub static REGISTRY: &[&dyn Protocol] = &[&http1::Http1, &postgresql::Postgresql];
 
 /// The registered protocol of that name.
 #[must_use]

@@ -26,6 +26,12 @@ impl<V: Clone> Cache<V> {
         Some(value)
     }
 
+    /// Forgets `key`.
+    pub fn remove(&mut self, key: u64) {
+        self.young.remove(&key);
+        self.old.remove(&key);
+    }
+
     /// Remembers a value.
     pub fn insert(&mut self, key: u64, value: V) {
         if self.young.len() >= self.capacity {

@@ -19,7 +19,7 @@ use std::cell::RefCell;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use cache::Cache;
+pub use cache::Cache;
 pub use comment::trace_context;
 pub use lexer::Dialect;
 use lexer::{Kind, Token};
