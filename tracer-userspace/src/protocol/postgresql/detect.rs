@@ -69,7 +69,11 @@ fn startup(bytes: &[u8]) -> Detect {
             return Detect::No;
         }
     }
-    if user && cursor.0.is_empty() { YES } else { Detect::No }
+    if user && cursor.0.is_empty() {
+        YES
+    } else {
+        Detect::No
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,7 +131,9 @@ fn when(condition: bool, fit: Fit) -> Fit {
 
 /// Text as statements are: no control characters but blanks.
 fn plain(text: &[u8]) -> bool {
-    text.iter().take(256).all(|&b| b >= 0x20 || matches!(b, b'\t' | b'\n' | b'\r'))
+    text.iter()
+        .take(256)
+        .all(|&b| b >= 0x20 || matches!(b, b'\t' | b'\n' | b'\r'))
 }
 
 fn client(Header { kind, body: len }: Header, body: &[u8], whole: bool) -> Fit {
@@ -144,23 +150,35 @@ fn client(Header { kind, body: len }: Header, body: &[u8], whole: bool) -> Fit {
                 return when(!whole && plain(body), Fit::Maybe);
             };
             let enough = whole || text.len() >= 16;
-            when(plain(name) && plain(text), if enough { Fit::Yes } else { Fit::Maybe })
+            when(
+                plain(name) && plain(text),
+                if enough { Fit::Yes } else { Fit::Maybe },
+            )
         }
         b'B' => {
             let (Some(portal), Some(name)) = (cursor.text(), cursor.text()) else {
                 return when(!whole && plain(body), Fit::Maybe);
             };
-            let formats = cursor.0.first_chunk::<2>().is_none_or(|n| u16::from_be_bytes(*n) < 1_024);
+            let formats = cursor
+                .0
+                .first_chunk::<2>()
+                .is_none_or(|n| u16::from_be_bytes(*n) < 1_024);
             when(plain(portal) && plain(name) && formats && len >= 8, Fit::Maybe)
         }
         b'D' | b'C' => {
             let what = cursor.byte().is_none_or(|b| matches!(b, b'S' | b'P'));
             let name = cursor.text_or_rest();
-            when(what && plain(name) && len >= 2 && (!whole || cursor.0.is_empty()), Fit::Maybe)
+            when(
+                what && plain(name) && len >= 2 && (!whole || cursor.0.is_empty()),
+                Fit::Maybe,
+            )
         }
         b'E' => {
             let portal = cursor.text_or_rest();
-            when(plain(portal) && len >= 5 && (!whole || cursor.0.len() == 4), Fit::Maybe)
+            when(
+                plain(portal) && len >= 5 && (!whole || cursor.0.len() == 4),
+                Fit::Maybe,
+            )
         }
         b'S' | b'H' | b'X' | b'c' => when(len == 0, if kind == b'S' { Fit::Yes } else { Fit::Maybe }),
         b'd' | b'f' | b'p' | b'F' => Fit::Maybe,
@@ -173,25 +191,46 @@ fn server(Header { kind, body: len }: Header, body: &[u8], whole: bool) -> Fit {
     match kind {
         b'Z' => {
             let status = cursor.byte();
-            when(len == 1 && status.is_none_or(|b| b"ITE".contains(&b)), if whole { Fit::Yes } else { Fit::Maybe })
+            when(
+                len == 1 && status.is_none_or(|b| b"ITE".contains(&b)),
+                if whole { Fit::Yes } else { Fit::Maybe },
+            )
         }
         b'C' => {
             let tag = cursor.text_or_rest();
-            let upper = tag.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b' ');
+            let upper = tag
+                .iter()
+                .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b' ');
             let ends = !whole || cursor.0.is_empty();
-            when(upper && tag.len() > 2 && ends, if whole { Fit::Yes } else { Fit::Maybe })
+            when(
+                upper && tag.len() > 2 && ends,
+                if whole { Fit::Yes } else { Fit::Maybe },
+            )
         }
         b'E' | b'N' => {
             let severity = cursor.byte().is_none_or(|b| b == b'S') && plain(cursor.text_or_rest());
-            when(severity && len > 8, if whole && body.ends_with(b"\0\0") { Fit::Yes } else { Fit::Maybe })
+            when(
+                severity && len > 8,
+                if whole && body.ends_with(b"\0\0") {
+                    Fit::Yes
+                } else {
+                    Fit::Maybe
+                },
+            )
         }
         b'R' => when(len >= 4 && cursor.u32().is_none_or(|kind| kind <= 12), Fit::Maybe),
         b'S' => {
             let ends = cursor.text().is_some_and(plain) && cursor.text().is_some() && cursor.0.is_empty();
-            when(len > 2 && (!whole || ends), if whole { Fit::Yes } else { Fit::Maybe })
+            when(
+                len > 2 && (!whole || ends),
+                if whole { Fit::Yes } else { Fit::Maybe },
+            )
         }
         b'1' | b'2' | b'3' | b'n' | b's' | b'I' | b'c' => when(len == 0, Fit::Maybe),
-        b'T' => when(len >= 2 && row_description(cursor.0, whole), if whole { Fit::Yes } else { Fit::Maybe }),
+        b'T' => when(
+            len >= 2 && row_description(cursor.0, whole),
+            if whole { Fit::Yes } else { Fit::Maybe },
+        ),
         b'D' => when(len >= 2, Fit::Maybe),
         b'K' => when((8..=260).contains(&len), Fit::Maybe),
         b'A' | b'G' | b'H' | b'W' | b'V' | b'd' | b't' | b'v' => Fit::Maybe,
@@ -220,7 +259,11 @@ mod tests {
     use super::*;
 
     fn check(bytes: &[u8], expected: Detect) {
-        let prefix = Prefix { bytes, from_start: false, server_port: None };
+        let prefix = Prefix {
+            bytes,
+            from_start: false,
+            server_port: None,
+        };
         assert_eq!(detect(prefix), expected, "{}", bytes.escape_ascii());
     }
 
@@ -252,11 +295,17 @@ mod tests {
         check(b"Q\0\0\0\x0dSEL", Detect::NeedMore);
         check(b"Q\0\0\0\x0dSELECT 1\0GET ", Detect::No);
         check(b"P\0\0\0\x10\0SELECT 1\0\0\0", CLIENT);
-        check(b"B\0\0\0\x0c\0\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04", CLIENT);
+        check(
+            b"B\0\0\0\x0c\0\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04",
+            CLIENT,
+        );
         check(b"S\0\0\0\x04", CLIENT);
         check(b"Z\0\0\0\x05I", SERVER);
         check(b"C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I", SERVER);
-        check(b"1\0\0\0\x042\0\0\0\x04n\0\0\0\x04C\0\0\0\x0fINSERT 0 1\0Z\0\0\0\x05T", SERVER);
+        check(
+            b"1\0\0\0\x042\0\0\0\x04n\0\0\0\x04C\0\0\0\x0fINSERT 0 1\0Z\0\0\0\x05T",
+            SERVER,
+        );
         check(b"ESERROR\0", Detect::No);
         check(b"S\0\0\0\x17application_name\0x\0", SERVER);
     }

@@ -122,7 +122,14 @@ impl Open {
     }
 
     /// Ends it with this outcome.
-    pub fn end_as(self, outcome: Outcome, role: Role, namespace: Option<&str>, end: Stamp, out: &mut Output<'_>) {
+    pub fn end_as(
+        self,
+        outcome: Outcome,
+        role: Role,
+        namespace: Option<&str>,
+        end: Stamp,
+        out: &mut Output<'_>,
+    ) {
         let statement = self.statement.as_deref();
         let text = statement.map_or(0, |s| s.text.len() + s.summary.len() + 64);
         let mut attributes = Attributes::with_capacity(8, text + 16);
@@ -149,7 +156,10 @@ impl Open {
         if let Some(rows) = self.rows {
             attributes.push_int(key::RETURNED_ROWS, i64::try_from(rows).unwrap_or(i64::MAX));
         }
-        let name = statement.map(|s| &*s.name).filter(|name| !name.is_empty()).unwrap_or(NAME);
+        let name = statement
+            .map(|s| &*s.name)
+            .filter(|name| !name.is_empty())
+            .unwrap_or(NAME);
         out.end(Exchange {
             id: self.started.id,
             conn: Arc::clone(out.conn),
@@ -180,5 +190,8 @@ pub fn failure(error: &ServerError) -> Outcome {
 
 /// An outcome that no server's error names.
 pub fn failed(kind: &str) -> Outcome {
-    Outcome::Error { kind: kind.into(), message: "".into() }
+    Outcome::Error {
+        kind: kind.into(),
+        message: "".into(),
+    }
 }

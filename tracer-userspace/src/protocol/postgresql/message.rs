@@ -102,7 +102,9 @@ pub fn completion_at_end(bytes: &[u8]) -> Option<&[u8]> {
         };
         let tag = rest.get(HEADER..)?;
         let text = tag.strip_suffix(b"\0")?;
-        let plain = text.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b' ');
+        let plain = text
+            .iter()
+            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b' ');
         (tag.len() == body as usize && plain).then_some(text)
     })
 }
@@ -118,7 +120,10 @@ pub struct ServerError {
 
 impl ServerError {
     /// An error whose code was not captured.
-    pub const UNKNOWN: Self = Self { code: *b"?????", fatal: false };
+    pub const UNKNOWN: Self = Self {
+        code: *b"?????",
+        fatal: false,
+    };
 
     /// Reads the fields of an `ErrorResponse`, as many as were captured.
     #[must_use]
@@ -143,7 +148,9 @@ impl ServerError {
     /// SQLSTATE, if it was read.
     #[must_use]
     pub fn sqlstate(&self) -> Option<&str> {
-        std::str::from_utf8(&self.code).ok().filter(|code| *code != "?????")
+        std::str::from_utf8(&self.code)
+            .ok()
+            .filter(|code| *code != "?????")
     }
 }
 
@@ -201,14 +208,23 @@ mod tests {
     #[test]
     fn errors() {
         for (body, code, fatal) in [
-            (&b"SERROR\0VERROR\0C42P01\0Mrelation\0\0"[..], Some("42P01"), false),
+            (
+                &b"SERROR\0VERROR\0C42P01\0Mrelation\0\0"[..],
+                Some("42P01"),
+                false,
+            ),
             (b"SFATAL\0VFATAL\0C57P01\0\0", Some("57P01"), true),
             (b"SERROR\0VERROR\0C42P", None, false),
             (b"SERROR\0C12\0\0", None, false),
             (b"", None, false),
         ] {
             let error = ServerError::parse(body);
-            assert_eq!((error.sqlstate(), error.fatal), (code, fatal), "{}", body.escape_ascii());
+            assert_eq!(
+                (error.sqlstate(), error.fatal),
+                (code, fatal),
+                "{}",
+                body.escape_ascii()
+            );
         }
     }
 }

@@ -21,8 +21,6 @@ mod request;
 mod response;
 mod session;
 mod sqlstate;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 

@@ -80,7 +80,11 @@ impl PostgresqlSession {
         match message.kind {
             b'Q' | b'F' => {
                 self.building = None;
-                let text = if message.kind == b'Q' { cursor.text_or_rest() } else { &[] };
+                let text = if message.kind == b'Q' {
+                    cursor.text_or_rest()
+                } else {
+                    &[]
+                };
                 let context = sql::trace_context(text);
                 let started = out.begin(self.role, NAME, mark, context.clone());
                 let statement = (!text.is_empty()).then(|| sql::statement(text, Dialect::PostgreSql));
@@ -118,7 +122,9 @@ impl PostgresqlSession {
             b'E' => {
                 let statement = self.names.get(Named::Portal, cursor.text_or_rest());
                 self.prepare(mark, bytes);
-                let Some(prepared) = self.building.take() else { return };
+                let Some(prepared) = self.building.take() else {
+                    return;
+                };
                 let context = prepared.context;
                 let started = out.begin(self.role, NAME, &prepared.mark, context.clone());
                 let execute = Item::Execute(Open::new(started, context, statement, prepared.bytes));

@@ -43,7 +43,8 @@ impl PostgresqlSession {
             b'C' => MAX_TAG,
             b'Z' if body == 1 => 1,
             b'1' | b'2' | b'3' | b'n' | b's' | b'I' | b'c' if body == 0 => 0,
-            b'R' | b'K' | b'S' | b'N' | b'A' | b'v' | b'T' | b'D' | b'G' | b'H' | b'W' | b'V' | b'd' | b't' => 0,
+            b'R' | b'K' | b'S' | b'N' | b'A' | b'v' | b'T' | b'D' | b'G' | b'H' | b'W' | b'V' | b'd'
+            | b't' => 0,
             _ => return None,
         };
         Some(most.min(body as usize))
@@ -146,7 +147,8 @@ impl PostgresqlSession {
                 Item::Sync(prepared) => {
                     if let Some(prepared) = prepared.filter(|p| p.error.is_some()) {
                         let started = out.begin(self.role, NAME, &prepared.mark, prepared.context.clone());
-                        let mut open = Open::new(started, prepared.context, prepared.statement, prepared.bytes);
+                        let mut open =
+                            Open::new(started, prepared.context, prepared.statement, prepared.bytes);
                         open.response_bytes = prepared.response_bytes;
                         open.error = prepared.error;
                         if let Some(first) = prepared.first_byte {
@@ -182,7 +184,11 @@ impl PostgresqlSession {
             return done;
         };
         self.framing[Side::Server as usize] = Framing::Aligned;
-        let groups = self.queue.iter().filter(|i| !matches!(i, Item::Execute(_))).count();
+        let groups = self
+            .queue
+            .iter()
+            .filter(|i| !matches!(i, Item::Execute(_)))
+            .count();
         if groups > 1 {
             // Which of them is answered can't be known.
             self.drop_all(Reason::BytesLost, out);
@@ -192,7 +198,11 @@ impl PostgresqlSession {
         let tag = completion_at_end(before);
         // Fields of an error end with two NULs; a command tag with one.
         let failed = tag.is_none() && before.ends_with(b"\0\0");
-        let executes = self.queue.iter().filter(|i| matches!(i, Item::Execute(_))).count();
+        let executes = self
+            .queue
+            .iter()
+            .filter(|i| matches!(i, Item::Execute(_)))
+            .count();
         let last = executes.saturating_sub(1);
         let mut index = 0;
         let mut kept = std::collections::VecDeque::with_capacity(self.queue.len());

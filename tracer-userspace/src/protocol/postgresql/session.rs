@@ -76,7 +76,11 @@ impl PostgresqlSession {
                 Side::Client => Role::Client,
                 Side::Server => Role::Server,
             },
-            phase: if conn.joined_late { Phase::Running } else { Phase::Startup },
+            phase: if conn.joined_late {
+                Phase::Running
+            } else {
+                Phase::Startup
+            },
             framing: [Framing::Aligned; 2],
             namespace: None,
             names: Names::new(),
@@ -91,7 +95,11 @@ impl PostgresqlSession {
 
     /// Sets the capture policy, once.
     pub fn capture(&mut self, out: &mut Output<'_>) {
-        let wanted = if self.queue.len() >= PIPELINE { DEEP } else { SHALLOW };
+        let wanted = if self.queue.len() >= PIPELINE {
+            DEEP
+        } else {
+            SHALLOW
+        };
         if self.policy.is_none() || (self.policy == Some(SHALLOW) && wanted == DEEP) {
             self.apply(wanted, out);
         }
@@ -101,8 +109,14 @@ impl PostgresqlSession {
         self.policy = Some(policy);
         let [requests, responses] = policy;
         out.capture(match self.local {
-            Side::Client => CapturePolicy::Limit { send: requests, recv: responses },
-            Side::Server => CapturePolicy::Limit { send: responses, recv: requests },
+            Side::Client => CapturePolicy::Limit {
+                send: requests,
+                recv: responses,
+            },
+            Side::Server => CapturePolicy::Limit {
+                send: responses,
+                recv: requests,
+            },
         });
     }
 
@@ -230,7 +244,11 @@ impl PostgresqlSession {
     fn deliver(&mut self, side: Side, message: Header, body: &[u8], mark: &Mark, out: &mut Output<'_>) {
         let remain = u64::from(message.body).saturating_sub(body.len() as u64);
         // What the message leads to may set the framing itself.
-        self.framing[side as usize] = if remain > 0 { Framing::Body(remain) } else { Framing::Aligned };
+        self.framing[side as usize] = if remain > 0 {
+            Framing::Body(remain)
+        } else {
+            Framing::Aligned
+        };
         match side {
             Side::Client => self.request(message, body, mark, remain > 0, out),
             Side::Server => self.response(message, body, mark.stamp, out),
@@ -367,14 +385,24 @@ impl Session for PostgresqlSession {
 impl PostgresqlSession {
     fn stale(&mut self, side: Side, left: u64, n: u64) {
         let left = left.saturating_sub(n);
-        self.framing[side as usize] = if left == 0 { Framing::Aligned } else { Framing::Stale(left) };
+        self.framing[side as usize] = if left == 0 {
+            Framing::Aligned
+        } else {
+            Framing::Stale(left)
+        };
     }
 
     /// `n` bytes of a body that nobody looks at.
     fn body(&mut self, side: Side, n: u64, stamp: Stamp, out: &mut Output<'_>) {
-        let Framing::Body(left) = self.framing[side as usize] else { return };
+        let Framing::Body(left) = self.framing[side as usize] else {
+            return;
+        };
         let left = left.saturating_sub(n);
-        self.framing[side as usize] = if left == 0 { Framing::Aligned } else { Framing::Body(left) };
+        self.framing[side as usize] = if left == 0 {
+            Framing::Aligned
+        } else {
+            Framing::Body(left)
+        };
         match side {
             Side::Client => {
                 self.count_request(n);

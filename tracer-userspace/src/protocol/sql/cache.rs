@@ -13,7 +13,11 @@ pub struct Cache<V> {
 impl<V: Clone> Cache<V> {
     /// An empty cache of that many recent entries.
     pub fn new(capacity: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), capacity }
+        Self {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            capacity,
+        }
     }
 
     /// The value of `key`.

@@ -1,6 +1,7 @@
 //! Trace context that a client has put into a comment (sqlcommenter: `/*traceparent='00-…-…-01'*/`).
 
-use crate::model::{SpanId, TraceContext, TraceId};
+use crate::model::TraceContext;
+use crate::protocol::context::Carrier;
 
 const KEY: &[u8] = b"traceparent='";
 
@@ -19,43 +20,9 @@ pub fn trace_context(text: &[u8]) -> Option<TraceContext> {
     };
     let value = comment.get(memchr::memmem::find(comment, KEY)?.saturating_add(KEY.len())..)?;
     let value = value.get(..memchr::memchr(b'\'', value)?)?;
-    parse(value)
-}
-
-/// W3C Trace Context section 3.2: `00-{32 hex}-{16 hex}-{2 hex}`.
-fn parse(value: &[u8]) -> Option<TraceContext> {
-    let mut parts = value.splitn(4, |&b| b == b'-');
-    let version = hex::<1>(parts.next()?)?;
-    let trace_id = hex::<16>(parts.next()?)?;
-    let span_id = hex::<8>(parts.next()?)?;
-    let [flags] = hex::<1>(parts.next()?)?;
-    if version != [0] || trace_id == [0; 16] || span_id == [0; 8] {
-        return None;
-    }
-    Some(TraceContext {
-        trace_id: TraceId(trace_id),
-        span_id: Some(SpanId(span_id)),
-        sampled: Some(flags & 1 == 1),
-        trace_state: "".into(),
-        format: "traceparent",
-    })
-}
-
-fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
-    if digits.len() != N * 2 {
-        return None;
-    }
-    let mut out = [0; N];
-    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-        let [high, low] = pair else { return None };
-        let digit = |b: u8| match b {
-            b'0'..=b'9' => Some(b - b'0'),
-            b'a'..=b'f' => Some(b - b'a' + 10),
-            _ => None,
-        };
-        *byte = digit(*high)? << 4 | digit(*low)?;
-    }
-    Some(out)
+    let mut carrier = Carrier::default();
+    carrier.offer(b"traceparent", value);
+    carrier.parse()
 }
 
 #[cfg(test)]
@@ -67,12 +34,18 @@ mod tests {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         for (text, found) in [
             (format!("SELECT 1 /*traceparent='{good}'*/"), true),
-            (format!("SELECT 1 /*action='a',traceparent='{good}',x='y'*/ ;"), true),
+            (
+                format!("SELECT 1 /*action='a',traceparent='{good}',x='y'*/ ;"),
+                true,
+            ),
             (format!("/*traceparent='{good}'*/ SELECT 1"), true),
             (format!("SELECT '/*traceparent=''{good}''*/' FROM t"), false),
             (format!("SELECT 1 -- traceparent='{good}'"), false),
             ("SELECT 1 /*traceparent='00-0-0-0'*/".to_owned(), false),
-            (format!("SELECT 1 /*traceparent='{}'*/", good.replace("00-", "ff-")), false),
+            (
+                format!("SELECT 1 /*traceparent='{}'*/", good.replace("00-", "ff-")),
+                false,
+            ),
             ("SELECT 1 /*traceparent='".to_owned(), false),
             ("/*".to_owned(), false),
             ("*/".to_owned(), false),

@@ -45,7 +45,8 @@ impl Token {
     /// Its bytes in the text it was split from.
     #[must_use]
     pub fn of<'t>(&self, text: &'t [u8]) -> &'t [u8] {
-        text.get(self.start as usize..self.end as usize).unwrap_or_default()
+        text.get(self.start as usize..self.end as usize)
+            .unwrap_or_default()
     }
 
     /// Whether it is this character.

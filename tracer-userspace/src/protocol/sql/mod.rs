@@ -122,7 +122,9 @@ fn describe(text: &[u8], dialect: Dialect, tokens: &[Token], shape: String) -> S
 
 /// The statements of a text; the body of a routine written between BEGIN ATOMIC and END is split too, which does no harm.
 fn split(tokens: &[Token]) -> impl Iterator<Item = &[Token]> {
-    tokens.split(|t| t.kind == Kind::Punctuation(b';')).filter(|part| !part.is_empty())
+    tokens
+        .split(|t| t.kind == Kind::Punctuation(b';'))
+        .filter(|part| !part.is_empty())
 }
 
 fn parse(text: &[u8], dialect: Dialect, tokens: &[Token], summary: &mut Summary) -> bool {
@@ -134,6 +136,8 @@ fn parse(text: &[u8], dialect: Dialect, tokens: &[Token], summary: &mut Summary)
     let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else {
         return false;
     };
-    let bytes = text.get(first.start as usize..last.end as usize).unwrap_or_default();
+    let bytes = text
+        .get(first.start as usize..last.end as usize)
+        .unwrap_or_default();
     std::str::from_utf8(bytes).is_ok_and(|text| parse::parse(text, dialect, summary))
 }

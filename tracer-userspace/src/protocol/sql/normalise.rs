@@ -16,7 +16,9 @@ pub fn normalise(text: &[u8], tokens: &[Token]) -> String {
         match token.kind {
             Kind::Literal => out.push('?'),
             // `IS TRUE` and `IS NOT TRUE` are operators.
-            Kind::Word if is_boolean(text, token) && !preceded_by(text, tokens, at, &["is", "not"]) => out.push('?'),
+            Kind::Word if is_boolean(text, token) && !preceded_by(text, tokens, at, &["is", "not"]) => {
+                out.push('?')
+            }
             Kind::Punctuation(b'(' | b'[') => {
                 if let Some(close) = folded(text, tokens, at) {
                     out.push(if token.is(b'(') { '(' } else { '[' });
@@ -115,7 +117,10 @@ mod tests {
         for (text, expected) in [
             ("SELECT 1", "SELECT ?"),
             ("SELECT  *\n FROM t -- x\n", "SELECT * FROM t"),
-            ("SELECT * FROM t WHERE a='x' AND b = -5.5", "SELECT * FROM t WHERE a=? AND b = -?"),
+            (
+                "SELECT * FROM t WHERE a='x' AND b = -5.5",
+                "SELECT * FROM t WHERE a=? AND b = -?",
+            ),
             ("SELECT $1::int", "SELECT $1::int"),
             ("SELECT 'a'::text", "SELECT ?::text"),
             ("SELECT a IN (1, 2, 3)", "SELECT a IN (?)"),
@@ -125,10 +130,22 @@ mod tests {
             ("SELECT a IN (SELECT 1)", "SELECT a IN (SELECT ?)"),
             ("SELECT a = ANY (ARRAY[1,2])", "SELECT a = ANY (ARRAY[?])"),
             ("SELECT a = ANY($1)", "SELECT a = ANY($1)"),
-            ("INSERT INTO t (a,b) VALUES (1,'x')", "INSERT INTO t (a,b) VALUES (?,?)"),
-            ("INSERT INTO t VALUES (1,2), (3,4),(5,6)", "INSERT INTO t VALUES (?,?)"),
-            ("INSERT INTO t VALUES (1,2), (3,4) RETURNING id", "INSERT INTO t VALUES (?,?) RETURNING id"),
-            ("INSERT INTO t VALUES (now(),2), (3,4)", "INSERT INTO t VALUES (now(),?), (?,?)"),
+            (
+                "INSERT INTO t (a,b) VALUES (1,'x')",
+                "INSERT INTO t (a,b) VALUES (?,?)",
+            ),
+            (
+                "INSERT INTO t VALUES (1,2), (3,4),(5,6)",
+                "INSERT INTO t VALUES (?,?)",
+            ),
+            (
+                "INSERT INTO t VALUES (1,2), (3,4) RETURNING id",
+                "INSERT INTO t VALUES (?,?) RETURNING id",
+            ),
+            (
+                "INSERT INTO t VALUES (now(),2), (3,4)",
+                "INSERT INTO t VALUES (now(),?), (?,?)",
+            ),
             ("SELECT coalesce(a, 0), (1, 2)", "SELECT coalesce(a, ?), (?, ?)"),
             ("SELECT true, a IS NOT TRUE", "SELECT ?, a IS NOT TRUE"),
             ("SELECT NULL", "SELECT NULL"),

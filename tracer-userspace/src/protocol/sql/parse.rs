@@ -24,7 +24,9 @@ pub fn parse(text: &str, dialect: Dialect, summary: &mut Summary) -> bool {
         Dialect::PostgreSql => &postgresql,
         Dialect::MySql => &mysql,
     };
-    let parser = Parser::new(dialect).with_recursion_limit(MAX_DEPTH).try_with_sql(text);
+    let parser = Parser::new(dialect)
+        .with_recursion_limit(MAX_DEPTH)
+        .try_with_sql(text);
     let Ok(statement) = parser.and_then(|mut parser| parser.parse_statement()) else {
         return false;
     };
@@ -32,7 +34,11 @@ pub fn parse(text: &str, dialect: Dialect, summary: &mut Summary) -> bool {
         return false;
     }
     let before = summary.operations();
-    let mut walk = Walk { summary, ctes: Vec::new(), call: false };
+    let mut walk = Walk {
+        summary,
+        ctes: Vec::new(),
+        call: false,
+    };
     let _ = statement.visit(&mut walk);
     summary.operations() > before
 }
@@ -85,15 +91,22 @@ impl Visitor for Walk<'_> {
     fn pre_visit_statement(&mut self, statement: &Statement) -> ControlFlow<()> {
         match statement {
             Statement::Insert(insert) => {
-                self.summary.operation(if insert.replace_into { "REPLACE" } else { "INSERT" });
+                self.summary
+                    .operation(if insert.replace_into { "REPLACE" } else { "INSERT" });
             }
             Statement::Update(_) => self.summary.operation("UPDATE"),
             Statement::Delete(_) => self.summary.operation("DELETE"),
             Statement::Merge(_) => self.summary.operation("MERGE"),
             Statement::Explain { .. } => self.summary.operation("EXPLAIN"),
             Statement::CreateTable(_) => self.summary.operation("CREATE TABLE"),
-            Statement::Drop { object_type, names, .. } => {
-                self.summary.operation(if *object_type == ObjectType::View { "DROP VIEW" } else { "DROP TABLE" });
+            Statement::Drop {
+                object_type, names, ..
+            } => {
+                self.summary.operation(if *object_type == ObjectType::View {
+                    "DROP VIEW"
+                } else {
+                    "DROP TABLE"
+                });
                 names.iter().for_each(|name| self.target(name));
             }
             Statement::Copy { source, .. } => {
@@ -109,7 +122,8 @@ impl Visitor for Walk<'_> {
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         if let Some(with) = &query.with {
-            self.ctes.extend(with.cte_tables.iter().map(|cte| cte.alias.name.value.clone()));
+            self.ctes
+                .extend(with.cte_tables.iter().map(|cte| cte.alias.name.value.clone()));
         }
         ControlFlow::Continue(())
     }

@@ -5,8 +5,19 @@ use super::summary::Summary;
 
 /// Words between CREATE, ALTER or DROP and the kind of thing.
 const MODIFIERS: [&str; 13] = [
-    "or", "replace", "temp", "temporary", "unlogged", "unique", "global", "local", "materialized", "recursive",
-    "foreign", "concurrently", "constraint",
+    "or",
+    "replace",
+    "temp",
+    "temporary",
+    "unlogged",
+    "unique",
+    "global",
+    "local",
+    "materialized",
+    "recursive",
+    "foreign",
+    "concurrently",
+    "constraint",
 ];
 /// Things that are named right behind their kind and are collections.
 const COLLECTIONS: [&str; 2] = ["table", "view"];
@@ -14,8 +25,20 @@ const COLLECTIONS: [&str; 2] = ["table", "view"];
 const NO_OPERATION_BEHIND: [&str; 6] = ["for", "on", "do", "key", "then", "as"];
 /// Words that end the list of tables behind FROM.
 const END_OF_FROM: [&str; 14] = [
-    "where", "group", "order", "having", "limit", "offset", "fetch", "union", "intersect", "except", "returning",
-    "set", "window", "for",
+    "where",
+    "group",
+    "order",
+    "having",
+    "limit",
+    "offset",
+    "fetch",
+    "union",
+    "intersect",
+    "except",
+    "returning",
+    "set",
+    "window",
+    "for",
 ];
 
 /// Adds what the statement in `tokens` does to `summary`. `tokens` hold one statement.
@@ -23,7 +46,14 @@ pub fn scan(text: &[u8], tokens: &[Token], summary: &mut Summary) {
     let Some(first) = tokens.iter().position(|t| t.kind == Kind::Word) else {
         return;
     };
-    let mut scan = Scan { text, tokens, summary, ctes: Vec::new(), parens: Vec::new(), from: None };
+    let mut scan = Scan {
+        text,
+        tokens,
+        summary,
+        ctes: Vec::new(),
+        parens: Vec::new(),
+        from: None,
+    };
     let at = scan.head(first);
     scan.body(at);
 }
@@ -84,7 +114,17 @@ impl Scan<'_> {
                 let mut next = at + 1;
                 while self.is_word(
                     next,
-                    &["table", "only", "full", "freeze", "verbose", "analyze", "materialized", "view", "concurrently"],
+                    &[
+                        "table",
+                        "only",
+                        "full",
+                        "freeze",
+                        "verbose",
+                        "analyze",
+                        "materialized",
+                        "view",
+                        "concurrently",
+                    ],
                 ) {
                     next += 1;
                 }
@@ -114,13 +154,21 @@ impl Scan<'_> {
             name += 1;
         }
         if self.is_word(kind, &COLLECTIONS) {
-            return if word == "DROP" { self.targets(name) } else { self.target(name) };
+            return if word == "DROP" {
+                self.targets(name)
+            } else {
+                self.target(name)
+            };
         }
         // An index, trigger, policy or rule names its table behind ON.
         if self.is_word(kind, &["index", "trigger", "policy", "rule"])
             && let Some(on) = (name..self.tokens.len()).find(|&i| self.is_word(i, &["on"]))
         {
-            self.target(if self.is_word(on + 1, &["only"]) { on + 2 } else { on + 1 });
+            self.target(if self.is_word(on + 1, &["only"]) {
+                on + 2
+            } else {
+                on + 1
+            });
         }
         self.tokens.len()
     }
@@ -129,7 +177,10 @@ impl Scan<'_> {
         while let Some(token) = self.token(at) {
             at = match token.kind {
                 Kind::Punctuation(b'(') => {
-                    let query = self.is_word(at + 1, &["select", "insert", "update", "delete", "with", "values", "table"]);
+                    let query = self.is_word(
+                        at + 1,
+                        &["select", "insert", "update", "delete", "with", "values", "table"],
+                    );
                     // Parentheses around joined tables are part of the list.
                     let list = self.from == Some(self.parens.len()) && !query && self.starts_list(at);
                     self.parens.push((query, self.from));
@@ -153,8 +204,9 @@ impl Scan<'_> {
 
     /// Whether the parenthesis at `at` stands where a table may stand.
     fn starts_list(&self, at: usize) -> bool {
-        at.checked_sub(1)
-            .is_some_and(|before| self.is_word(before, &["from", "join"]) || self.token(before).is_some_and(|t| t.is(b',')))
+        at.checked_sub(1).is_some_and(|before| {
+            self.is_word(before, &["from", "join"]) || self.token(before).is_some_and(|t| t.is(b','))
+        })
     }
 
     fn word(&mut self, at: usize) -> usize {
@@ -172,7 +224,11 @@ impl Scan<'_> {
             let operation = self.upper(at);
             self.summary.operation(&operation);
             if operation == "UPDATE" {
-                return self.target(if self.is_word(at + 1, &["only"]) { at + 2 } else { at + 1 });
+                return self.target(if self.is_word(at + 1, &["only"]) {
+                    at + 2
+                } else {
+                    at + 1
+                });
             }
             return at + 1;
         }
@@ -208,7 +264,11 @@ impl Scan<'_> {
         while self.is_word(open, &["not", "materialized"]) {
             open += 1;
         }
-        self.opens(open) && self.is_word(open + 1, &["select", "insert", "update", "delete", "with", "values"])
+        self.opens(open)
+            && self.is_word(
+                open + 1,
+                &["select", "insert", "update", "delete", "with", "values"],
+            )
     }
 
     /// The names of a list, each a target.
@@ -224,7 +284,10 @@ impl Scan<'_> {
 
     /// Adds the qualified name at `at`, if there is one that is no function. Returns where to go on.
     fn target(&mut self, mut at: usize) -> usize {
-        while self.is_word(at, &["only", "lateral", "table", "low_priority", "ignore", "quick"]) {
+        while self.is_word(
+            at,
+            &["only", "lateral", "table", "low_priority", "ignore", "quick"],
+        ) {
             at += 1;
         }
         let start = at;
@@ -245,9 +308,10 @@ impl Scan<'_> {
         }
         // INSERT INTO t (a, b) opens columns, and so may CREATE TABLE; elsewhere a parenthesis makes it a function.
         let call = self.opens(at)
-            && start
-                .checked_sub(1)
-                .is_some_and(|before| self.is_word(before, &["from", "join", "lateral"]) || self.token(before).is_some_and(|t| t.is(b',')));
+            && start.checked_sub(1).is_some_and(|before| {
+                self.is_word(before, &["from", "join", "lateral"])
+                    || self.token(before).is_some_and(|t| t.is(b','))
+            });
         if name.is_empty() || call {
             return start.max(at);
         }

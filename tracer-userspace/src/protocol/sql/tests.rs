@@ -149,7 +149,11 @@ fn by_tokens(text: &str) -> [String; 3] {
         scan::scan(text.as_bytes(), part, &mut summary);
     }
     let (operation, collection, summary) = summary.finish(count);
-    [operation.unwrap_or_default().into(), collection.unwrap_or_default().into(), summary.into()]
+    [
+        operation.unwrap_or_default().into(),
+        collection.unwrap_or_default().into(),
+        summary.into(),
+    ]
 }
 
 #[test]
@@ -178,7 +182,16 @@ fn parser_and_scan_tell_the_same() {
 
 #[test]
 fn the_parser_does_most_of_the_work() {
-    let queries = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "MERGE", "CREATE TABLE", "EXPLAIN"];
+    let queries = [
+        "SELECT",
+        "INSERT",
+        "UPDATE",
+        "DELETE",
+        "WITH",
+        "MERGE",
+        "CREATE TABLE",
+        "EXPLAIN",
+    ];
     for (text, _) in rows(BOTH) {
         if !queries.iter().any(|q| text.starts_with(q)) || text.contains("FRM") || text.contains("'cut") {
             continue;
@@ -197,7 +210,11 @@ fn names_of_several_statements() {
     for (text, operation, name) in [
         ("BEGIN; SELECT * FROM t; COMMIT", "BEGIN", "BEGIN t"),
         ("SELECT 1; SELECT 2;", "BATCH SELECT", "SELECT SELECT"),
-        ("INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)", "BATCH INSERT", "BATCH INSERT t"),
+        (
+            "INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)",
+            "BATCH INSERT",
+            "BATCH INSERT t",
+        ),
         ("SELECT * FROM a, b", "SELECT", "SELECT a b"),
         (";;", "", ""),
         ("", "", ""),
@@ -215,7 +232,12 @@ fn summaries_are_bounded() {
     let told = statement(text.as_bytes(), Dialect::PostgreSql);
     assert!(told.summary.len() <= 255);
     assert!(told.summary.starts_with("SELECT table_number_0 table_number_1 "));
-    assert!(told.summary.rsplit(' ').next().is_some_and(|last| tables.iter().any(|t| t == last)));
+    assert!(
+        told.summary
+            .rsplit(' ')
+            .next()
+            .is_some_and(|last| tables.iter().any(|t| t == last))
+    );
 }
 
 #[test]
@@ -255,13 +277,15 @@ fn hostile_statements_cost_neither_stack_nor_much_time() {
 fn any_bytes_are_a_statement() {
     let mut state = 1_u64;
     let pieces: [&[u8]; 24] = [
-        b"SELECT", b" ", b"FROM", b"'", b"\"", b"(", b")", b",", b"$", b"$a$", b"--", b"/*", b"*/", b"\n", b"t", b"\xff",
-        b"1", b".", b"::", b"E'", b"\\", b"JOIN", b"AS", b";",
+        b"SELECT", b" ", b"FROM", b"'", b"\"", b"(", b")", b",", b"$", b"$a$", b"--", b"/*", b"*/", b"\n",
+        b"t", b"\xff", b"1", b".", b"::", b"E'", b"\\", b"JOIN", b"AS", b";",
     ];
     for _ in 0..3_000 {
         let mut text = Vec::new();
         for _ in 0..40 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             text.extend_from_slice(pieces[(state >> 33) as usize % pieces.len()]);
         }
         for dialect in [Dialect::PostgreSql, Dialect::MySql] {
@@ -288,9 +312,15 @@ fn secrets_never_show() {
         "SELECT 12345678, 1.2345678e5",
     ] {
         for cut in 0..=text.len() {
-            let told = statement(text.get(..cut).unwrap_or_default().as_bytes(), Dialect::PostgreSql);
+            let told = statement(
+                text.get(..cut).unwrap_or_default().as_bytes(),
+                Dialect::PostgreSql,
+            );
             let shown = format!("{told:?}");
-            assert!(!shown.contains("hunt") && !shown.contains("234"), "{text} cut at {cut}: {shown}");
+            assert!(
+                !shown.contains("hunt") && !shown.contains("234"),
+                "{text} cut at {cut}: {shown}"
+            );
         }
     }
 }
