@@ -26,6 +26,9 @@ impl App {
     }
 }
 
+/// Starts an application.
+pub type Start = fn(Setup) -> App;
+
 /// How to start an application.
 #[derive(Clone, Default)]
 pub struct Setup {

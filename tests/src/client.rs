@@ -38,10 +38,13 @@ pub fn now() -> u64 {
 trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
 
-/// One kept connection.
+/// One kept connection; made anew before a request if the server has announced to close it.
 pub struct Client {
     stream: BufReader<Box<dyn Stream>>,
     port: u16,
+    /// Where to connect again when the server has closed the connection after its response.
+    address: Option<SocketAddr>,
+    closed: bool,
 }
 
 /// Longest wait for a byte; the tests' slowest answer takes a few seconds.
@@ -70,6 +73,8 @@ impl Client {
         Self {
             stream: BufReader::new(Box::new(stream)),
             port,
+            address: Some(address),
+            closed: false,
         }
     }
 
@@ -84,6 +89,8 @@ impl Client {
         Self {
             stream: BufReader::new(Box::new(stream)),
             port: 0,
+            address: None,
+            closed: false,
         }
     }
 
@@ -117,6 +124,9 @@ impl Client {
             head += &format!("Content-Length: {}\r\n", body.len());
         }
         head += "\r\n";
+        if let Some(address) = self.address.filter(|_| self.closed) {
+            *self = Self::to(address);
+        }
         let started = now();
         let mut bytes = head.into_bytes();
         bytes.extend_from_slice(body);
@@ -147,6 +157,28 @@ impl Client {
             .expect("write to the server");
     }
 
+    /// Reads that many bytes and forgets them.
+    ///
+    /// # Panics
+    /// If the connection ends before.
+    pub fn read(&mut self, bytes: u64) {
+        self.body(bytes).expect("read from the server");
+    }
+
+    /// Reads a response's head and returns its lines.
+    ///
+    /// # Panics
+    /// If the connection ends before.
+    pub fn head(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            match self.line().expect("a line of a head") {
+                line if line.is_empty() => return lines,
+                line => lines.push(line),
+            }
+        }
+    }
+
     /// Reads one response: its status and the number of bytes in its body.
     ///
     /// # Errors
@@ -171,6 +203,8 @@ impl Client {
                     length = value.trim().parse::<u64>().ok();
                 } else if let Some(value) = line.strip_prefix("transfer-encoding:") {
                     chunked = value.contains("chunked");
+                } else if line.starts_with("connection:") && line.contains("close") {
+                    self.closed = true;
                 }
             }
             if status < 200 {

@@ -1,9 +1,9 @@
 //! The applications themselves, without the tracer: what fails here is not the tracer's fault.
 
 use tracer_tests::Client;
-use tracer_tests::apps::{self, App, Setup};
+use tracer_tests::apps::{self, Setup, Start};
 
-fn answers(start: fn(Setup) -> App, paths: &[&str]) {
+fn answers(start: Start, paths: &[&str]) {
     let next = apps::nginx(Setup::named("next"));
     let app = start(Setup::named("app").calling(&next));
     for path in paths {

@@ -1,0 +1,126 @@
+//! Services that call another: the call is a child of the request that it serves, the callee's span a child of the call.
+
+use tracer_tests::apps::{self, Setup, Start};
+use tracer_tests::client::drive;
+use tracer_tests::judge::{assert_called, assert_served, score};
+use tracer_tests::{Client, Host, Kind, Record, Selection};
+
+const REQUESTS: u64 = 200;
+
+/// Drives `path` of the app with eight kept connections. Every claimed parent must be right; `recall` is the part that must be
+/// claimed where the runtime hands calls to other threads.
+fn check(start: Start, path: &str, recall: f64) {
+    let Some(host) = Host::ready() else { return };
+    let next = apps::nginx(Setup::named("next"));
+    let app = start(Setup::named("app").calling(&next));
+    for n in 0..20 {
+        // Dialling is not what is tested here; the pool has connections afterwards.
+        assert_eq!(Client::connect(app.port).get(&format!("{path}/{n}")).status, 200);
+    }
+    let tracer = host.trace(&Selection::of(&[&app, &next]));
+    let records = drive(app.port, 8, 100..100 + REQUESTS, |client, n| {
+        client.get(&format!("{path}/{n}"))
+    });
+    let finished = tracer.finish();
+    let spans = &finished.spans;
+
+    assert_served(spans, "app", &records);
+    let calls: Vec<Record> = records.iter().map(called).collect();
+    assert_called(spans, "app", &calls);
+    assert_served(spans, "next", &calls);
+
+    let served = spans.service("app").kind(Kind::Server);
+    let called = spans.service("app").kind(Kind::Client);
+    let next = spans.service("next").kind(Kind::Server);
+    let between = score(&next, &called);
+    let within = score(&called, &served);
+    eprintln!(
+        "{path} of {}: within the service {within:?}, precision {:.3}, recall {:.3}; between services {between:?}",
+        app.program.name(),
+        within.precision(),
+        within.recall()
+    );
+    assert_eq!(
+        between.right,
+        next.len(),
+        "every callee's span is a child of its call: {between:?}\n{spans}"
+    );
+    assert_eq!(within.wrong, 0, "no parent may be wrong: {within:?}\n{spans}");
+    assert!(
+        within.recall() >= recall,
+        "recall below {recall}: {within:?}\n{spans}"
+    );
+}
+
+/// What the app asks of the next service when it serves `record`, within the time of that; from which port is its affair.
+fn called(record: &Record) -> Record {
+    let n = record.target.rsplit('/').next().unwrap_or_default();
+    Record {
+        target: format!("/hello/{n}"),
+        port: 0,
+        ..record.clone()
+    }
+}
+
+macro_rules! callers {
+    ($($name:ident: $app:ident, $path:literal, $recall:literal;)+) => {
+        $(#[test] fn $name() { check(apps::$app, $path, $recall); })+
+    };
+}
+
+callers! {
+    nginx_proxy: nginx, "/call", 1.0;
+    apache_proxy: apache, "/call", 1.0;
+    go_pooled_client: go, "/call", 1.0;
+    node_agent: node, "/call", 1.0;
+    node_fetch: node, "/fetch", 0.0;
+    python_http_client: python_http, "/call", 1.0;
+    flask_requests: flask, "/call", 1.0;
+    flask_sync_requests: flask_sync, "/call", 1.0;
+    java_url_connection: java, "/call", 1.0;
+    java_http_client: java, "/client", 0.0;
+    ruby_net_http: ruby, "/call", 1.0;
+}
+
+/// Three goroutines of one request call at once; each call belongs to that request.
+#[test]
+fn go_fan_out() {
+    let Some(host) = Host::ready() else { return };
+    let next = apps::nginx(Setup::named("next"));
+    let app = apps::go(Setup::named("app").calling(&next));
+    assert_eq!(Client::connect(app.port).get("/fanout/1").status, 200);
+    let tracer = host.trace(&Selection::of(&[&app, &next]));
+    let records = drive(app.port, 4, 100..150, |client, n| {
+        client.get(&format!("/fanout/{n}"))
+    });
+    let finished = tracer.finish();
+    let spans = &finished.spans;
+    assert_served(spans, "app", &records);
+    spans
+        .service("app")
+        .kind(Kind::Client)
+        .assert_len(150, "three calls for each request");
+    let mut missing = 0;
+    for record in &records {
+        let n: u64 = record
+            .target
+            .rsplit('/')
+            .next()
+            .and_then(|n| n.parse().ok())
+            .expect("a marker");
+        let served = spans.service("app").kind(Kind::Server).marked(n);
+        let served = served.only("the request");
+        for call in 0..3 {
+            let called = spans
+                .service("app")
+                .kind(Kind::Client)
+                .marked(n + call * 1_000_000);
+            let called = called.only("a call");
+            match &called.parent {
+                Some(parent) => assert_eq!(parent, &served.span_id, "{called} belongs to {served}"),
+                None => missing += 1,
+            }
+        }
+    }
+    assert_eq!(missing, 0, "calls without a parent\n{spans}");
+}

@@ -1,0 +1,115 @@
+//! Four services on one host: curl -> Go -> Flask -> PostgreSQL and Redis is one trace.
+
+use std::process::Command;
+
+use tracer_tests::apps::{self, Setup};
+use tracer_tests::client::drive;
+use tracer_tests::judge::{assert_attribute, assert_served};
+use tracer_tests::{Client, Host, Kind, Selection, Span, Spans};
+
+/// The only child of that service and kind.
+fn child<'a>(spans: &'a Spans, parent: &Span, service: &str, kind: Kind) -> &'a Span {
+    let mut children = spans
+        .iter()
+        .filter(|s| s.parent.as_ref() == Some(&parent.span_id) && s.service == service && s.kind == kind);
+    let found = children
+        .next()
+        .unwrap_or_else(|| panic!("no {kind:?} of {service} under {parent}\n{spans}"));
+    assert!(
+        children.next().is_none(),
+        "two {kind:?} of {service} under {parent}\n{spans}"
+    );
+    assert_eq!(
+        found.trace_id, parent.trace_id,
+        "{found} is in the trace of {parent}"
+    );
+    assert!(
+        parent.start <= found.start && found.end <= parent.end,
+        "{found} lies within {parent}"
+    );
+    found
+}
+
+/// Everything that the request `n` at Go caused.
+fn assert_chain(spans: &Spans, n: u64) {
+    let roots = spans.service("a-go").kind(Kind::Server).marked(n);
+    let root = roots.only("the request at Go");
+    let trace = spans.filter(|span| span.trace_id == root.trace_id);
+    let call = child(&trace, root, "a-go", Kind::Client);
+    assert_eq!(call.marker(), Some(n));
+    let flask = child(&trace, call, "b-flask", Kind::Server);
+    assert_eq!(flask.marker(), Some(n));
+
+    let queries = trace.filter(|s| {
+        s.parent.as_ref() == Some(&flask.span_id)
+            && s.kind == Kind::Client
+            && s.text("db.system.name") == "postgresql"
+    });
+    let query = queries.filter(|s| s.text("db.operation.name") == "SELECT");
+    let query = query.only("the query");
+    assert!(
+        query.text("db.query.text").contains(&format!("marker_{n} ")),
+        "the query of request {n}: {}",
+        query.text("db.query.text")
+    );
+    assert_eq!(query.name, "SELECT users");
+    child(&trace, query, "c-postgresql", Kind::Server);
+
+    let gets = trace.filter(|s| {
+        s.parent.as_ref() == Some(&flask.span_id)
+            && s.kind == Kind::Client
+            && s.text("db.operation.name") == "GET"
+    });
+    gets.assert_len(1 + (n % 3) as usize, "the GETs of the request");
+    for get in &gets {
+        assert_attribute(get, "db.system.name", "redis");
+        child(&trace, get, "d-redis", Kind::Server);
+    }
+}
+
+#[test]
+fn curl_go_flask_postgresql_redis() {
+    let Some(host) = Host::ready() else { return };
+    let postgresql = apps::postgresql(Setup::named("c-postgresql"));
+    let redis = apps::redis(Setup::named("d-redis"));
+    let flask = apps::flask(
+        Setup::named("b-flask")
+            .env("PG", &postgresql.postgresql_url())
+            .env("REDIS", &redis.redis_url()),
+    );
+    let go = apps::go(Setup::named("a-go").calling(&flask));
+    assert_eq!(Client::connect(go.port).get("/chain/1").status, 200);
+
+    let tracer = host.trace(&Selection::of(&[&go, &flask, &postgresql, &redis]));
+    for n in 100..110 {
+        let output = Command::new("curl")
+            .args(["-sS", "--fail"])
+            .arg(format!("{}/chain/{n}", go.url()))
+            .output();
+        assert!(output.expect("curl").status.success());
+    }
+    let records = drive(go.port, 4, 200..300, |client, n| {
+        client.get(&format!("/chain/{n}"))
+    });
+    let finished = tracer.finish();
+    let spans = &finished.spans;
+
+    for n in 100..110 {
+        let curl = spans.service("curl").kind(Kind::Client).marked(n);
+        let curl = curl.only("the run of curl");
+        assert_eq!(curl.parent, None);
+        child(spans, curl, "a-go", Kind::Server);
+        assert_chain(spans, n);
+    }
+    let concurrent = spans.filter(|span| span.service != "a-go" || span.marker().is_none_or(|n| n >= 200));
+    assert_served(&concurrent, "a-go", &records);
+    for n in 200..300 {
+        assert_chain(spans, n);
+    }
+    let requests = spans.service("a-go").kind(Kind::Server);
+    assert_eq!(
+        requests.traces().len(),
+        requests.len(),
+        "no two requests share a trace"
+    );
+}

@@ -1,0 +1,13 @@
+//! The tracer on real programs. One executable, so that it is linked once; a module for each subject.
+
+mod applications;
+mod callers;
+mod chain;
+mod clients;
+mod context;
+mod databases;
+mod export;
+mod lifecycle;
+mod load;
+mod servers;
+mod wire;
