@@ -1,6 +1,8 @@
 //! The tracer daemon as a library: the stages of `ARCHITECTURE.md`, joined by [`agent`].
 
 pub mod attach;
+pub mod cli;
+pub mod config;
 #[forbid(unsafe_code)]
 pub mod correlate;
 pub mod discover;

@@ -1,0 +1,352 @@
+//! The keys that flags and variables set too: one row each, from which the command line, its help and the tests are made.
+
+use super::{Backend, Config, parse_duration, parse_log_level, parse_ring_bytes, parse_workers};
+use crate::discover::{Command, Glob};
+use crate::export::{Colour, Format};
+
+/// One setting.
+pub struct Setting {
+    /// Flag, without `--`.
+    pub flag: &'static str,
+    /// Other spelling of the flag.
+    pub alias: Option<&'static str>,
+    /// Variables; the first that is set counts. (The `OTEL_EXPORTER_OTLP_*` variables are the exporter's.)
+    pub variables: &'static [&'static str],
+    /// Key in the file.
+    pub key: &'static str,
+    /// Name of the value in the help.
+    pub value: &'static str,
+    /// Words that are possible, if these are all.
+    pub possible: &'static [&'static str],
+    /// Whether it takes several values (flag: repeated, or joined by commas).
+    pub list: bool,
+    /// Whether values must not be shown.
+    pub secret: bool,
+    /// Heading in the help.
+    pub group: &'static str,
+    /// Help.
+    pub help: &'static str,
+    /// Puts the values in place of what a weaker layer said.
+    pub set: fn(&mut Config, &[String]) -> Result<(), String>,
+}
+
+impl Setting {
+    /// The value as it may stand in a message.
+    pub(super) fn shown<'a>(&self, value: &'a str) -> &'a str {
+        if self.secret { "…" } else { value }
+    }
+
+    /// The values in one text.
+    #[must_use]
+    pub fn split(&self, text: &str) -> Vec<String> {
+        if !self.list {
+            return vec![text.trim().to_owned()];
+        }
+        text.split(',')
+            .map(str::trim)
+            .filter(|value| !value.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+const EXPORT: &str = "Where spans go";
+const SELECT: &str = "What is traced";
+const RUN: &str = "How the tracer runs";
+
+const BASE: Setting = Setting {
+    flag: "",
+    alias: None,
+    variables: &[],
+    key: "",
+    value: "",
+    possible: &[],
+    list: false,
+    secret: false,
+    group: RUN,
+    help: "",
+    set: |_, _| Ok(()),
+};
+
+/// All settings, in the order of the help.
+pub static SETTINGS: &[Setting] = &[
+    Setting {
+        flag: "otlp-endpoint",
+        key: "export.otlp.endpoint",
+        value: "URL",
+        group: EXPORT,
+        help: "Send spans to this OTLP backend, such as http://localhost:4318 (or set OTEL_EXPORTER_OTLP_ENDPOINT). \
+               Without one, traces are shown here in the terminal",
+        set: |config, values| {
+            config.export.otlp.set_endpoint(last(values));
+            Ok(())
+        },
+        ..BASE
+    },
+    Setting {
+        flag: "otlp-protocol",
+        key: "export.otlp.protocol",
+        value: "PROTOCOL",
+        possible: &["grpc", "http/protobuf"],
+        group: EXPORT,
+        help: "How to talk to the backend [default: grpc on port 4317, else http/protobuf]",
+        set: |config, values| standard(config, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &last(values)),
+        ..BASE
+    },
+    Setting {
+        flag: "otlp-headers",
+        key: "export.otlp.headers",
+        value: "NAME=VALUE",
+        list: true,
+        secret: true,
+        group: EXPORT,
+        help: "Headers for the backend, such as an access token. Other users of this host can see flags: \
+               OTEL_EXPORTER_OTLP_HEADERS and the config file are safer",
+        set: |config, values| standard(config, "OTEL_EXPORTER_OTLP_TRACES_HEADERS", &values.join(",")),
+        ..BASE
+    },
+    Setting {
+        flag: "format",
+        variables: &["TRACER_FORMAT"],
+        key: "export.console.format",
+        value: "FORMAT",
+        possible: &["waterfall", "json", "none"],
+        group: EXPORT,
+        help: "What to print on standard output: each trace as a waterfall, each span as a line of JSON, or nothing \
+               [default: waterfall, or none with an OTLP endpoint]",
+        set: |config, values| {
+            let console = &mut config.export.console;
+            match last(values).as_str() {
+                "waterfall" => (console.enabled, console.format) = (Some(true), Format::Waterfall),
+                "json" => (console.enabled, console.format) = (Some(true), Format::Json),
+                "none" => console.enabled = Some(false),
+                _ => return Err("use waterfall, json or none".to_owned()),
+            }
+            Ok(())
+        },
+        ..BASE
+    },
+    Setting {
+        flag: "colour",
+        alias: Some("color"),
+        variables: &["TRACER_COLOUR", "TRACER_COLOR"],
+        key: "export.console.colour",
+        value: "WHEN",
+        possible: &["auto", "always", "never"],
+        group: EXPORT,
+        help: "Whether the waterfall is coloured [default: auto]",
+        set: |config, values| {
+            config.export.console.colour = match last(values).as_str() {
+                "auto" => Colour::Auto,
+                "always" => Colour::Always,
+                "never" => Colour::Never,
+                _ => return Err("use auto, always or never".to_owned()),
+            };
+            Ok(())
+        },
+        ..BASE
+    },
+    Setting {
+        flag: "include-exe",
+        variables: &["TRACER_INCLUDE_EXE"],
+        key: "selection.include.executables",
+        value: "GLOB",
+        list: true,
+        group: SELECT,
+        help: "Trace only these executables: a path pattern (/usr/sbin/*) or a file name (nginx)",
+        set: |config, values| put(&mut config.selection.include.executables, values, glob),
+        ..BASE
+    },
+    Setting {
+        flag: "include-command",
+        variables: &["TRACER_INCLUDE_COMMAND"],
+        key: "selection.include.commands",
+        value: "TEXT",
+        list: true,
+        group: SELECT,
+        help: "Trace only processes whose command line holds this text (with * or ?: matches this pattern)",
+        set: |config, values| put(&mut config.selection.include.commands, values, command),
+        ..BASE
+    },
+    Setting {
+        flag: "include-pid",
+        variables: &["TRACER_INCLUDE_PID"],
+        key: "selection.include.pids",
+        value: "PID",
+        list: true,
+        group: SELECT,
+        help: "Trace only these processes (and the workers that they forked)",
+        set: |config, values| put(&mut config.selection.include.pids, values, pid),
+        ..BASE
+    },
+    Setting {
+        flag: "include-port",
+        variables: &["TRACER_INCLUDE_PORT"],
+        key: "selection.include.ports",
+        value: "PORT",
+        list: true,
+        group: SELECT,
+        help: "Trace only connections with one of these ports at either end",
+        set: |config, values| put(&mut config.selection.include.ports, values, port),
+        ..BASE
+    },
+    Setting {
+        flag: "exclude-exe",
+        variables: &["TRACER_EXCLUDE_EXE"],
+        key: "selection.exclude.executables",
+        value: "GLOB",
+        list: true,
+        group: SELECT,
+        help: "Do not trace these executables. Exclusion wins over inclusion",
+        set: |config, values| put(&mut config.selection.exclude.executables, values, glob),
+        ..BASE
+    },
+    Setting {
+        flag: "exclude-command",
+        variables: &["TRACER_EXCLUDE_COMMAND"],
+        key: "selection.exclude.commands",
+        value: "TEXT",
+        list: true,
+        group: SELECT,
+        help: "Do not trace processes whose command line holds this text",
+        set: |config, values| put(&mut config.selection.exclude.commands, values, command),
+        ..BASE
+    },
+    Setting {
+        flag: "exclude-pid",
+        variables: &["TRACER_EXCLUDE_PID"],
+        key: "selection.exclude.pids",
+        value: "PID",
+        list: true,
+        group: SELECT,
+        help: "Do not trace these processes",
+        set: |config, values| put(&mut config.selection.exclude.pids, values, pid),
+        ..BASE
+    },
+    Setting {
+        flag: "exclude-port",
+        variables: &["TRACER_EXCLUDE_PORT"],
+        key: "selection.exclude.ports",
+        value: "PORT",
+        list: true,
+        group: SELECT,
+        help: "Do not trace connections with one of these ports at either end",
+        set: |config, values| put(&mut config.selection.exclude.ports, values, port),
+        ..BASE
+    },
+    Setting {
+        flag: "log-level",
+        variables: &["TRACER_LOG_LEVEL", "RUST_LOG"],
+        key: "log_level",
+        value: "LEVEL",
+        help: "What the tracer says about itself on standard error: off, error, warn, info, debug or trace [default: info]",
+        set: |config, values| {
+            config.log_level = parse_log_level(&last(values))?;
+            Ok(())
+        },
+        ..BASE
+    },
+    Setting {
+        flag: "capture",
+        variables: &["TRACER_CAPTURE"],
+        key: "capture.backend",
+        value: "BACKEND",
+        possible: &["auto", "tracepoint"],
+        help: "How to hook the kernel [default: auto, the first that this kernel allows]",
+        set: |config, values| {
+            config.capture.backend = match last(values).as_str() {
+                "auto" => Backend::Auto,
+                "tracepoint" => Backend::Tracepoint,
+                _ => return Err("use auto or tracepoint".to_owned()),
+            };
+            Ok(())
+        },
+        ..BASE
+    },
+    Setting {
+        flag: "ring-bytes",
+        variables: &["TRACER_RING_BYTES"],
+        key: "capture.ring_bytes",
+        value: "BYTES",
+        help: "Size of each ring buffer between the kernel and the tracer, a power of two [default: 1048576]",
+        set: |config, values| {
+            let text = last(values);
+            let bytes = text
+                .parse()
+                .map_err(|_| format!("{text:?} is not a number of bytes: write 1048576 for 1 MiB"))?;
+            config.capture.ring_bytes = parse_ring_bytes(bytes)?;
+            Ok(())
+        },
+        ..BASE
+    },
+    Setting {
+        flag: "workers",
+        variables: &["TRACER_WORKERS"],
+        key: "workers",
+        value: "N",
+        help: "Worker threads [default: auto, by the number of CPUs]",
+        set: |config, values| {
+            config.workers = parse_workers(&last(values))?;
+            Ok(())
+        },
+        ..BASE
+    },
+    Setting {
+        flag: "shutdown-timeout",
+        variables: &["TRACER_SHUTDOWN_TIMEOUT"],
+        key: "shutdown_timeout",
+        value: "DURATION",
+        help: "How long to go on sending spans after Ctrl-C or SIGTERM [default: 5s]",
+        set: |config, values| {
+            config.shutdown_timeout = parse_duration(&last(values))?;
+            Ok(())
+        },
+        ..BASE
+    },
+];
+
+fn last(values: &[String]) -> String {
+    values.last().cloned().unwrap_or_default()
+}
+
+/// Lets the exporter read the text by the rules of a standard variable; the caller says where it came from.
+fn standard(config: &mut Config, variable: &str, value: &str) -> Result<(), String> {
+    let one = |name: &str| (name == variable).then(|| value.to_owned());
+    config.export.apply_env(&one).map_err(|error| {
+        let text = error.to_string();
+        let named = [format!("{variable}={value} "), format!("{variable}: ")];
+        named
+            .iter()
+            .find_map(|name| text.strip_prefix(name.as_str()))
+            .unwrap_or(&text)
+            .to_owned()
+    })
+}
+
+fn put<T>(list: &mut Vec<T>, values: &[String], parse: fn(&str) -> Result<T, String>) -> Result<(), String> {
+    *list = values
+        .iter()
+        .map(|value| parse(value))
+        .collect::<Result<_, _>>()?;
+    Ok(())
+}
+
+fn glob(text: &str) -> Result<Glob, String> {
+    Glob::try_from(text.to_owned())
+}
+
+fn command(text: &str) -> Result<Command, String> {
+    Command::try_from(text.to_owned())
+}
+
+fn pid(text: &str) -> Result<u32, String> {
+    text.parse()
+        .ok()
+        .filter(|&pid| pid > 0)
+        .ok_or_else(|| format!("{text:?} is not a process id: write its number"))
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    let found = text.parse().ok().filter(|&port| port > 0);
+    found.ok_or_else(|| format!("{text:?} is not a port: write a number from 1 to 65535"))
+}
