@@ -233,3 +233,88 @@ async fn http(state: Arc<State>, headers: HeaderMap, body: Bytes) -> Response {
         Err(()) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+    use opentelemetry_proto::tonic::trace::v1 as otlp;
+
+    use super::*;
+    use crate::Client;
+
+    fn request(name: &str) -> ExportTraceServiceRequest {
+        let span = otlp::Span {
+            trace_id: vec![1; 16],
+            span_id: vec![2; 8],
+            name: name.to_owned(),
+            kind: otlp::span::SpanKind::Server as i32,
+            ..otlp::Span::default()
+        };
+        let scope_spans = vec![otlp::ScopeSpans {
+            spans: vec![span],
+            ..otlp::ScopeSpans::default()
+        }];
+        let resource_spans = vec![otlp::ResourceSpans {
+            scope_spans,
+            ..otlp::ResourceSpans::default()
+        }];
+        ExportTraceServiceRequest { resource_spans }
+    }
+
+    fn export_by_grpc(collector: &Collector, name: &str) -> Result<(), tonic::Code> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let channel = tonic::transport::Channel::from_shared(collector.endpoint()).expect("a URL");
+            let client = TraceServiceClient::new(channel.connect().await.expect("connect"));
+            let mut client = client.send_compressed(CompressionEncoding::Gzip);
+            client
+                .export(request(name))
+                .await
+                .map(|_| ())
+                .map_err(|status| status.code())
+        })
+    }
+
+    fn export_by_http(collector: &Collector, name: &str, gzip: bool) -> u16 {
+        let mut body = request(name).encode_to_vec();
+        let mut headers = vec![("Content-Type", "application/x-protobuf")];
+        if gzip {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(&body).expect("compress");
+            body = encoder.finish().expect("compress");
+            headers.push(("Content-Encoding", "gzip"));
+        }
+        Client::to(collector.address())
+            .request("POST", "/v1/traces", &headers, &body)
+            .status
+    }
+
+    #[test]
+    fn takes_both_transports() {
+        let collector = Collector::start();
+        assert_eq!(export_by_grpc(&collector, "grpc"), Ok(()));
+        assert_eq!(export_by_http(&collector, "http", false), 200);
+        assert_eq!(export_by_http(&collector, "gzip", true), 200);
+        let names: Vec<_> = collector.spans().iter().map(|span| span.name.clone()).collect();
+        assert_eq!(names, ["grpc", "http", "gzip"]);
+        assert_eq!(
+            Client::to(collector.address()).post("/v1/traces", b"x").status,
+            415
+        );
+    }
+
+    #[test]
+    fn fails_as_told() {
+        let collector = Collector::start();
+        collector.set_fault(Fault::Unavailable);
+        assert_eq!(export_by_grpc(&collector, "grpc"), Err(tonic::Code::Unavailable));
+        assert_eq!(export_by_http(&collector, "http", false), 503);
+        assert!(collector.spans().is_empty());
+        assert_eq!(collector.requests(), 2);
+    }
+}

@@ -197,3 +197,113 @@ pub fn assert_attribute(span: &Span, key: &str, value: impl Into<Value>) {
         span.attributes
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use super::*;
+    use crate::span::Attributes;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn span(id: u8, parent: Option<u8>, kind: Kind, marker: u64) -> Span {
+        let attributes: [(&str, Value); 5] = [
+            ("http.request.method", "GET".into()),
+            ("http.response.status_code", 200.into()),
+            ("url.path", format!("/hello/{marker}").as_str().into()),
+            ("network.protocol.version", "1.1".into()),
+            ("network.peer.port", 4000.into()),
+        ];
+        Span {
+            service: "app".into(),
+            resource: Attributes::new(),
+            scope: "tracer".into(),
+            name: "GET /hello/{id}".into(),
+            kind,
+            trace_id: vec![9; 16],
+            span_id: vec![id; 8],
+            parent: parent.map(|id| vec![id; 8]),
+            trace_state: String::new(),
+            start: 10 * SECOND,
+            end: 11 * SECOND,
+            error: false,
+            attributes: attributes.map(|(key, value)| (key.to_owned(), value)).into(),
+            links: Vec::new(),
+        }
+    }
+
+    fn record(marker: u64) -> Record {
+        Record {
+            method: "GET".into(),
+            target: format!("/hello/{marker}?q"),
+            status: 200,
+            sent: 0,
+            received: 0,
+            started: 10 * SECOND - 1,
+            ended: 11 * SECOND + 1,
+            port: 4000,
+        }
+    }
+
+    /// Whether the judge takes the spans for the records of markers 1 and 2.
+    fn accepts(spans: Vec<Span>) -> bool {
+        let records = [record(1), record(2)];
+        let spans: Spans = spans.into_iter().collect();
+        catch_unwind(|| assert_served(&spans, "app", &records)).is_ok()
+    }
+
+    #[test]
+    fn every_request_once() {
+        let (one, two) = (span(1, None, Kind::Server, 1), span(2, None, Kind::Server, 2));
+        assert!(accepts(vec![one.clone(), two.clone()]));
+        assert!(!accepts(vec![one.clone()]), "one is missing");
+        assert!(
+            !accepts(vec![one.clone(), two.clone(), two.clone()]),
+            "one comes twice"
+        );
+        let wrong = |change: fn(&mut Span)| {
+            let mut changed = two.clone();
+            change(&mut changed);
+            !accepts(vec![one.clone(), changed])
+        };
+        assert!(wrong(|s| s.error = true));
+        assert!(wrong(|s| s.name = "POST /hello".into()));
+        assert!(wrong(|s| s.end += 5));
+        assert!(wrong(|s| (s.start, s.end) = (s.start - SECOND, s.end - SECOND)));
+        assert!(wrong(|s| s.scope.clear()));
+        assert!(wrong(|s| _ = s
+            .attributes
+            .insert("http.response.status_code".into(), 201.into())));
+        assert!(wrong(
+            |s| _ = s.attributes.insert("network.peer.port".into(), 4001.into())
+        ));
+        assert!(wrong(|s| s.kind = Kind::Client));
+    }
+
+    #[test]
+    fn parents_are_scored() {
+        let parents: Spans = [span(1, None, Kind::Server, 1), span(2, None, Kind::Server, 2)]
+            .into_iter()
+            .collect();
+        let children: Spans = [
+            span(3, Some(1), Kind::Client, 1),
+            span(4, Some(1), Kind::Client, 2),
+            span(5, None, Kind::Client, 2),
+            span(6, Some(77), Kind::Client, 2),
+        ]
+        .into_iter()
+        .collect();
+        let score = score(&children, &parents);
+        assert_eq!(
+            score,
+            Score {
+                right: 1,
+                wrong: 2,
+                missing: 1
+            }
+        );
+        assert!((score.precision() - 1.0 / 3.0).abs() < 1e-9);
+        assert!((score.recall() - 0.25).abs() < 1e-9);
+    }
+}

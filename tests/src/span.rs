@@ -295,6 +295,12 @@ impl Spans {
     }
 }
 
+impl FromIterator<Span> for Spans {
+    fn from_iter<T: IntoIterator<Item = Span>>(spans: T) -> Self {
+        Self(spans.into_iter().collect())
+    }
+}
+
 impl<'a> IntoIterator for &'a Spans {
     type Item = &'a Span;
     type IntoIter = std::slice::Iter<'a, Span>;
