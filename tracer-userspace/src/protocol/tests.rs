@@ -15,7 +15,7 @@ const ENDS: [Side; 2] = [Side::Client, Side::Server];
 const FEWEST: usize = 10;
 
 /// Positions tried in one capture; longer ones are sampled at a regular distance.
-const POSITIONS: usize = 1_500;
+const POSITIONS: usize = 400;
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -114,6 +114,12 @@ impl Open {
         }
     }
 
+    /// The last byte moved either way.
+    pub fn last(&self) -> Stamp {
+        let (request, response) = (self.request.last, self.response.last);
+        if request.ts > response.ts { request } else { response }
+    }
+
     /// The exchange is over at `end`.
     pub fn finish(mut self, conn: &Arc<Conn>, end: Stamp) -> Exchange {
         if let Some(status) = self.status {

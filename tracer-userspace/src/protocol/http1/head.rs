@@ -92,7 +92,7 @@ pub enum Parsed<T> {
 }
 
 /// Reads a head whose start line is read by `start`.
-pub fn read<'a, L>(bytes: &'a [u8], start: impl Fn(&'a [u8]) -> Option<L>) -> Parsed<(L, Fields<'a>)> {
+fn read<'a, L>(bytes: &'a [u8], start: impl Fn(&'a [u8]) -> Option<L>) -> Parsed<(L, Fields<'a>)> {
     let Some((line, mut at)) = next_line(bytes, 0) else {
         return Parsed::Incomplete;
     };
@@ -106,6 +106,21 @@ pub fn read<'a, L>(bytes: &'a [u8], start: impl Fn(&'a [u8]) -> Option<L>) -> Pa
     }
 }
 
+/// The same for a head whose first `searched` bytes are known not to hold its end: a head that comes byte by byte is read once.
+pub fn read_on<'a, L>(
+    bytes: &'a [u8],
+    searched: usize,
+    start: impl Fn(&'a [u8]) -> Option<L>,
+) -> Parsed<(L, Fields<'a>)> {
+    if searched == 0 {
+        return read(bytes, start);
+    }
+    match find_end(bytes, searched).and_then(|end| bytes.get(..end)) {
+        Some(whole) => read(whole, start),
+        None => Parsed::Incomplete,
+    }
+}
+
 /// Reads as much as there is of a head that was cut: its start line, if it is whole, and its whole fields.
 pub fn read_cut<'a, L>(bytes: &'a [u8], start: impl Fn(&'a [u8]) -> Option<L>) -> Option<(L, Fields<'a>)> {
     let (line, mut at) = next_line(bytes, 0)?;
@@ -115,7 +130,7 @@ pub fn read_cut<'a, L>(bytes: &'a [u8], start: impl Fn(&'a [u8]) -> Option<L>) -
 }
 
 /// Where the head that starts at the first byte ends, looking at bytes from `from` on (those before it were looked at already).
-pub fn find_end(bytes: &[u8], from: usize) -> Option<usize> {
+fn find_end(bytes: &[u8], from: usize) -> Option<usize> {
     // The empty line is at most CR LF behind an LF that was the last byte then.
     let mut at = from.saturating_sub(2);
     loop {

@@ -6,7 +6,11 @@
 
 mod body;
 mod exchange;
+mod framing;
 mod head;
+mod queue;
+mod requests;
+mod responses;
 mod session;
 mod sizing;
 mod target;

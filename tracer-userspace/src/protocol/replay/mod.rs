@@ -1,6 +1,7 @@
 //! Replays a conversation through one [`Session`], as `flow/` would: for the tests, the fuzz targets and the benches.
 
 mod capture;
+pub mod script;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -1,0 +1,100 @@
+//! The client's lane: request heads, and the exchanges that begin with them.
+
+use super::exchange::Open;
+use super::framing::{Framing, request_framing};
+use super::head::{self, Fields, MAX_HEAD, Parsed, RequestLine};
+use super::session::{Http1Session, MAX_OPEN, State};
+use crate::model::{Mark, Role, Stamp};
+use crate::protocol::{Marks, Output, Side};
+use crate::telemetry::Reason;
+
+impl Http1Session {
+    /// The next piece of a request head; returns the bytes taken, 0 to wait for more.
+    pub(super) fn request_head(&mut self, rest: &[u8], at: usize, marks: &Marks, out: &mut Output<'_>) -> usize {
+        match head::read_on(rest, self.client.searched, RequestLine::parse) {
+            Parsed::Whole((line, fields), len) => {
+                let first = marks.at(at);
+                let last = marks.at(at + len - 1).stamp;
+                self.client.run += len as u64;
+                self.sizing.head(Side::Client, self.client.run);
+                let framing = request_framing(&fields);
+                self.begin(&line, &fields, &first, out);
+                self.count_head(Side::Client, len as u64, last);
+                match framing {
+                    Framing::None => self.message_done(Side::Client, last, out),
+                    Framing::Body(body) => self.client.enter(State::Body(body)),
+                    Framing::Broken => self.malformed(Side::Client, out),
+                }
+                len
+            }
+            Parsed::Incomplete if rest.len() >= MAX_HEAD => {
+                self.cut_head(Side::Client, rest, at, marks, out);
+                rest.len()
+            }
+            Parsed::Incomplete => {
+                self.client.searched = rest.len();
+                0
+            }
+            Parsed::Bad => {
+                self.client.stray();
+                self.lose(Side::Client, Reason::Malformed, out);
+                rest.len()
+            }
+        }
+    }
+
+    /// A request has begun.
+    pub(super) fn begin(&mut self, line: &RequestLine<'_>, fields: &Fields<'_>, first: &Mark, out: &mut Output<'_>) {
+        if self.server.is_vague() && !self.pipelined && self.open.front().is_some_and(|open| open.answered) {
+            // Without pipelining a request means that the response before it was over.
+            self.response_done(out);
+            self.server.enter(State::Lost);
+        }
+        if !self.open.is_empty() && !self.pipelined {
+            self.pipelined = true;
+            self.sizing.pipelined();
+        }
+        if self.open.len() >= MAX_OPEN {
+            self.give_up_matching(Reason::TooManyOpen, out);
+        }
+        let role = match self.local {
+            Side::Client => Role::Client,
+            Side::Server => Role::Server,
+        };
+        let context = fields.trace.parse();
+        let started = out.begin(role, super::NAME, first, context.clone());
+        if let Some(reason) = self.unmatched {
+            out.drop_exchange(started.id, reason);
+            return;
+        }
+        self.open
+            .push_back(Open::new(started, role, out.conn, line, fields, context));
+    }
+
+    /// The last request ended with the byte at `stamp`.
+    pub(super) fn request_done(&mut self, stamp: Stamp, out: &mut Output<'_>) {
+        let Some(open) = self.open.back_mut().filter(|open| !open.request.done) else {
+            return;
+        };
+        open.request.done = true;
+        out.request_end(open.started.id, stamp);
+        if open.response.done && self.open.len() == 1 {
+            self.finish(out);
+        }
+    }
+
+    /// A request head of which only the beginning was captured. False if not even its line can be told.
+    pub(super) fn cut_request(&mut self, partial: &[u8], first: &Mark, last: Stamp, out: &mut Output<'_>) -> bool {
+        let cut = head::read_cut(partial, RequestLine::parse)
+            .or_else(|| Some((RequestLine::parse_cut(partial)?, Fields::default())));
+        let Some((line, fields)) = cut else {
+            return false;
+        };
+        self.begin(&line, &fields, first, out);
+        self.count_head(Side::Client, partial.len() as u64, last);
+        if let Some(open) = self.open.back_mut() {
+            open.request.content = None;
+        }
+        true
+    }
+}
