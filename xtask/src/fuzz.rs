@@ -39,7 +39,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let programs = build(root)?;
     for protocol in protocols {
-        fuzz(args, &protocol, &captures.join(&protocol), &root.join("target/fuzz"), &programs)?;
+        fuzz(
+            args,
+            &protocol,
+            &captures.join(&protocol),
+            &root.join("target/fuzz"),
+            &programs,
+        )?;
     }
     Ok(())
 }
@@ -71,7 +77,10 @@ fn build(root: &Path) -> anyhow::Result<PathBuf> {
         .env("RUSTFLAGS", FLAGS)
         .status()
         .context("running cargo")?;
-    ensure!(status.success(), "the fuzz targets do not build (libFuzzer needs a C++ compiler: apt install g++)");
+    ensure!(
+        status.success(),
+        "the fuzz targets do not build (libFuzzer needs a C++ compiler: apt install g++)"
+    );
     Ok(folder.join(target).join("release"))
 }
 
@@ -93,7 +102,12 @@ fn fuzz(args: &Args, protocol: &str, captures: &Path, work: &Path, programs: &Pa
         .arg(format!("-artifact_prefix={}/", findings.display()))
         .arg(format!("-max_total_time={}", args.seconds))
         .arg(format!("-max_len={}", args.longest))
-        .args(["-use_value_profile=1", "-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1"])
+        .args([
+            "-use_value_profile=1",
+            "-timeout=10",
+            "-rss_limit_mb=1024",
+            "-print_final_stats=1",
+        ])
         .env("FUZZ_PROTOCOL", protocol)
         .status()
         .context("fuzzing")?;

@@ -107,7 +107,9 @@ fn write_chunk(text: &mut String, side: &str, bytes: &[u8]) {
 
 /// Text line by line, anything else in hexadecimal.
 fn write_bytes(text: &mut String, bytes: &[u8]) {
-    let printable = bytes.iter().all(|b| matches!(b, b' '..=b'~' | b'\r' | b'\n' | b'\t'));
+    let printable = bytes
+        .iter()
+        .all(|b| matches!(b, b' '..=b'~' | b'\r' | b'\n' | b'\t'));
     if printable {
         for (index, line) in bytes.split_inclusive(|b| *b == b'\n').enumerate() {
             text.push_str(if index == 0 { " \"" } else { "\n   \"" });
@@ -117,7 +119,11 @@ fn write_bytes(text: &mut String, bytes: &[u8]) {
         return;
     }
     for line in bytes.chunks(32) {
-        text.push_str(if line.as_ptr() == bytes.as_ptr() { " x\"" } else { "\n   x\"" });
+        text.push_str(if line.as_ptr() == bytes.as_ptr() {
+            " x\""
+        } else {
+            "\n   x\""
+        });
         for byte in line {
             _ = write!(text, "{byte:02x} ");
         }

@@ -22,7 +22,9 @@ static CHOSEN: LazyLock<Vec<&'static dyn Protocol>> = LazyLock::new(|| {
 });
 
 fuzz_target!(|data: &[u8]| {
-    let Some((&how, rest)) = data.split_first() else { return };
+    let Some((&how, rest)) = data.split_first() else {
+        return;
+    };
     let local = if how & 1 == 0 { Side::Client } else { Side::Server };
     let steps = script::decode(rest);
     for protocol in CHOSEN.iter() {
@@ -38,11 +40,19 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn detect(protocol: &dyn Protocol, steps: &[Step]) {
-    let Some(Step::Data { parts, .. }) = steps.first() else { return };
-    let Some(Part::Bytes(bytes)) = parts.first() else { return };
+    let Some(Step::Data { parts, .. }) = steps.first() else {
+        return;
+    };
+    let Some(Part::Bytes(bytes)) = parts.first() else {
+        return;
+    };
     let mut decided = None;
     for len in (1..=bytes.len()).take(300).chain([bytes.len()]) {
-        let prefix = Prefix { bytes: &bytes[..len], from_start: true, server_port: None };
+        let prefix = Prefix {
+            bytes: &bytes[..len],
+            from_start: true,
+            server_port: None,
+        };
         let answer = protocol.detect(prefix);
         match decided {
             Some(before) => assert_eq!(before, answer, "the answer changes at {len}"),

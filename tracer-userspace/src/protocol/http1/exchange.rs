@@ -117,7 +117,11 @@ impl Open {
     /// The last byte moved either way.
     pub fn last(&self) -> Stamp {
         let (request, response) = (self.request.last, self.response.last);
-        if request.ts > response.ts { request } else { response }
+        if request.ts > response.ts {
+            request
+        } else {
+            response
+        }
     }
 
     /// The exchange is over at `end`.

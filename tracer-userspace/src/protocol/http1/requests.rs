@@ -10,7 +10,13 @@ use crate::telemetry::Reason;
 
 impl Http1Session {
     /// The next piece of a request head; returns the bytes taken, 0 to wait for more.
-    pub(super) fn request_head(&mut self, rest: &[u8], at: usize, marks: &Marks, out: &mut Output<'_>) -> usize {
+    pub(super) fn request_head(
+        &mut self,
+        rest: &[u8],
+        at: usize,
+        marks: &Marks,
+        out: &mut Output<'_>,
+    ) -> usize {
         match head::read_on(rest, self.client.searched, RequestLine::parse) {
             Parsed::Whole((line, fields), len) => {
                 let first = marks.at(at);
@@ -44,7 +50,13 @@ impl Http1Session {
     }
 
     /// A request has begun.
-    pub(super) fn begin(&mut self, line: &RequestLine<'_>, fields: &Fields<'_>, first: &Mark, out: &mut Output<'_>) {
+    pub(super) fn begin(
+        &mut self,
+        line: &RequestLine<'_>,
+        fields: &Fields<'_>,
+        first: &Mark,
+        out: &mut Output<'_>,
+    ) {
         if self.server.is_vague() && !self.pipelined && self.open.front().is_some_and(|open| open.answered) {
             // Without pipelining a request means that the response before it was over.
             self.response_done(out);
@@ -84,7 +96,13 @@ impl Http1Session {
     }
 
     /// A request head of which only the beginning was captured. False if not even its line can be told.
-    pub(super) fn cut_request(&mut self, partial: &[u8], first: &Mark, last: Stamp, out: &mut Output<'_>) -> bool {
+    pub(super) fn cut_request(
+        &mut self,
+        partial: &[u8],
+        first: &Mark,
+        last: Stamp,
+        out: &mut Output<'_>,
+    ) -> bool {
         let cut = head::read_cut(partial, RequestLine::parse)
             .or_else(|| Some((RequestLine::parse_cut(partial)?, Fields::default())));
         let Some((line, fields)) = cut else {

@@ -9,7 +9,13 @@ use crate::telemetry::Reason;
 
 impl Http1Session {
     /// The next piece of a response head; returns the bytes taken, 0 to wait for more.
-    pub(super) fn response_head(&mut self, rest: &[u8], at: usize, marks: &Marks, out: &mut Output<'_>) -> usize {
+    pub(super) fn response_head(
+        &mut self,
+        rest: &[u8],
+        at: usize,
+        marks: &Marks,
+        out: &mut Output<'_>,
+    ) -> usize {
         match head::read_on(rest, self.server.searched, StatusLine::parse) {
             Parsed::Whole((line, fields), len) => {
                 self.server.run += len as u64;
@@ -121,9 +127,18 @@ impl Http1Session {
     }
 
     /// A response head of which only the beginning was captured. False if it tells nothing.
-    pub(super) fn cut_response(&mut self, partial: &[u8], first: Stamp, last: Stamp, out: &mut Output<'_>) -> bool {
+    pub(super) fn cut_response(
+        &mut self,
+        partial: &[u8],
+        first: Stamp,
+        last: Stamp,
+        out: &mut Output<'_>,
+    ) -> bool {
         let cut = head::read_cut(partial, StatusLine::parse).map(|(line, _)| line);
-        let Some(line) = cut.or_else(|| StatusLine::parse(partial)).filter(|line| line.status >= 200) else {
+        let Some(line) = cut
+            .or_else(|| StatusLine::parse(partial))
+            .filter(|line| line.status >= 200)
+        else {
             return false;
         };
         self.next_response(out);

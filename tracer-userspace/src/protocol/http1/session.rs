@@ -228,7 +228,14 @@ impl Http1Session {
     }
 
     /// A head of which only the beginning was captured.
-    pub(super) fn cut_head(&mut self, side: Side, partial: &[u8], at: usize, marks: &Marks, out: &mut Output<'_>) {
+    pub(super) fn cut_head(
+        &mut self,
+        side: Side,
+        partial: &[u8],
+        at: usize,
+        marks: &Marks,
+        out: &mut Output<'_>,
+    ) {
         self.sizing.cut(side, partial.len());
         let first = marks.at(at);
         let last = marks.at(at + partial.len().saturating_sub(1)).stamp;
@@ -251,7 +258,6 @@ impl Http1Session {
             Side::Server => self.response_done(out),
         }
     }
-
 }
 
 impl Session for Http1Session {
@@ -366,4 +372,3 @@ impl Session for Http1Session {
         }
     }
 }
-

@@ -3,8 +3,8 @@
 use super::body::{Body, Chunked};
 use super::framing::{Framing, request_framing, response_framing};
 use super::head::{
-    ContentLength, Looks, Parsed, RequestLine, StatusLine, TransferEncoding, looks_like_request, looks_like_response, read_cut,
-    read_on,
+    ContentLength, Looks, Parsed, RequestLine, StatusLine, TransferEncoding, looks_like_request,
+    looks_like_response, read_cut, read_on,
 };
 use super::*;
 use crate::model::Outcome;
@@ -226,8 +226,14 @@ fn tell(framing: &Framing) -> String {
 fn framing_of_requests() {
     for (fields, wanted) in FRAMINGS {
         for end in ["\r\n", "\n"] {
-            let text = format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n").replace("\r\n", end).replace("\n\n\n", "\n\n");
-            let text = if fields.is_empty() { format!("POST / HTTP/1.1{end}{end}") } else { text };
+            let text = format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n")
+                .replace("\r\n", end)
+                .replace("\n\n\n", "\n\n");
+            let text = if fields.is_empty() {
+                format!("POST / HTTP/1.1{end}{end}")
+            } else {
+                text
+            };
             let Parsed::Whole((_, fields), len) = read_on(text.as_bytes(), 0, RequestLine::parse) else {
                 panic!("{text:?} is whole");
             };
@@ -248,11 +254,26 @@ fn framing_of_responses() {
         (200, false, "Content-Length: 5\r\nContent-Length: 6", "broken"),
         (200, false, "Content-Length: 5, 5", "5"),
         (200, false, "Transfer-Encoding: chunked", "chunked"),
-        (200, false, "Transfer-Encoding: chunked\r\nContent-Length: 5", "chunked"),
+        (
+            200,
+            false,
+            "Transfer-Encoding: chunked\r\nContent-Length: 5",
+            "chunked",
+        ),
         (200, false, "Transfer-Encoding: gzip", "close"),
-        (200, false, "Transfer-Encoding: gzip\r\nContent-Length: 5", "close"),
+        (
+            200,
+            false,
+            "Transfer-Encoding: gzip\r\nContent-Length: 5",
+            "close",
+        ),
         (200, false, "Transfer-Encoding: identity", "close"),
-        (200, false, "Transfer-Encoding: identity\r\nContent-Length: 5", "5"),
+        (
+            200,
+            false,
+            "Transfer-Encoding: identity\r\nContent-Length: 5",
+            "5",
+        ),
         (200, true, "Content-Length: 5", "none"),
         (200, true, "Transfer-Encoding: chunked", "none"),
         (200, true, "", "none"),
@@ -272,7 +293,11 @@ fn framing_of_responses() {
         let Parsed::Whole((line, fields), _) = read_on(text.as_bytes(), 0, StatusLine::parse) else {
             panic!("{text:?} is whole");
         };
-        assert_eq!(tell(&response_framing(line.status, is_head, &fields)), wanted, "{text:?}, HEAD: {is_head}");
+        assert_eq!(
+            tell(&response_framing(line.status, is_head, &fields)),
+            wanted,
+            "{text:?}, HEAD: {is_head}"
+        );
     }
 }
 
@@ -281,12 +306,19 @@ fn a_head_is_found_however_it_is_cut() {
     let text = b"POST /a HTTP/1.1\r\nHost: h\nContent-Length: 3\r\nTransfer-Encoding:\r\n chunked\r\nUser-Agent: u\r\n\r\nabc";
     let end = text.len() - 3;
     for cut in 0..end {
-        assert!(matches!(read_on(&text[..cut], 0, RequestLine::parse), Parsed::Incomplete), "{cut}");
+        assert!(
+            matches!(read_on(&text[..cut], 0, RequestLine::parse), Parsed::Incomplete),
+            "{cut}"
+        );
         // As when `cut` bytes came first, and then the rest.
         let Parsed::Whole((line, fields), len) = read_on(text, cut, RequestLine::parse) else {
             panic!("whole after {cut}");
         };
-        assert_eq!((line.method, line.target, len), (&b"POST"[..], &b"/a"[..], end), "{cut}");
+        assert_eq!(
+            (line.method, line.target, len),
+            (&b"POST"[..], &b"/a"[..], end),
+            "{cut}"
+        );
         assert_eq!(fields.host, Some(&b"h"[..]));
         assert_eq!(fields.user_agent, Some(&b"u"[..]));
         assert_eq!(fields.content_length, ContentLength::Is(3));
@@ -346,7 +378,11 @@ fn chunked_bodies() {
                 (done, malformed) = (progress.done, progress.malformed);
             }
             let wanted = (body.len(), *content, text.contains('.'), text.contains('!'));
-            assert_eq!((taken, size, done, malformed), wanted, "{text:?} in steps of {step}");
+            assert_eq!(
+                (taken, size, done, malformed),
+                wanted,
+                "{text:?} in steps of {step}"
+            );
         }
     }
 }
@@ -372,7 +408,11 @@ fn ends_of_chunked_bodies_whose_bytes_were_not_captured() {
         for step in [1, 5, text.len().max(1)] {
             let mut body = Body::Chunked(Chunked::Data(5));
             assert_eq!(body.skip(1_000).content, None);
-            let ended = text.as_bytes().chunks(step).map(|piece| body.take(piece).done).last();
+            let ended = text
+                .as_bytes()
+                .chunks(step)
+                .map(|piece| body.take(piece).done)
+                .last();
             assert_eq!(ended.unwrap_or(false), wanted, "{text:?} in steps of {step}");
         }
     }
@@ -401,7 +441,10 @@ fn no_response_is_given_to_another_request() {
             let numbers: Vec<usize> = (0..3).map(|n| 10 + 3 * round + n).collect();
             if pipelined {
                 chunks.push((Side::Client, numbers.iter().flat_map(|n| request(*n)).collect()));
-                chunks.push((Side::Server, numbers.iter().flat_map(|n| response(200 + n, 10)).collect()));
+                chunks.push((
+                    Side::Server,
+                    numbers.iter().flat_map(|n| response(200 + n, 10)).collect(),
+                ));
             } else {
                 for n in numbers {
                     chunks.push((Side::Client, request(n)));
@@ -412,14 +455,24 @@ fn no_response_is_given_to_another_request() {
         let mut kept = 0;
         for (index, (_, bytes)) in chunks.iter().enumerate() {
             for from in 0..=bytes.len() {
-                for (len, known) in [(1, true), (1, false), (40, true), (40, false), (1_000, true), (1_000, false)] {
+                for (len, known) in [
+                    (1, true),
+                    (1, false),
+                    (40, true),
+                    (40, false),
+                    (1_000, true),
+                    (1_000, false),
+                ] {
                     let outcomes = with_hole(&chunks, index, from, len, known);
                     kept += outcomes.exchanges.len();
                     for exchange in &outcomes.exchanges {
                         let path = exchange.attributes.get_str("url.path").unwrap();
                         let status = exchange.attributes.get_int("http.response.status_code");
                         // A path whose end was not captured is shorter.
-                        let wanted = path.strip_prefix("/r").filter(|n| n.len() == 2).and_then(|n| n.parse::<i64>().ok());
+                        let wanted = path
+                            .strip_prefix("/r")
+                            .filter(|n| n.len() == 2)
+                            .and_then(|n| n.parse::<i64>().ok());
                         let told = status.is_none() || wanted.is_none() || status == wanted.map(|n| 200 + n);
                         assert!(
                             told,
@@ -471,8 +524,13 @@ fn a_head_of_64_kib_may_come_byte_by_byte() {
     replay.tick();
     replay.bytes(Side::Server, &response(200, 0));
     let outcomes = replay.finish().unwrap();
-    let [exchange] = &outcomes.exchanges[..] else { panic!("one exchange") };
-    assert_eq!((&*exchange.name, exchange.request_bytes), ("GET /big", head.len() as u64));
+    let [exchange] = &outcomes.exchanges[..] else {
+        panic!("one exchange")
+    };
+    assert_eq!(
+        (&*exchange.name, exchange.request_bytes),
+        ("GET /big", head.len() as u64)
+    );
 }
 
 #[test]
@@ -486,8 +544,13 @@ fn a_head_without_end_is_told_from_its_beginning() {
     replay.tick();
     replay.bytes(Side::Server, &response(431, 0));
     let outcomes = replay.finish().unwrap();
-    let [exchange] = &outcomes.exchanges[..] else { panic!("one exchange") };
-    assert_eq!((&*exchange.name, exchange.outcome.clone()), ("GET /endless", Outcome::Unset));
+    let [exchange] = &outcomes.exchanges[..] else {
+        panic!("one exchange")
+    };
+    assert_eq!(
+        (&*exchange.name, exchange.outcome.clone()),
+        ("GET /endless", Outcome::Unset)
+    );
 }
 
 #[test]
@@ -507,15 +570,28 @@ fn a_body_of_200_mb_is_counted_and_not_asked_for() {
     let mut replay = replay(Side::Server);
     replay.tick();
     replay.bytes(Side::Client, &request(1));
-    replay.bytes(Side::Server, format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n").as_bytes());
+    replay.bytes(
+        Side::Server,
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n").as_bytes(),
+    );
     for _ in 0..200 {
         replay.tick();
         replay.skip(Side::Server, 1_000_000);
     }
     let outcomes = replay.finish().unwrap();
-    let [exchange] = &outcomes.exchanges[..] else { panic!("one exchange") };
-    assert_eq!(exchange.attributes.get_int("http.response.body.size"), Some(size as i64));
-    assert_eq!(exchange.end.ts - exchange.start.ts, 200 * crate::protocol::replay::STEP);
-    let Some(crate::protocol::CapturePolicy::Limit { send, recv }) = outcomes.policy else { panic!("a policy") };
+    let [exchange] = &outcomes.exchanges[..] else {
+        panic!("one exchange")
+    };
+    assert_eq!(
+        exchange.attributes.get_int("http.response.body.size"),
+        Some(size as i64)
+    );
+    assert_eq!(
+        exchange.end.ts - exchange.start.ts,
+        200 * crate::protocol::replay::STEP
+    );
+    let Some(crate::protocol::CapturePolicy::Limit { send, recv }) = outcomes.policy else {
+        panic!("a policy")
+    };
     assert!(send.0 <= 256 && recv.0 <= 256, "{send:?} {recv:?}");
 }

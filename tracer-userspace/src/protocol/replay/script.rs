@@ -19,12 +19,18 @@ pub fn decode(mut bytes: &[u8]) -> Vec<Step> {
                 let len = take_len(&mut bytes);
                 let (data, rest) = bytes.split_at(len.min(bytes.len()));
                 bytes = rest;
-                Step::Data { side, parts: vec![Part::Bytes(data.to_vec())] }
+                Step::Data {
+                    side,
+                    parts: vec![Part::Bytes(data.to_vec())],
+                }
             }
             4 => {
                 // A length in sixteen bits, shifted by the code's high bits: small and huge ones alike.
                 let len = (take_len(&mut bytes) as u64) << (u32::from(code >> 4) * 2);
-                Step::Data { side, parts: vec![Part::Skip(len.min(MOST_SKIPPED))] }
+                Step::Data {
+                    side,
+                    parts: vec![Part::Skip(len.min(MOST_SKIPPED))],
+                }
             }
             5 => Step::Lost(side),
             6 => Step::Fin(side),
@@ -95,8 +101,14 @@ mod tests {
 
     #[test]
     fn a_script_comes_back() {
-        let bytes = |text: &[u8]| Step::Data { side: Side::Server, parts: vec![Part::Bytes(text.to_vec())] };
-        let skip = |len| Step::Data { side: Side::Client, parts: vec![Part::Skip(len)] };
+        let bytes = |text: &[u8]| Step::Data {
+            side: Side::Server,
+            parts: vec![Part::Bytes(text.to_vec())],
+        };
+        let skip = |len| Step::Data {
+            side: Side::Client,
+            parts: vec![Part::Skip(len)],
+        };
         let steps = [
             bytes(b"abc"),
             skip(70_000),
@@ -107,15 +119,26 @@ mod tests {
             Step::Close(Close::Forgotten),
         ];
         let again = decode(&encode(&steps));
-        let wanted =
-            [bytes(b"abc"), skip(65_535), skip(4_465), Step::Lost(Side::Server), Step::Fin(Side::Client)];
+        let wanted = [
+            bytes(b"abc"),
+            skip(65_535),
+            skip(4_465),
+            Step::Lost(Side::Server),
+            Step::Fin(Side::Client),
+        ];
         assert_eq!(format!("{:?}", &again[..5]), format!("{wanted:?}"));
-        assert_eq!(format!("{:?}", &again[5..]), "[Close(Reset), Close(Closed), Close(Forgotten)]");
+        assert_eq!(
+            format!("{:?}", &again[5..]),
+            "[Close(Reset), Close(Closed), Close(Forgotten)]"
+        );
     }
 
     #[test]
     fn any_bytes_are_a_script() {
-        assert_eq!(format!("{:?}", decode(&[0, 9])), format!("{:?}", decode(&[1, 9, 0])));
+        assert_eq!(
+            format!("{:?}", decode(&[0, 9])),
+            format!("{:?}", decode(&[1, 9, 0]))
+        );
         assert!(decode(&[]).is_empty());
     }
 }
