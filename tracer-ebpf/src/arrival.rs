@@ -9,7 +9,10 @@ use aya_ebpf::{
 };
 use tracer_common::{Family, PolicyMode};
 
-use crate::{conns, socket::Socket};
+use crate::{
+    conns,
+    socket::{Socket, Stream},
+};
 
 #[btf_tracepoint(function = "sk_data_ready")]
 pub fn sk_data_ready(ctx: BtfTracePointContext) -> i32 {
@@ -22,14 +25,21 @@ pub fn sk_data_ready(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn arrived(socket: Socket) -> Option<()> {
     let family = socket.family();
-    if family != Family::INET.0 && family != Family::INET6.0 && family != Family::UNIX.0 {
-        return None;
-    }
-    let cookie = socket.known_cookie();
-    if cookie == 0 {
-        return None;
-    }
-    let conn = conns::find(cookie)?;
+    let conn = if family == Family::INET.0 || family == Family::INET6.0 {
+        // A TCP connection has its entry from ESTABLISHED on; what has none (listeners, datagrams) needs no time.
+        let cookie = socket.known_cookie();
+        if cookie == 0 {
+            return None;
+        }
+        conns::find(cookie)?
+    } else {
+        // No hook tells that a Unix socket was connected: its first bytes make the entry.
+        let stream = socket.stream(family)?;
+        if stream != Stream::Unix {
+            return None;
+        }
+        conns::find_or_create(socket.cookie())?
+    };
     if conn.arrival == 0 && conn.mode != PolicyMode::IGNORE.0 {
         // SAFETY: no arguments.
         conn.arrival = unsafe { bpf_ktime_get_ns() };

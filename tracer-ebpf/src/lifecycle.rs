@@ -109,12 +109,14 @@ fn reset(socket: Socket) -> Option<()> {
     if cookie == 0 {
         return None;
     }
-    // Time-wait and request sockets come here too; only full sockets are in the table.
-    let conn = conns::find(cookie)?;
-    if conn.mode == PolicyMode::IGNORE.0 {
-        return None;
-    }
+    // Time-wait and request sockets come here too, and only full sockets are in the table; a socket that resets its peer
+    // has left it already (`tcp_disconnect` closes first).
     let state = socket.state();
+    match conns::find(cookie) {
+        Some(conn) if conn.mode == PolicyMode::IGNORE.0 => return None,
+        None if state != tcp_state::CLOSE => return None,
+        _ => {}
+    }
     emit_fact(socket, family, cookie, EventKind::RESET, Thread { tgid: 0, tid: 0 }, state, state)
 }
 

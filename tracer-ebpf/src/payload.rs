@@ -5,8 +5,7 @@
 //! size of event.
 
 use aya_ebpf::{
-    cty::c_void,
-    helpers::generated::{bpf_loop, bpf_probe_read_kernel, bpf_probe_read_user},
+    helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user},
     macros::map,
     maps::PerCpuArray,
 };
@@ -14,7 +13,7 @@ use tracer_common::{Direction, MAX_IOVECS, SIZE_CLASSES, TAIL_BYTES};
 
 use crate::{
     emit::Record,
-    opaque::at_most,
+    opaque::{at_most, opaque},
     syscall::{Buffers, read_user},
 };
 
@@ -150,13 +149,6 @@ impl Wanted {
     }
 }
 
-/// What each step of the walk gets.
-#[repr(C)]
-struct Walk {
-    scratch: *mut Scratch,
-    iovecs: u64,
-}
-
 #[inline(always)]
 fn gather(iovecs: u64, count: u64, len: u64, head: u64, direction: Direction) -> Option<Wanted> {
     let scratch = SCRATCHES.get_ptr_mut(direction as u32)?;
@@ -169,11 +161,11 @@ fn gather(iovecs: u64, count: u64, len: u64, head: u64, direction: Direction) ->
     walked.fault = 0;
     walked.previous = Piece { base: 0, size: 0 };
     walked.last = Piece { base: 0, size: 0 };
-    let mut walk = Walk { scratch, iovecs };
-    let steps = at_most(count, MAX_IOVECS as u64);
-    // A loop by helper: the verifier follows its body a few times, not once for every vector.
-    // SAFETY: `step` takes what is passed here.
-    unsafe { bpf_loop(steps as u32, step as *mut c_void, (&raw mut walk).cast(), 0) };
+    let mut index = 0;
+    while index < MAX_IOVECS as u64 && index < count && walked.left > 0 {
+        visit(walked, iovecs.wrapping_add(index * 16));
+        index = opaque(index + 1); // or the compiler writes the loop out
+    }
     if walked.fault != 0 {
         return None;
     }
@@ -202,35 +194,34 @@ impl Piece {
     }
 }
 
-/// Visits one vector: the callback of `bpf_loop` (0 goes on, 1 ends).
-unsafe extern "C" fn step(index: u32, walk: *mut Walk) -> u64 {
-    // SAFETY: `bpf_loop` hands over the pointer that it was given.
-    let walk = unsafe { &*walk };
-    // SAFETY: as in `gather`, which waits for this walk.
-    let walked = unsafe { &mut *walk.scratch };
-    let Some([base, size]) = read_user::<[u64; 2]>(walk.iovecs.wrapping_add(u64::from(index) * 16)) else {
+/// Takes up one vector.
+#[inline(always)]
+fn visit(walked: &mut Scratch, iovec: u64) {
+    let Some([base, size]) = read_user::<[u64; 2]>(iovec) else {
         walked.fault = 1;
-        return 1;
+        walked.left = 0;
+        return;
     };
     let size = if size < walked.left { size } else { walked.left };
-    if size > 0 {
-        walked.left -= size;
-        walked.previous = walked.last;
-        walked.last = Piece { base, size };
-        if walked.at < walked.wanted {
-            let rest = walked.wanted - walked.at;
-            let take = at_most(if size < rest { size } else { rest }, HALF);
-            let from = at_most(walked.at, HALF);
-            // SAFETY: both `from` and `take` are at most half of the bytes.
-            let to = unsafe { walked.bytes.as_mut_ptr().add(from as usize) };
-            if copy(to, take, base).is_none() {
-                walked.fault = 1;
-                return 1;
-            }
-            walked.at = from + take;
-        }
+    if size == 0 {
+        return;
     }
-    u64::from(walked.left == 0)
+    walked.left -= size;
+    walked.previous = walked.last;
+    walked.last = Piece { base, size };
+    if walked.at < walked.wanted {
+        let rest = walked.wanted - walked.at;
+        let take = at_most(if size < rest { size } else { rest }, HALF);
+        let from = at_most(walked.at, HALF);
+        // SAFETY: both `from` and `take` are at most half of the bytes.
+        let to = unsafe { walked.bytes.as_mut_ptr().add(from as usize) };
+        if copy(to, take, base).is_none() {
+            walked.fault = 1;
+            walked.left = 0;
+            return;
+        }
+        walked.at = from + take;
+    }
 }
 
 /// Copies `len` bytes from the process's memory; nothing to do for 0.

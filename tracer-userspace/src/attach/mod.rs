@@ -16,7 +16,7 @@ use tracer_common::{RING_SHARDS, counter};
 
 use crate::{kernel::Plan, source::Source};
 
-pub use policy::Policy;
+pub use policy::{Limit, Policy};
 pub use runtimes::Runtimes;
 pub use stats::{ProgramStats, RunTimeStats};
 
