@@ -32,7 +32,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            ring_bytes: 1 << 20,
+            ring_bytes: 2 << 20,
             log: false,
         }
     }

@@ -114,11 +114,6 @@ impl Ring {
         &self.fd
     }
 
-    /// Bytes that the ring holds.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
     fn consumer(&self) -> &AtomicUsize {
         // SAFETY: the first word of the consumer page, mapped for as long as `self` lives.
         unsafe { self.consumer.start.cast().as_ref() }

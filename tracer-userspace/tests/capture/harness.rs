@@ -81,16 +81,34 @@ fn spawn(scenario: &[&str]) -> Child {
         .expect("python3 starts")
 }
 
-fn attach() -> Capture {
+/// Attaches with rings of so many bytes.
+fn attach(ring_bytes: u32) -> Capture {
     let plan = kernel::plan_for_this_host().expect("this host can be traced");
-    Capture::start(&plan, Options::default()).expect("the capture starts")
+    Capture::start(
+        &plan,
+        Options {
+            ring_bytes,
+            ..Options::default()
+        },
+    )
+    .expect("the capture starts")
 }
+
+/// Holds all that any scenario makes, however slow the reader is: these tests run on busy machines.
+const AMPLE: u32 = 16 << 20;
 
 impl Running {
     /// Attaches, then starts the child.
     pub fn start(scenario: &[&str]) -> Self {
-        let capture = attach();
-        Self::new(capture, spawn(scenario))
+        Self::start_with_rings(scenario, AMPLE)
+    }
+
+    /// Attaches with rings of so many bytes, then starts the child.
+    pub fn start_with_rings(scenario: &[&str], ring_bytes: u32) -> Self {
+        let capture = attach(ring_bytes);
+        let mut child = spawn(scenario);
+        let output = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self::new(capture, child, output)
     }
 
     /// Starts the child, and attaches when it says that it is ready.
@@ -98,15 +116,10 @@ impl Running {
         let mut child = spawn(scenario);
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
         assert_eq!(output.next().unwrap().unwrap(), "ready");
-        Self::with_output(attach(), child, output)
+        Self::new(attach(AMPLE), child, output)
     }
 
-    fn new(capture: Capture, mut child: Child) -> Self {
-        let output = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self::with_output(capture, child, output)
-    }
-
-    fn with_output(mut capture: Capture, mut child: Child, output: Lines<BufReader<ChildStdout>>) -> Self {
+    fn new(mut capture: Capture, mut child: Child, output: Lines<BufReader<ChildStdout>>) -> Self {
         let source = capture.take_source().unwrap();
         let input = child.stdin.take();
         Self {
@@ -151,6 +164,18 @@ impl Running {
         // Packets of closed connections may still be under way.
         std::thread::sleep(Duration::from_millis(20));
         self.settle()
+    }
+
+    /// Waits for the child's end without reading a ring.
+    pub fn let_it_end(&mut self) {
+        assert!(self.child.wait().unwrap().success(), "the child failed");
+    }
+
+    /// Reads all that there is, of any process; how many events that was.
+    pub fn read_all(&mut self) -> usize {
+        let drained = self.source.drain_all(|_, _, _| {});
+        assert_eq!(drained.malformed, 0);
+        drained.events
     }
 
     /// A counter of the programs.
