@@ -48,10 +48,15 @@ fn is_there(what: &str) -> bool {
 /// Installs the packages of the programs that are missing.
 pub fn debian_packages() -> Result<()> {
     let list = fs::read_to_string(shell::root().join("tests/packages.txt")).context("tests/packages.txt")?;
-    let mut missing: Vec<&str> = requirements(&list)?
-        .into_iter()
+    ensure(&requirements(&list)?)
+}
+
+/// Installs the packages of the programs that are missing: what must be there, and the package that brings it.
+pub fn ensure(requirements: &[(&str, &str)]) -> Result<()> {
+    let mut missing: Vec<&str> = requirements
+        .iter()
         .filter(|(what, _)| !is_there(what))
-        .map(|(what, package)| {
+        .map(|&(what, package)| {
             eprintln!("    {what} is missing: Debian package {package}");
             package
         })

@@ -2,6 +2,7 @@
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+mod bench;
 mod ebpf;
 mod fuzz;
 mod install;
@@ -20,6 +21,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure what tracing costs
+    Bench(bench::Args),
     /// Rebuild the BPF objects under tracer-ebpf/prebuilt/
     Ebpf(ebpf::Args),
     /// Fuzz a protocol's session and detection, guided by coverage
@@ -36,6 +39,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
+        Command::Bench(args) => bench::run(&args),
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Record(args) => record::run(&args),
