@@ -60,6 +60,7 @@ impl<T> Arena<T> {
         Key { index, generation: 0 }
     }
 
+    #[inline]
     pub fn get(&self, key: Key) -> Option<&T> {
         let place = self.places.get(key.index as usize)?;
         if place.generation == key.generation {
@@ -69,6 +70,7 @@ impl<T> Arena<T> {
         }
     }
 
+    #[inline]
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let place = self.places.get_mut(key.index as usize)?;
         if place.generation == key.generation {
@@ -78,15 +80,16 @@ impl<T> Arena<T> {
         }
     }
 
-    pub fn remove(&mut self, key: Key) -> Option<T> {
-        let place = self.places.get_mut(key.index as usize)?;
-        if place.generation != key.generation {
-            return None;
+    /// Drops the entry where it lies.
+    pub fn remove(&mut self, key: Key) {
+        if let Some(place) = self.places.get_mut(key.index as usize)
+            && place.generation == key.generation
+            && place.value.is_some()
+        {
+            place.value = None;
+            place.generation = place.generation.wrapping_add(1);
+            self.free.push(key.index);
         }
-        let value = place.value.take()?;
-        place.generation = place.generation.wrapping_add(1);
-        self.free.push(key.index);
-        Some(value)
     }
 
     pub fn len(&self) -> usize {
@@ -111,11 +114,12 @@ mod tests {
     fn a_key_does_not_outlive_its_entry() {
         let mut arena = Arena::default();
         let a = arena.insert("a");
-        assert_eq!(arena.remove(a), Some("a"));
+        arena.remove(a);
         let b = arena.insert("b");
         assert_eq!((a.index, arena.len()), (b.index, 1));
         assert_eq!((arena.get(a), arena.get(b)), (None, Some(&"b")));
-        assert_eq!(arena.remove(a), None);
+        arena.remove(a);
+        assert_eq!(arena.len(), 1);
         assert_eq!(arena.get(Key::NONE), None);
     }
 }

@@ -10,6 +10,9 @@ use super::unit::{Last, UnitId};
 use crate::model::{Begin, Exchange, ExchangeId, Language, Service, Stamp};
 use crate::telemetry::Reason;
 
+/// No exchange has this number: they count from 1.
+pub(super) const NOTHING: (ExchangeId, Key) = (ExchangeId(0), Key::NONE);
+
 impl Correlator {
     pub(super) fn begin(&mut self, begin: Box<Begin>, services: &mut dyn FnMut(u32) -> Arc<Service>) {
         let id = begin.id;
@@ -29,10 +32,10 @@ impl Correlator {
             return;
         }
         let unit = match UnitId::mover(&mover) {
-            Some(id) => self.units.unit(id, mover.task_parent, Key::NONE, self.now),
+            Some(id) => self.units.unit(id, mover.task_parent, self.now),
             None => Key::NONE,
         };
-        let process = self.units.process(tgid, self.now);
+        let process = self.units.process_of(unit, tgid, self.now);
         let is_inbound = begin.role.is_inbound();
         let has_context = begin.context.is_some();
         if service.language == Language::NodeJs
@@ -45,6 +48,7 @@ impl Correlator {
             .records
             .insert(Record::new(begin, service, span_id, unit, process));
         self.by_id.insert(id, key);
+        self.latest = (id, key);
         if is_inbound {
             self.begin_inbound(key, has_context);
         } else {
@@ -185,15 +189,20 @@ impl Correlator {
 
     /// The record of the exchange, the unit that moved bytes of it, and whether it is inbound.
     fn find_with_unit(&mut self, id: ExchangeId, stamp: &Stamp) -> Option<(Key, Key, bool)> {
-        let key = *self.by_id.get(&id)?;
+        // What is said of one exchange by one chunk comes in a row.
+        let key = if self.latest.0 == id { self.latest.1 } else { *self.by_id.get(&id)? };
+        self.latest = (id, key);
         let record = self.records.get(key)?;
-        let unit = match UnitId::mover(&stamp.unit) {
-            Some(unit) => self
-                .units
-                .unit(unit, stamp.unit.task_parent, record.unit, self.now),
-            None => Key::NONE,
+        let is_inbound = record.begin.role.is_inbound();
+        let (moved, begun) = (&stamp.unit, &record.begin.start.unit);
+        let unit = if (moved.tid, moved.task, moved.tgid) == (begun.tid, begun.task, begun.tgid) {
+            record.unit
+        } else if let Some(unit) = UnitId::mover(moved) {
+            self.units.unit(unit, moved.task_parent, self.now)
+        } else {
+            Key::NONE
         };
-        Some((key, unit, record.begin.role.is_inbound()))
+        Some((key, unit, is_inbound))
     }
 
     pub(super) fn respond(&mut self, id: ExchangeId, stamp: &Stamp) {
@@ -241,6 +250,7 @@ impl Correlator {
             return;
         };
         self.by_id.remove(&exchange.id);
+        self.latest = NOTHING;
         let Some(record) = self.records.get_mut(key) else {
             return;
         };
@@ -281,6 +291,7 @@ impl Correlator {
             self.refused = self.refused.saturating_sub(1);
             return;
         };
+        self.latest = NOTHING;
         let Some(record) = self.records.get(key) else {
             return;
         };

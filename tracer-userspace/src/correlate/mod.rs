@@ -62,6 +62,8 @@ pub struct Correlator {
     ids: Ids,
     records: Arena<Record>,
     by_id: HashMap<ExchangeId, Key>,
+    /// The exchange that the last signal was about.
+    latest: (ExchangeId, Key),
     /// Open exchanges for which there was no room.
     refused: u64,
     traces: Arena<Trace>,
@@ -94,6 +96,7 @@ impl Correlator {
             ids: Ids::new(),
             records: Arena::default(),
             by_id: HashMap::new(),
+            latest: lifecycle::NOTHING,
             refused: 0,
             traces: Arena::default(),
             units,

@@ -273,10 +273,13 @@ impl Correlator {
     pub(super) fn forget(&mut self, key: Key) {
         self.leave_messages(key);
         self.stop_waiting(key);
-        let Some(mut record) = self.records.remove(key) else {
+        let Some(record) = self.records.get_mut(key) else {
             return;
         };
-        if let Some(trace_key) = record.trace
+        let mut waiting = std::mem::take(&mut record.waiting);
+        let trace = record.trace;
+        self.records.remove(key);
+        if let Some(trace_key) = trace
             && let Some(trace) = self.traces.get_mut(trace_key)
         {
             trace.records -= 1;
@@ -284,9 +287,8 @@ impl Correlator {
                 self.traces.remove(trace_key);
             }
         }
-        while let Some(child) = self.records.get_mut(record.waiting) {
-            let orphan = record.waiting;
-            record.waiting = std::mem::take(&mut child.next_waiting);
+        while let Some(child) = self.records.get_mut(waiting) {
+            let orphan = std::mem::replace(&mut waiting, std::mem::take(&mut child.next_waiting));
             self.settle(orphan);
         }
     }

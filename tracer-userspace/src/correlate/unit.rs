@@ -7,11 +7,19 @@ use super::arena::{Arena, Key};
 use crate::model::{ConnId, Nanos, Unit};
 
 /// What names a unit: a runtime task where one is known, else the thread.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct UnitId {
     pub tgid: u32,
     pub is_task: bool,
     pub id: u64,
+}
+
+impl std::hash::Hash for UnitId {
+    /// In one word: thread ids and task ids are small numbers.
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        let tgid = u64::from(self.tgid) << 1 | u64::from(self.is_task);
+        state.write_u64(self.id ^ tgid.rotate_left(31));
+    }
 }
 
 impl UnitId {
@@ -143,14 +151,8 @@ impl Units {
         self.unit_keys.get(&id).copied()
     }
 
-    /// The unit of that name. `hint` is a unit that it probably is (saves the look-up).
-    pub fn unit(&mut self, id: UnitId, creator: u64, hint: Key, now: Nanos) -> Key {
-        if let Some(u) = self.units.get_mut(hint)
-            && u.id == id
-        {
-            u.last_seen = now;
-            return hint;
-        }
+    /// The unit of that name; created if it is new.
+    pub fn unit(&mut self, id: UnitId, creator: u64, now: Nanos) -> Key {
         if let Some(&key) = self.unit_keys.get(&id)
             && let Some(u) = self.units.get_mut(key)
         {
@@ -160,6 +162,23 @@ impl Units {
             }
             return key;
         }
+        self.new_unit(id, creator, now)
+    }
+
+    /// The process of the unit, or of that id.
+    pub fn process_of(&mut self, unit: Key, tgid: u32, now: Nanos) -> Key {
+        if let Some(unit) = self.units.get(unit)
+            && let Some(process) = self.processes.get_mut(unit.process)
+            && process.tgid == tgid
+        {
+            process.last_seen = now;
+            return unit.process;
+        }
+        self.process(tgid, now)
+    }
+
+    #[cold]
+    fn new_unit(&mut self, id: UnitId, creator: u64, now: Nanos) -> Key {
         if self.units.len() >= self.max_units && now.saturating_sub(self.swept) > 100_000_000 {
             self.swept = now;
             self.sweep(now, 0);

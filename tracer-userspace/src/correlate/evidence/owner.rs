@@ -42,7 +42,7 @@ impl Correlator {
         let now = self.now;
         let (mut key, mut creator) = if unit.caller != 0 {
             let id = UnitId::task(unit.tgid, unit.caller);
-            let key = self.units.unit(id, unit.caller_parent, Key::NONE, now);
+            let key = self.units.unit(id, unit.caller_parent, now);
             (key, unit.caller_parent)
         } else {
             (record.unit, unit.task_parent)
