@@ -35,3 +35,22 @@ impl Default for Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_optional_and_unknown_ones_are_refused() {
+        let config: Config = serde_json::from_str(r#"{"max_hold_ms": 5}"#).unwrap();
+        assert_eq!(
+            config,
+            Config {
+                max_hold_ms: 5,
+                ..Config::default()
+            }
+        );
+        let error = serde_json::from_str::<Config>(r#"{"max_holt_ms": 5}"#).unwrap_err();
+        assert!(error.to_string().contains("max_hold_ms"), "{error}");
+    }
+}

@@ -90,14 +90,26 @@ impl Correlator {
         if !self.records.get(key).is_some_and(|r| r.is_decided()) {
             if serves {
                 self.await_owner(key);
-                if let Some(process) = self.units.processes.get_mut(process) {
-                    process.undecided.push_back(key);
-                }
+                self.await_decision(key, process);
             } else {
                 self.decide_unowned(key);
             }
         }
         self.match_message(key);
+    }
+
+    /// The call waits until no open request of its process can own it.
+    fn await_decision(&mut self, call: Key, process: Key) {
+        let Some(process) = self.units.processes.get_mut(process) else {
+            return;
+        };
+        let undecided = &mut process.undecided;
+        // Behind a request that stays open (a stream of an hour) they would pile up, decided or not.
+        if undecided.len() == undecided.capacity() && undecided.len() >= 64 {
+            let records = &self.records;
+            undecided.retain(|&key| records.get(key).is_some_and(|r| !r.is_decided()));
+        }
+        undecided.push_back(call);
     }
 
     /// The request enters its process's list, and its unit's.
@@ -190,7 +202,11 @@ impl Correlator {
     /// The record of the exchange, the unit that moved bytes of it, and whether it is inbound.
     fn find_with_unit(&mut self, id: ExchangeId, stamp: &Stamp) -> Option<(Key, Key, bool)> {
         // What is said of one exchange by one chunk comes in a row.
-        let key = if self.latest.0 == id { self.latest.1 } else { *self.by_id.get(&id)? };
+        let key = if self.latest.0 == id {
+            self.latest.1
+        } else {
+            *self.by_id.get(&id)?
+        };
         self.latest = (id, key);
         let record = self.records.get(key)?;
         let is_inbound = record.begin.role.is_inbound();

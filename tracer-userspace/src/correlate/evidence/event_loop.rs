@@ -62,12 +62,15 @@ impl Correlator {
         let Some(state) = self.units.units.get_mut(unit) else {
             return;
         };
+        if state.last == now {
+            return;
+        }
         let before = std::mem::replace(&mut state.last, now);
         let is_loop = state.is_loop;
         match now {
-            Last::WroteCall(call) if before != now => self.point_forward(call, before),
+            Last::WroteCall(call) => self.point_forward(call, before),
             Last::WroteResponse(request) if is_loop => self.point_backward(unit, request, before),
-            Last::ReadRequest(_) | Last::ReadResponse(_) if is_loop && before != now => {
+            Last::ReadRequest(_) | Last::ReadResponse(_) if is_loop => {
                 if let Last::ReadResponse(call) = before
                     && self.is_left_hanging(call)
                 {

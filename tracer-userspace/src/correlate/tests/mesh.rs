@@ -520,7 +520,7 @@ fn plans(targets: &[usize]) -> Vec<Vec<Step>> {
 /// Services whose threads or goroutines serve one request at a time: every parent is found, and none is wrong.
 #[test]
 fn threads_and_goroutines_are_exact() {
-    let rounds = [1, 2, 5, 20, 50].into_iter().cycle().zip(0..10);
+    let rounds = [1, 2, 5, 20, 50].into_iter().zip(0..);
     for (concurrency, seed) in rounds {
         let mut go = plans(&[3, 4]);
         go.push(vec![Step::Call(vec![3, 4, 3]), Step::Wait(100), call(4)]);
@@ -559,7 +559,7 @@ fn loop_recall(seed: u64, what: &str, fresh: bool, concurrency: u32, plans: Vec<
             ),
         ],
     );
-    sim.run(concurrency, 1000);
+    sim.run(concurrency, 800);
     let mut wrong = 0;
     let scores = sim.judge_loop(&mut wrong);
     let (claimed, right, all) = scores;
@@ -567,7 +567,7 @@ fn loop_recall(seed: u64, what: &str, fresh: bool, concurrency: u32, plans: Vec<
         right, claimed,
         "{what}, concurrency {concurrency}: {wrong} wrong of {claimed}, {all} calls"
     );
-    if all == 0 { 1000 } else { right * 1000 / all }
+    (right * 1000).checked_div(all).unwrap_or(1000)
 }
 
 impl Sim {
@@ -612,7 +612,7 @@ fn event_loops_are_never_wrong() {
     ];
     let mut low = Vec::new();
     for (what, fresh, plans, least) in table {
-        let rounds = [1, 2, 5, 20, 50].into_iter().cycle().zip(0..10);
+        let rounds = [1, 2, 5, 20, 50].into_iter().zip(0..);
         for (concurrency, seed) in rounds {
             let recall = loop_recall(seed, what, fresh, concurrency, plans.clone());
             println!("{what}, concurrency {concurrency}: recall {recall} per mille");
