@@ -8,6 +8,7 @@
 //! there are more than anyone can read: it decides only where it is the only exporter.
 
 mod accounts;
+mod buffer;
 mod clock;
 mod config;
 mod console;

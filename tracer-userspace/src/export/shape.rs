@@ -2,11 +2,12 @@
 //! The protocol's own attributes come first and win.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::sync::Arc;
 
 use opentelemetry_semantic_conventions::attribute as semconv;
 
-use crate::model::{Address, Confidence, Key, Nanos, Outcome, Role, Span, Value};
+use super::buffer::Cursor;
+use crate::model::{Address, Confidence, Conn, Exchange, Key, Nanos, Outcome, Role, Span, Value};
 
 /// Milliseconds from the request's first byte to the response's first byte.
 pub(super) const TIME_TO_FIRST_BYTE: Key = "tracer.time_to_first_byte";
@@ -32,154 +33,224 @@ pub(super) enum Item<'a> {
     Millis(Nanos),
 }
 
-/// Text forms of addresses, remembered: a host talks to few peers. Direct-mapped, so its size is fixed.
-pub(super) struct Addresses {
-    slots: Box<[Option<(IpAddr, String)>]>,
-}
+/// Connections that are remembered.
+const SLOTS: usize = 256;
 
-impl Default for Addresses {
-    fn default() -> Self {
-        Self {
-            slots: vec![None; 256].into(),
-        }
-    }
-}
-
-impl Addresses {
-    /// Makes sure of the text of `ip` and says where it is. Two addresses may share a slot, so use it before the next call.
-    fn text(&mut self, ip: IpAddr) -> &str {
-        let bits = match ip {
-            IpAddr::V4(v4) => u64::from(v4.to_bits()),
-            IpAddr::V6(v6) => (v6.to_bits() ^ (v6.to_bits() >> 64)) as u64,
-        };
-        let index = (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize;
-        let Some(slot) = self.slots.get_mut(index) else {
-            return "";
-        };
-        match slot {
-            Some((known, _)) if *known == ip => {}
-            _ => {
-                let mut text = slot.take().map(|(_, text)| text).unwrap_or_default();
-                text.clear();
-                let _ = write!(text, "{ip}");
-                *slot = Some((ip, text));
-            }
-        }
-        slot.as_ref().map_or("", |(_, text)| text)
-    }
-}
-
-/// Which of the shared attributes the protocol has set.
-#[derive(Default)]
-struct Said {
-    server_address: bool,
-    server_port: bool,
-    client_address: bool,
-    peer_address: bool,
-    peer_port: bool,
-    transport: bool,
-    network_type: bool,
-    error_type: bool,
-    request_size: bool,
-    response_size: bool,
-}
+/// Which of the shared attributes the protocol has set, as bits.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Said(u16);
 
 impl Said {
+    const SERVER_ADDRESS: u16 = 1;
+    const SERVER_PORT: u16 = 1 << 1;
+    const CLIENT_ADDRESS: u16 = 1 << 2;
+    const PEER_ADDRESS: u16 = 1 << 3;
+    const PEER_PORT: u16 = 1 << 4;
+    const TRANSPORT: u16 = 1 << 5;
+    const TYPE: u16 = 1 << 6;
+    /// Everything that the connection decides.
+    const CONNECTION: u16 = (1 << 7) - 1;
+    const ERROR_TYPE: u16 = 1 << 8;
+    const REQUEST_SIZE: u16 = 1 << 9;
+    const RESPONSE_SIZE: u16 = 1 << 10;
+
     /// Lengths differ for nearly all of these names, so most keys cost one comparison.
-    #[inline]
+    #[inline(always)]
     fn note(&mut self, key: Key) {
-        match key.len() {
-            10 => self.error_type |= key == semconv::ERROR_TYPE,
-            11 => self.server_port |= key == semconv::SERVER_PORT,
-            12 => self.network_type |= key == semconv::NETWORK_TYPE,
+        let bit = |name: Key, bit: u16| if key == name { bit } else { 0 };
+        self.0 |= match key.len() {
+            10 => bit(semconv::ERROR_TYPE, Self::ERROR_TYPE),
+            11 => bit(semconv::SERVER_PORT, Self::SERVER_PORT),
+            12 => bit(semconv::NETWORK_TYPE, Self::TYPE),
             14 => {
-                self.server_address |= key == semconv::SERVER_ADDRESS;
-                self.client_address |= key == semconv::CLIENT_ADDRESS;
+                bit(semconv::SERVER_ADDRESS, Self::SERVER_ADDRESS)
+                    | bit(semconv::CLIENT_ADDRESS, Self::CLIENT_ADDRESS)
             }
             17 => {
-                self.transport |= key == semconv::NETWORK_TRANSPORT;
-                self.peer_port |= key == semconv::NETWORK_PEER_PORT;
+                bit(semconv::NETWORK_TRANSPORT, Self::TRANSPORT)
+                    | bit(semconv::NETWORK_PEER_PORT, Self::PEER_PORT)
             }
-            20 => self.peer_address |= key == semconv::NETWORK_PEER_ADDRESS,
-            22 => self.request_size |= key == semconv::HTTP_REQUEST_BODY_SIZE,
-            23 => self.response_size |= key == semconv::HTTP_RESPONSE_BODY_SIZE,
-            27 => self.request_size |= key == semconv::MESSAGING_MESSAGE_BODY_SIZE,
-            _ => {}
+            20 => bit(semconv::NETWORK_PEER_ADDRESS, Self::PEER_ADDRESS),
+            22 => bit(semconv::HTTP_REQUEST_BODY_SIZE, Self::REQUEST_SIZE),
+            23 => bit(semconv::HTTP_RESPONSE_BODY_SIZE, Self::RESPONSE_SIZE),
+            27 => bit(semconv::MESSAGING_MESSAGE_BODY_SIZE, Self::REQUEST_SIZE),
+            _ => 0,
+        };
+    }
+
+    #[inline]
+    fn has(self, bit: u16) -> bool {
+        self.0 & bit != 0
+    }
+}
+
+/// The form that an exporter writes attributes in.
+pub(super) trait Form {
+    /// Appends one attribute; `None` where there is no room for it.
+    fn write(&mut self, out: &mut Cursor<'_>, key: Key, item: Item<'_>) -> Option<()>;
+}
+
+/// Encoded attributes of a connection's end: they are the same for every exchange on it.
+struct Ends {
+    conn: Arc<Conn>,
+    is_inbound: bool,
+    said: Said,
+    bytes: Vec<u8>,
+}
+
+/// Writes a span's attributes in one form. Remembers a bounded number of connections.
+pub(super) struct Shape {
+    slots: Box<[Option<Ends>]>,
+    ip: String,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            slots: std::iter::repeat_with(|| None).take(SLOTS).collect(),
+            ip: String::new(),
         }
     }
 }
 
-/// Calls `each` with every attribute of the span, the protocol's first; no key comes twice unless the protocol repeats it.
-#[inline]
-pub(super) fn attributes(span: &Span, addresses: &mut Addresses, mut each: impl FnMut(Key, Item<'_>)) {
-    let exchange = &*span.exchange;
-    let mut said = Said::default();
-    for (key, value) in exchange.attributes.iter() {
-        said.note(key);
-        each(key, Item::Plain(value));
+impl Shape {
+    /// Appends every attribute of the span, the protocol's first; no key comes twice unless the protocol repeats it.
+    #[inline(always)]
+    pub fn attributes(&mut self, out: &mut Cursor<'_>, span: &Span, form: &mut impl Form) -> Option<()> {
+        let exchange = &*span.exchange;
+        let mut said = Said::default();
+        for (key, value) in exchange.attributes.iter() {
+            said.note(key);
+            form.write(out, key, Item::Plain(value))?;
+        }
+        self.connection(out, exchange, said, form)?;
+        if let (Outcome::Error { kind, .. }, false) = (&exchange.outcome, said.has(Said::ERROR_TYPE)) {
+            form.write(out, semconv::ERROR_TYPE, text(kind))?;
+        }
+        if let Some((evidence, confidence)) = span.evidence {
+            if let Some(confidence) = confidence_name(confidence) {
+                form.write(out, PARENT_CONFIDENCE, text(confidence))?;
+            }
+            form.write(out, PARENT_EVIDENCE, text(evidence.as_str()))?;
+        }
+        if !said.has(Said::REQUEST_SIZE) && exchange.request_bytes != 0 {
+            form.write(out, REQUEST_BYTES, int(exchange.request_bytes))?;
+        }
+        if !said.has(Said::RESPONSE_SIZE) && exchange.response_bytes != 0 {
+            form.write(out, RESPONSE_BYTES, int(exchange.response_bytes))?;
+        }
+        if let Some(first) = exchange.first_byte {
+            let wait = first.ts.saturating_sub(exchange.start.ts);
+            form.write(out, TIME_TO_FIRST_BYTE, Item::Millis(wait))?;
+        }
+        if let Some(wait) = exchange.queue_time {
+            form.write(out, QUEUE_TIME, Item::Millis(wait))?;
+        }
+        Some(())
     }
-    let mut text = |key, value: &str| each(key, Item::Plain(Value::Str(value)));
-    let conn = &*exchange.conn;
-    let server = if exchange.role.is_inbound() {
-        conn.local
-    } else {
-        conn.remote
-    };
-    if let (false, Address::Ip(ip)) = (said.server_address, server.address) {
-        text(semconv::SERVER_ADDRESS, addresses.text(ip));
+
+    #[inline(always)]
+    fn connection(
+        &mut self,
+        out: &mut Cursor<'_>,
+        exchange: &Exchange,
+        said: Said,
+        form: &mut impl Form,
+    ) -> Option<()> {
+        let said = Said(said.0 & Said::CONNECTION);
+        let is_inbound = exchange.role.is_inbound();
+        let hash = (Arc::as_ptr(&exchange.conn) as usize as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let slot = self.slots.get_mut((hash >> 56) as usize % SLOTS)?;
+        if let Some(ends) = slot
+            && Arc::ptr_eq(&ends.conn, &exchange.conn)
+            && ends.said == said
+            && ends.is_inbound == is_inbound
+        {
+            return out.copy(&ends.bytes);
+        }
+        let ends = Ends {
+            conn: Arc::clone(&exchange.conn),
+            is_inbound,
+            said,
+            bytes: Vec::new(),
+        };
+        let bytes = remember(slot, ends, form, &mut self.ip)?;
+        out.copy(bytes)
+    }
+}
+
+/// Encodes a connection's attributes and keeps them in place of those that were there.
+#[inline(never)]
+fn remember<'a>(
+    slot: &'a mut Option<Ends>,
+    mut ends: Ends,
+    form: &mut impl Form,
+    ip: &mut String,
+) -> Option<&'a [u8]> {
+    // Seven attributes of a hundred bytes at most.
+    let mut room = [0; 768];
+    let total = room.len();
+    let mut at = Cursor { rest: &mut room };
+    connection(&mut at, &ends.conn, ends.is_inbound, ends.said, form, ip)?;
+    let len = total - at.rest.len();
+    ends.bytes = slot.take().map(|old| old.bytes).unwrap_or_default();
+    ends.bytes.clear();
+    ends.bytes.extend_from_slice(room.get(..len)?);
+    Some(&slot.insert(ends).bytes)
+}
+
+/// The addresses: of the server, the client, and the peer.
+#[inline(never)]
+fn connection(
+    out: &mut Cursor<'_>,
+    conn: &Conn,
+    is_inbound: bool,
+    said: Said,
+    form: &mut impl Form,
+    ip_text: &mut String,
+) -> Option<()> {
+    let server = if is_inbound { conn.local } else { conn.remote };
+    if let (false, Address::Ip(ip)) = (said.has(Said::SERVER_ADDRESS), server.address) {
+        ip_text.clear();
+        let _ = write!(ip_text, "{ip}");
+        form.write(out, semconv::SERVER_ADDRESS, text(ip_text))?;
     }
     if let Address::Ip(ip) = conn.remote.address {
-        let peer = addresses.text(ip);
-        if exchange.role.is_inbound() && !said.client_address {
-            text(semconv::CLIENT_ADDRESS, peer);
+        ip_text.clear();
+        let _ = write!(ip_text, "{ip}");
+        if is_inbound && !said.has(Said::CLIENT_ADDRESS) {
+            form.write(out, semconv::CLIENT_ADDRESS, text(ip_text))?;
         }
-        if !said.peer_address {
-            text(semconv::NETWORK_PEER_ADDRESS, peer);
+        if !said.has(Said::PEER_ADDRESS) {
+            form.write(out, semconv::NETWORK_PEER_ADDRESS, text(ip_text))?;
         }
-        if !said.network_type {
-            text(semconv::NETWORK_TYPE, if ip.is_ipv4() { "ipv4" } else { "ipv6" });
+        if !said.has(Said::TYPE) {
+            form.write(
+                out,
+                semconv::NETWORK_TYPE,
+                text(if ip.is_ipv4() { "ipv4" } else { "ipv6" }),
+            )?;
         }
-    } else if !said.transport {
+    } else if !said.has(Said::TRANSPORT) {
         // Over IP the socket's kind is the protocol's to say: DNS runs over both.
-        text(semconv::NETWORK_TRANSPORT, "unix");
+        form.write(out, semconv::NETWORK_TRANSPORT, text("unix"))?;
     }
-    if let (Outcome::Error { kind, .. }, false) = (&exchange.outcome, said.error_type) {
-        text(semconv::ERROR_TYPE, kind);
-    }
-    if let Some((evidence, confidence)) = span.evidence {
-        if let Some(confidence) = confidence_name(confidence) {
-            text(PARENT_CONFIDENCE, confidence);
-        }
-        text(PARENT_EVIDENCE, evidence.as_str());
-    }
-    let mut int = |key, value: u64| {
-        each(
-            key,
-            Item::Plain(Value::Int(i64::try_from(value).unwrap_or(i64::MAX))),
-        )
-    };
     // Port 0 stands for "none": Unix sockets, and ends that were not seen.
-    if !said.server_port && server.port != 0 {
-        int(semconv::SERVER_PORT, server.port.into());
+    if !said.has(Said::SERVER_PORT) && server.port != 0 {
+        form.write(out, semconv::SERVER_PORT, int(server.port.into()))?;
     }
-    if !said.peer_port && conn.remote.port != 0 {
-        int(semconv::NETWORK_PEER_PORT, conn.remote.port.into());
+    if !said.has(Said::PEER_PORT) && conn.remote.port != 0 {
+        form.write(out, semconv::NETWORK_PEER_PORT, int(conn.remote.port.into()))?;
     }
-    if !said.request_size && exchange.request_bytes != 0 {
-        int(REQUEST_BYTES, exchange.request_bytes);
-    }
-    if !said.response_size && exchange.response_bytes != 0 {
-        int(RESPONSE_BYTES, exchange.response_bytes);
-    }
-    if let Some(first) = exchange.first_byte {
-        each(
-            TIME_TO_FIRST_BYTE,
-            Item::Millis(first.ts.saturating_sub(exchange.start.ts)),
-        );
-    }
-    if let Some(wait) = exchange.queue_time {
-        each(QUEUE_TIME, Item::Millis(wait));
-    }
+    Some(())
+}
+
+fn text(value: &str) -> Item<'_> {
+    Item::Plain(Value::Str(value))
+}
+
+fn int(value: u64) -> Item<'static> {
+    Item::Plain(Value::Int(i64::try_from(value).unwrap_or(i64::MAX)))
 }
 
 /// Nanoseconds from the first byte to the last, by the kernel's clock alone.

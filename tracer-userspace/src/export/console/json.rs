@@ -19,278 +19,317 @@
 
 use std::sync::Arc;
 
+use super::super::buffer::{Buffer, Cursor};
 use super::super::clock::Clock;
-use super::super::shape::{Addresses, Item, attributes, confidence_name, duration, kind_name};
-use crate::model::{Nanos, Outcome, Service, Span, Value};
+use super::super::shape::{Form, Item, Shape, confidence_name, duration, kind_name};
+use crate::model::{Key, Nanos, Outcome, Service, Span, Value};
+
+/// Services that are remembered.
+const SERVICES: usize = 61;
 
 /// Writes lines.
 pub(in super::super) struct Writer {
     clock: Clock,
-    addresses: Addresses,
+    shape: Shape,
     with_resource: bool,
-    /// `"service":…,"pid":…` of the service before.
-    service: Option<(Arc<Service>, Vec<u8>)>,
+    /// `"service":…,"pid":…` of the services seen lately, by their address.
+    services: Box<[Option<(Arc<Service>, Buffer)>]>,
 }
 
 impl Writer {
     pub fn new(clock: Clock, with_resource: bool) -> Self {
         Self {
             clock,
-            addresses: Addresses::default(),
+            shape: Shape::default(),
             with_resource,
-            service: None,
+            services: std::iter::repeat_with(|| None).take(SERVICES).collect(),
         }
     }
 
     /// Appends one line.
-    pub fn span(&mut self, out: &mut Vec<u8>, span: &Span) {
-        let exchange = &*span.exchange;
-        out.reserve(2048);
-        out.extend_from_slice(b"{\"trace_id\":\"");
-        hex(out, &span.trace_id.0);
-        out.extend_from_slice(b"\",\"span_id\":\"");
-        hex(out, &span.span_id.0);
-        if let Some(parent) = &span.parent {
-            out.extend_from_slice(b"\",\"parent_span_id\":\"");
-            hex(out, &parent.0);
-        }
-        out.push(b'"');
-        if span.parent.is_some() && span.parent_is_remote {
-            out.extend_from_slice(b",\"parent_is_remote\":true");
-        }
-        if let Some((evidence, confidence)) = span.evidence {
-            plain(out, b",\"evidence\":\"", evidence.as_str());
-            plain(
-                out,
-                b",\"confidence\":\"",
-                confidence_name(confidence).unwrap_or("certain"),
-            );
-        }
-        if !span.trace_state.is_empty() {
-            out.extend_from_slice(b",\"trace_state\":");
-            string(out, &span.trace_state);
-        }
-        self.write_service(out, &span.service);
-        out.extend_from_slice(b",\"name\":");
-        string(out, &exchange.name);
-        plain(out, b",\"kind\":\"", kind_name(exchange.role));
-        let (start, duration) = (self.clock.unix(exchange.start.ts), duration(span));
-        out.extend_from_slice(b",\"start_unix_nano\":");
-        integer(out, start);
-        out.extend_from_slice(b",\"end_unix_nano\":");
-        integer(out, start.saturating_add(duration));
-        out.extend_from_slice(b",\"duration_nano\":");
-        integer(out, duration);
-        match &exchange.outcome {
-            Outcome::Unset => out.extend_from_slice(b",\"status\":\"unset\""),
-            Outcome::Error { message, .. } => {
-                out.extend_from_slice(b",\"status\":\"error\"");
-                if !message.is_empty() {
-                    out.extend_from_slice(b",\"status_message\":");
-                    string(out, message);
-                }
-            }
-        }
-        out.extend_from_slice(b",\"attributes\":{");
-        let before = out.len();
-        attributes(span, &mut self.addresses, |key, item| {
-            if out.len() > before {
-                out.push(b',');
-            }
-            // Keys are constants of ours, without anything to escape.
-            out.push(b'"');
-            out.extend_from_slice(key.as_bytes());
-            out.extend_from_slice(b"\":");
-            match item {
-                Item::Plain(Value::Str(value)) => string(out, value),
-                Item::Plain(Value::Int(value)) => integer(out, value),
-                Item::Plain(Value::Double(value)) => double(out, value),
-                Item::Plain(Value::Bool(value)) => {
-                    out.extend_from_slice(if value { b"true" } else { b"false" });
-                }
-                Item::Millis(nanos) => millis(out, nanos),
-            }
-        });
-        out.push(b'}');
-        for (index, link) in span.links.iter().enumerate() {
-            out.extend_from_slice(if index == 0 {
-                b",\"links\":[{\"trace_id\":\""
-            } else {
-                b",{\"trace_id\":\""
-            });
-            hex(out, &link.trace_id.0);
-            out.extend_from_slice(b"\",\"span_id\":\"");
-            hex(out, &link.span_id.0);
-            out.extend_from_slice(b"\",\"reason\":");
-            string(out, link.reason);
-            out.push(b'}');
-        }
-        if !span.links.is_empty() {
-            out.push(b']');
-        }
-        out.extend_from_slice(b"}\n");
-    }
-
-    fn write_service(&mut self, out: &mut Vec<u8>, service: &Arc<Service>) {
-        match &self.service {
-            Some((known, text)) if Arc::ptr_eq(known, service) => out.extend_from_slice(text),
+    pub fn span(&mut self, out: &mut Buffer, span: &Span) {
+        let Self {
+            clock,
+            shape,
+            with_resource,
+            services,
+        } = self;
+        let at = (Arc::as_ptr(&span.service) as usize >> 4) % SERVICES;
+        let Some(slot) = services.get_mut(at) else { return };
+        let service = match slot {
+            Some((known, text)) if Arc::ptr_eq(known, &span.service) => text,
             _ => {
-                let mut text = Vec::new();
-                text.extend_from_slice(b",\"service\":");
-                string(&mut text, &service.name);
-                text.extend_from_slice(b",\"pid\":");
-                integer(&mut text, service.tgid);
-                if self.with_resource {
-                    resource(&mut text, service);
-                }
-                out.extend_from_slice(&text);
-                self.service = Some((Arc::clone(service), text));
+                let mut text = Buffer::default();
+                text.append(|out| describe(out, &span.service, *with_resource));
+                &mut slot.insert((Arc::clone(&span.service), text)).1
             }
-        }
+        };
+        out.append(|out| line(out, span, clock, shape, service.as_slice()));
     }
 }
 
-fn resource(out: &mut Vec<u8>, service: &Service) {
-    out.extend_from_slice(b",\"resource\":{");
-    let before = out.len();
-    let key = |out: &mut Vec<u8>, key: &str| {
-        if out.len() > before {
-            out.push(b',');
+#[inline(always)]
+fn line(out: &mut Cursor<'_>, span: &Span, clock: &Clock, shape: &mut Shape, service: &[u8]) -> Option<()> {
+    let exchange = &*span.exchange;
+    out.put(b"{\"trace_id\":\"")?;
+    hex(out, &span.trace_id.0)?;
+    out.put(b"\",\"span_id\":\"")?;
+    hex(out, &span.span_id.0)?;
+    if let Some(parent) = &span.parent {
+        out.put(b"\",\"parent_span_id\":\"")?;
+        hex(out, &parent.0)?;
+    }
+    out.put(b"\"")?;
+    if span.parent.is_some() && span.parent_is_remote {
+        out.put(b",\"parent_is_remote\":true")?;
+    }
+    if let Some((evidence, confidence)) = span.evidence {
+        plain(out, b",\"evidence\":\"", evidence.as_str())?;
+        plain(
+            out,
+            b",\"confidence\":\"",
+            confidence_name(confidence).unwrap_or("certain"),
+        )?;
+    }
+    if !span.trace_state.is_empty() {
+        out.put(b",\"trace_state\":")?;
+        string(out, &span.trace_state)?;
+    }
+    out.copy(service)?;
+    out.put(b",\"name\":")?;
+    string(out, &exchange.name)?;
+    plain(out, b",\"kind\":\"", kind_name(exchange.role))?;
+    let (start, duration) = (clock.unix(exchange.start.ts), duration(span));
+    out.put(b",\"start_unix_nano\":")?;
+    integer(out, start)?;
+    out.put(b",\"end_unix_nano\":")?;
+    integer(out, start.saturating_add(duration))?;
+    out.put(b",\"duration_nano\":")?;
+    integer(out, duration)?;
+    match &exchange.outcome {
+        Outcome::Unset => out.put(b",\"status\":\"unset\"")?,
+        Outcome::Error { message, .. } => {
+            out.put(b",\"status\":\"error\"")?;
+            if !message.is_empty() {
+                out.put(b",\"status_message\":")?;
+                string(out, message)?;
+            }
         }
-        string(out, key);
-        out.push(b':');
+    }
+    out.put(b",\"attributes\":")?;
+    // Every attribute begins with a comma; that of the first becomes the opening brace.
+    out.replace_first(b'{', |out| shape.attributes(out, span, &mut Object))?;
+    out.put(b"}")?;
+    if !span.links.is_empty() {
+        out.call(|out| links(out, span))?;
+    }
+    out.put(b"}\n")
+}
+
+#[inline(never)]
+fn links(out: &mut Cursor<'_>, span: &Span) -> Option<()> {
+    out.put(b",\"links\":")?;
+    for (index, link) in span.links.iter().enumerate() {
+        out.put(if index == 0 { b"[" } else { b"," })?;
+        out.put(b"{\"trace_id\":\"")?;
+        hex(out, &link.trace_id.0)?;
+        out.put(b"\",\"span_id\":\"")?;
+        hex(out, &link.span_id.0)?;
+        out.put(b"\",\"reason\":")?;
+        string(out, link.reason)?;
+        out.put(b"}")?;
+    }
+    out.put(b"]")
+}
+
+/// The service's fields.
+fn describe(out: &mut Cursor<'_>, service: &Service, with_resource: bool) -> Option<()> {
+    out.put(b",\"service\":")?;
+    string(out, &service.name)?;
+    out.put(b",\"pid\":")?;
+    integer(out, service.tgid)?;
+    if !with_resource {
+        return Some(());
+    }
+    out.put(b",\"resource\":")?;
+    let mut before: &[u8; 1] = b"{";
+    let mut key = |out: &mut Cursor<'_>, key: &str| {
+        out.put(std::mem::replace(&mut before, b","))?;
+        string(out, key)?;
+        out.put(b":")
     };
     for (name, value) in &service.resource.text {
-        key(out, name);
-        string(out, value);
+        key(out, name)?;
+        string(out, value)?;
     }
     for (name, value) in &service.resource.ints {
-        key(out, name);
-        integer(out, *value);
+        key(out, name)?;
+        integer(out, *value)?;
     }
     for (name, values) in &service.resource.lists {
-        key(out, name);
-        out.push(b'[');
+        key(out, name)?;
+        out.put(b"[")?;
         for (index, value) in values.iter().enumerate() {
             if index > 0 {
-                out.push(b',');
+                out.put(b",")?;
             }
-            string(out, value);
+            string(out, value)?;
         }
-        out.push(b']');
+        out.put(b"]")?;
     }
-    out.push(b'}');
+    if before == b"{" {
+        out.put(b"{")?;
+    }
+    out.put(b"}")
+}
+
+/// `,"key":value`
+struct Object;
+
+impl Form for Object {
+    #[inline(always)]
+    fn write(&mut self, out: &mut Cursor<'_>, key: Key, item: Item<'_>) -> Option<()> {
+        // Keys are constants of ours, without anything to escape.
+        out.put(b",\"")?;
+        out.copy(key.as_bytes())?;
+        out.put(b"\":")?;
+        match item {
+            Item::Plain(Value::Str(value)) => string(out, value),
+            Item::Plain(Value::Int(value)) => integer(out, value),
+            Item::Plain(Value::Double(value)) => out.call(|out| double(out, value)),
+            Item::Plain(Value::Bool(true)) => out.put(b"true"),
+            Item::Plain(Value::Bool(false)) => out.put(b"false"),
+            Item::Millis(nanos) => out.call(|out| millis(out, nanos)),
+        }
+    }
 }
 
 /// Text without anything to escape; `before` ends with the opening quote.
-#[inline]
-fn plain(out: &mut Vec<u8>, before: &[u8], text: &str) {
-    out.extend_from_slice(before);
-    out.extend_from_slice(text.as_bytes());
-    out.push(b'"');
+#[inline(always)]
+fn plain<const N: usize>(out: &mut Cursor<'_>, before: &[u8; N], text: &str) -> Option<()> {
+    out.put(before)?;
+    out.copy(text.as_bytes())?;
+    out.put(b"\"")
 }
 
-#[inline]
-fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    /// Both digits of every byte.
-    const DIGITS: [[u8; 2]; 256] = {
-        let mut table = [[0; 2]; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            table[byte] = [b"0123456789abcdef"[byte >> 4], b"0123456789abcdef"[byte & 15]];
-            byte += 1;
-        }
-        table
-    };
-    for &byte in bytes {
-        out.extend_from_slice(&DIGITS[usize::from(byte)]);
+#[inline(always)]
+fn hex<const N: usize>(out: &mut Cursor<'_>, bytes: &[u8; N]) -> Option<()> {
+    let (pairs, _) = out.room(2 * N)?.as_chunks_mut::<2>();
+    for (to, &byte) in pairs.iter_mut().zip(bytes) {
+        *to = DIGITS[usize::from(byte)];
     }
+    Some(())
 }
 
-#[inline]
-fn integer(out: &mut Vec<u8>, value: impl itoa::Integer) {
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+/// Both digits of every byte.
+const DIGITS: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    table
+};
+
+#[inline(always)]
+fn integer(out: &mut Cursor<'_>, value: impl itoa::Integer) -> Option<()> {
+    out.copy(itoa::Buffer::new().format(value).as_bytes())
 }
 
 /// Nanoseconds as milliseconds, exactly.
-fn millis(out: &mut Vec<u8>, nanos: Nanos) {
-    integer(out, nanos / 1_000_000);
+#[inline(never)]
+fn millis(out: &mut Cursor<'_>, nanos: Nanos) -> Option<()> {
+    integer(out, nanos / 1_000_000)?;
     let mut rest = (nanos % 1_000_000) as u32;
     if rest == 0 {
-        return;
+        return Some(());
     }
     let mut digits = *b".000000";
     for digit in digits.iter_mut().skip(1).rev() {
         *digit += (rest % 10) as u8;
         rest /= 10;
     }
-    out.extend_from_slice(&digits);
-    while out.last() == Some(&b'0') {
-        out.pop();
-    }
+    let zeros = digits.iter().rev().take_while(|&&digit| digit == b'0').count();
+    out.copy(digits.get(..digits.len() - zeros)?)
 }
 
-fn double(out: &mut Vec<u8>, value: f64) {
-    use std::io::Write;
+#[cold]
+fn double(out: &mut Cursor<'_>, value: f64) -> Option<()> {
     if value.is_finite() {
-        // Writing to memory cannot fail.
-        let _ = write!(out, "{value}");
+        out.copy(value.to_string().as_bytes())
     } else {
         // JSON has no other word for it.
-        out.extend_from_slice(b"null");
+        out.put(b"null")
     }
 }
 
 /// A JSON string (RFC 8259 section 7).
-#[inline]
-fn string(out: &mut Vec<u8>, text: &str) {
-    out.push(b'"');
-    if is_clean(text.as_bytes()) {
-        out.extend_from_slice(text.as_bytes());
-    } else {
-        escape(out, text.as_bytes());
+#[inline(always)]
+fn string(out: &mut Cursor<'_>, text: &str) -> Option<()> {
+    if !is_clean(text.as_bytes()) {
+        return out.call(|out| escape(out, text.as_bytes()));
     }
-    out.push(b'"');
+    out.put(b"\"")?;
+    out.copy(text.as_bytes())?;
+    out.put(b"\"")
 }
 
 /// Whether nothing has to be escaped. Eight bytes at a time: a byte below 0x20, a quote or a backslash sets the high bit of its
 /// lane; bytes of 0x80 and above are part of UTF-8 sequences and pass.
-#[inline]
+#[inline(always)]
 fn is_clean(bytes: &[u8]) -> bool {
     const ONES: u64 = u64::MAX / 255;
     const HIGH: u64 = ONES << 7;
-    let special = |word: u64| {
+    #[inline(always)]
+    fn special(word: u64) -> u64 {
         let zero_lanes = |x: u64| x.wrapping_sub(ONES) & !x;
         let quote = zero_lanes(word ^ (ONES * b'"' as u64));
         let backslash = zero_lanes(word ^ (ONES * b'\\' as u64));
         let control = word.wrapping_sub(ONES * 0x20) & !word;
-        (quote | backslash | control) & HIGH
+        quote | backslash | control
+    }
+    let found = if let Some(last) = bytes.last_chunk::<8>() {
+        // The last eight bytes may overlap the word before.
+        let (words, _) = bytes.as_chunks::<8>();
+        words
+            .iter()
+            .fold(special(u64::from_le_bytes(*last)), |found, word| {
+                found | special(u64::from_le_bytes(*word))
+            })
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        special(u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32)
+    } else {
+        // Spaces fill up the word.
+        let blank = u64::from_le_bytes(*b"        ");
+        special(
+            bytes
+                .iter()
+                .fold(blank, |word, &byte| word << 8 | u64::from(byte)),
+        )
     };
-    let (words, rest) = bytes.as_chunks::<8>();
-    let found = words
-        .iter()
-        .fold(0, |found, word| found | special(u64::from_le_bytes(*word)));
-    // Spaces fill up the last word.
-    let mut last = [b' '; 8];
-    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-    found | special(u64::from_le_bytes(last)) == 0
+    found & HIGH == 0
 }
 
 #[cold]
-fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
+#[inline(never)]
+fn escape(out: &mut Cursor<'_>, bytes: &[u8]) -> Option<()> {
+    out.put(b"\"")?;
     for &byte in bytes {
         match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
+            b'"' | b'\\' => out.put(&[b'\\', byte])?,
+            b'\n' => out.put(b"\\n")?,
+            b'\r' => out.put(b"\\r")?,
+            b'\t' => out.put(b"\\t")?,
             0..0x20 => {
-                out.extend_from_slice(b"\\u00");
-                hex(out, &[byte]);
+                out.put(b"\\u00")?;
+                hex(out, &[byte])?;
             }
-            _ => out.push(byte),
+            _ => out.put(&[byte])?,
         }
     }
+    out.put(b"\"")
 }
 
 #[cfg(test)]
@@ -320,9 +359,9 @@ mod tests {
             texts.push(format!("{}é{}", "x".repeat(at), "y".repeat(20 - at)));
         }
         for text in texts {
-            let mut out = Vec::new();
-            string(&mut out, &text);
-            assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+            let mut out = Buffer::default();
+            out.append(|out| string(out, &text));
+            assert_eq!(serde_json::from_slice::<String>(out.as_slice()).unwrap(), text);
             let needs = text.bytes().any(|b| b < 0x20 || b == b'"' || b == b'\\');
             assert!(!needs || !is_clean(text.as_bytes()), "{text:?}");
         }
@@ -338,9 +377,9 @@ mod tests {
             (12_345_678, "12.345678"),
             (u64::MAX, "18446744073709.551615"),
         ] {
-            let mut out = Vec::new();
-            millis(&mut out, nanos);
-            assert_eq!(String::from_utf8(out).unwrap(), expected);
+            let mut out = Buffer::default();
+            out.append(|out| millis(out, nanos));
+            assert_eq!(std::str::from_utf8(out.as_slice()).unwrap(), expected);
         }
     }
 }

@@ -19,6 +19,7 @@ use std::time::Instant;
 pub(super) use self::style::Screen;
 use self::traces::{Limits, Traces};
 use super::accounts::{Accounts, TicketId};
+use super::buffer::Buffer;
 use super::clock::Clock;
 use super::config::{self, Config, Format};
 use super::intake::{Intake, Parcel};
@@ -87,7 +88,6 @@ pub(super) fn start(
     let console = config.console.clone();
     let output = Output {
         to: output,
-        text: Vec::new(),
         gone: Arc::clone(&view.gone),
     };
     let max_spans = config.queue.max_spans;
@@ -103,13 +103,15 @@ pub(super) fn start(
 
 async fn print_json(view: &View, clock: &Clock, mut output: Output, with_resource: bool) {
     let mut writer = json::Writer::new(clock.clone(), with_resource);
+    let mut lines = Buffer::default();
     while let Some(parcels) = view.intake.take().await {
         clock.keep_true();
         for parcel in parcels {
             for span in parcel.spans.iter() {
-                writer.span(&mut output.text, span);
+                writer.span(&mut lines, span);
             }
-            let verdict = output.write();
+            let verdict = output.write(lines.as_slice());
+            lines.clear(KEPT_BYTES);
             view.report(parcel.ticket, parcel.spans.iter(), verdict);
             view.intake.release(parcel.spans.len(), parcel.bytes);
         }
@@ -131,6 +133,7 @@ async fn print_traces(
         max_spans: max_spans / 2,
         lines_per_second: screen.is_terminal.then_some(config.lines_per_second),
     });
+    let mut text = Vec::new();
     let mut is_open = true;
     while is_open {
         let parcels = if traces.is_empty() {
@@ -154,12 +157,14 @@ async fn print_traces(
         let width = screen.width();
         let ready = traces.ready(now, !is_open);
         for (trace, _) in ready.iter().filter(|(_, is_shown)| *is_shown) {
-            waterfall::render(&mut output.text, trace, clock, screen.palette, width);
+            waterfall::render(&mut text, trace, clock, screen.palette, width);
         }
         if let Some((traces, spans)) = traces.take_left_out(now, !is_open) {
-            waterfall::notice(&mut output.text, traces, spans, screen.palette);
+            waterfall::notice(&mut text, traces, spans, screen.palette);
         }
-        let written = output.write();
+        let written = output.write(&text);
+        text.clear();
+        text.shrink_to(KEPT_BYTES);
         for (trace, is_shown) in &ready {
             let verdict = if *is_shown {
                 written
@@ -180,32 +185,27 @@ async fn print_traces(
 /// Standard output, written to once a batch.
 struct Output {
     to: Box<dyn Write + Send>,
-    text: Vec<u8>,
     gone: Arc<AtomicBool>,
 }
 
 impl Output {
-    /// Writes what was gathered.
-    fn write(&mut self) -> Result<(), Reason> {
-        let outcome = if self.gone.load(Relaxed) {
-            Err(Reason::ExportFailed)
-        } else if self.text.is_empty() {
-            Ok(())
-        } else {
-            self.to
-                .write_all(&self.text)
-                .and_then(|()| self.to.flush())
-                .map_err(|error| {
-                    // A reader that had enough (`| head`) is no fault.
-                    if error.kind() != io::ErrorKind::BrokenPipe {
-                        tracing::error!("writing spans to standard output: {error}");
-                    }
-                    self.gone.store(true, Relaxed);
-                    Reason::ExportFailed
-                })
-        };
-        self.text.clear();
-        self.text.shrink_to(KEPT_BYTES);
-        outcome
+    fn write(&mut self, text: &[u8]) -> Result<(), Reason> {
+        if self.gone.load(Relaxed) {
+            return Err(Reason::ExportFailed);
+        }
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.to
+            .write_all(text)
+            .and_then(|()| self.to.flush())
+            .map_err(|error| {
+                // A reader that had enough (`| head`) is no fault.
+                if error.kind() != io::ErrorKind::BrokenPipe {
+                    tracing::error!("writing spans to standard output: {error}");
+                }
+                self.gone.store(true, Relaxed);
+                Reason::ExportFailed
+            })
     }
 }

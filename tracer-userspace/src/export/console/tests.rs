@@ -315,13 +315,13 @@ fn a_line_of_json_has_every_field() {
     full.exchange.attributes.push_double("d", 2.5);
     full.exchange.attributes.push_double("not a number", f64::NAN);
     let least = span(&service, 1, 1, None, Role::Client, (318, 352));
-    let mut out = Vec::new();
+    let mut out = Buffer::default();
     for with_resource in [true, false] {
         let mut writer = json::Writer::new(Clock::with_offset(EPOCH), with_resource);
         writer.span(&mut out, &full);
         writer.span(&mut out, &least);
     }
-    let got = String::from_utf8(out).unwrap();
+    let got = String::from_utf8(out.as_slice().to_vec()).unwrap();
     check("spans.jsonl", &got);
     let lines: Vec<serde_json::Value> = got
         .lines()

@@ -8,18 +8,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use opentelemetry_semantic_conventions::SCHEMA_URL;
-use prost::encoding::{WireType, encoded_len_varint};
+use prost::encoding::{WireType, encode_key, encode_varint};
 
-use super::wire::{delimited, delimited_len, fixed64, message, number, tag, varint};
+use super::wire::{
+    boolean, delimited, delimited_len, double, fixed64, id, integer, long_text, message, small, text, written,
+};
 use crate::export::accounts::{Share, TicketId};
+use crate::export::buffer::{Buffer, Cursor};
 use crate::export::clock::Clock;
-use crate::export::shape::{Addresses, Item, LINK_REASON, attributes, duration};
-use crate::model::{Outcome, Role, Service, Span, Value};
+use crate::export::shape::{Form, Item, LINK_REASON, Shape, duration};
+use crate::model::{Key, Outcome, Role, Service, Span, Value};
 
 /// Services whose buffers are kept between requests.
 const KEPT_SERVICES: usize = 256;
-/// Bytes of buffer that one service keeps between requests.
-const KEPT_BYTES: usize = 128 << 10;
+/// Bytes of buffers that all services keep between requests.
+const KEPT_BYTES: usize = 4 << 20;
 
 // `Span.flags`, trace.proto `SpanFlags`.
 const SAMPLED: u32 = 1;
@@ -39,21 +42,21 @@ pub(super) struct Request {
 struct Group {
     service: Arc<Service>,
     /// `ResourceSpans.resource`, with its key.
-    resource: Vec<u8>,
+    resource: Buffer,
     /// `ScopeSpans.spans`, each with its key.
-    spans: Vec<u8>,
+    spans: Buffer,
     shares: Vec<(TicketId, u32)>,
 }
 
 /// Collects spans until a request is full.
 pub(super) struct Encoder {
     clock: Clock,
-    addresses: Addresses,
+    shape: Shape,
     groups: Vec<Group>,
     /// Where the group of the service at that address is.
     index: HashMap<usize, usize>,
     /// `ScopeSpans.scope`, with its key.
-    scope: Vec<u8>,
+    scope: Buffer,
     last: usize,
     spans: usize,
     bytes: usize,
@@ -61,14 +64,15 @@ pub(super) struct Encoder {
 
 impl Encoder {
     pub fn new(clock: Clock) -> Self {
-        let mut inner = Vec::new();
-        delimited(&mut inner, 1, b"tracer");
-        delimited(&mut inner, 2, env!("CARGO_PKG_VERSION").as_bytes());
-        let mut scope = Vec::new();
-        delimited(&mut scope, 1, &inner);
+        let scope = written(|out| {
+            message(out, 1, |out| {
+                delimited(out, 1, b"tracer")?;
+                delimited(out, 2, env!("CARGO_PKG_VERSION").as_bytes())
+            })
+        });
         Self {
             clock,
-            addresses: Addresses::default(),
+            shape: Shape::default(),
             groups: Vec::new(),
             index: HashMap::new(),
             scope,
@@ -92,14 +96,11 @@ impl Encoder {
     pub fn push(&mut self, ticket: TicketId, span: &Span) {
         let at = self.group_of(&span.service);
         let Self {
-            clock,
-            addresses,
-            groups,
-            ..
+            clock, shape, groups, ..
         } = self;
         let Some(group) = groups.get_mut(at) else { return };
         let before = group.spans.len();
-        write_span(&mut group.spans, span, clock, addresses);
+        group.spans.append(|out| write_span(out, span, clock, shape));
         self.spans += 1;
         self.bytes += group.spans.len() - before;
         match group.shares.last_mut() {
@@ -124,7 +125,7 @@ impl Encoder {
                 groups.push(Group {
                     service: Arc::clone(service),
                     resource: resource(service),
-                    spans: Vec::new(),
+                    spans: Buffer::default(),
                     shares: Vec::new(),
                 });
                 groups.len() - 1
@@ -142,18 +143,22 @@ impl Encoder {
         let group_len = |group: &Group| group.resource.len() + delimited_len(scope_len(group)) + schema;
         let live = || self.groups.iter().filter(|group| !group.shares.is_empty());
         // Exact, so that a request that waits for a dead backend holds no spare memory.
-        let mut body = Vec::with_capacity(live().map(|group| delimited_len(group_len(group))).sum());
+        let mut body: Vec<u8> = Vec::with_capacity(live().map(|group| delimited_len(group_len(group))).sum());
         let mut shares = Vec::with_capacity(live().map(|group| group.shares.len()).sum());
         for group in live() {
-            body.push(tag(1, WireType::LengthDelimited)); // resource_spans
-            varint(&mut body, group_len(group) as u64);
-            body.extend_from_slice(&group.resource);
-            body.push(tag(2, WireType::LengthDelimited)); // scope_spans
-            varint(&mut body, scope_len(group) as u64);
-            body.extend_from_slice(&self.scope);
-            body.extend_from_slice(&group.spans);
-            delimited(&mut body, 3, SCHEMA_URL.as_bytes());
-            delimited(&mut body, 3, SCHEMA_URL.as_bytes());
+            encode_key(1, WireType::LengthDelimited, &mut body); // resource_spans
+            encode_varint(group_len(group) as u64, &mut body);
+            body.extend_from_slice(group.resource.as_slice());
+            encode_key(2, WireType::LengthDelimited, &mut body); // scope_spans
+            encode_varint(scope_len(group) as u64, &mut body);
+            body.extend_from_slice(self.scope.as_slice());
+            body.extend_from_slice(group.spans.as_slice());
+            for _ in 0..2 {
+                // The scope's schema and the resource's.
+                encode_key(3, WireType::LengthDelimited, &mut body);
+                encode_varint(SCHEMA_URL.len() as u64, &mut body);
+                body.extend_from_slice(SCHEMA_URL.as_bytes());
+            }
             shares.extend(group.shares.iter().map(|&(ticket, spans)| Share {
                 ticket,
                 service: Arc::clone(&group.service),
@@ -177,61 +182,65 @@ impl Encoder {
             self.groups.clear();
             self.index.clear();
         }
+        let held: usize = self.groups.iter().map(|group| group.spans.capacity()).sum();
+        let keep = if held > KEPT_BYTES { 0 } else { KEPT_BYTES };
         for group in &mut self.groups {
             group.shares.clear();
-            group.spans.clear();
-            group.spans.shrink_to(KEPT_BYTES);
+            group.spans.clear(keep);
         }
     }
 }
 
 /// `ResourceSpans.resource`, with its key.
-fn resource(service: &Service) -> Vec<u8> {
-    let mut out = Vec::with_capacity(512);
+fn resource(service: &Service) -> Buffer {
     let resource = &service.resource;
-    message(&mut out, 1, |out| {
-        for (key, value) in &resource.text {
-            text(out, 1, key, value);
-        }
-        for (key, value) in &resource.ints {
-            integer(out, 1, key, *value);
-        }
-        for (key, values) in &resource.lists {
-            message(out, 1, |out| {
-                delimited(out, 1, key.as_bytes());
-                message(out, 2, |out| {
-                    // AnyValue.array_value, ArrayValue.values
-                    message(out, 5, |out| {
-                        for value in values {
-                            message(out, 1, |out| delimited(out, 1, value.as_bytes()));
-                        }
-                    });
-                });
-            });
-        }
-    });
-    out
+    written(|out| {
+        message(out, 1, |out| {
+            for (key, value) in &resource.text {
+                long_text(out, 1, key.as_bytes(), value.as_bytes())?;
+            }
+            for (key, value) in &resource.ints {
+                integer(out, 1, key, *value)?;
+            }
+            resource.lists.iter().try_for_each(|(key, values)| {
+                message(out, 1, |out| {
+                    delimited(out, 1, key.as_bytes())?;
+                    message(out, 2, |out| list(out, values))
+                })
+            })
+        })
+    })
+}
+
+/// `AnyValue.array_value`
+fn list(out: &mut Cursor<'_>, values: &[Box<str>]) -> Option<()> {
+    message(out, 5, |out| {
+        values
+            .iter()
+            .try_for_each(|value| message(out, 1, |out| delimited(out, 1, value.as_bytes())))
+    })
 }
 
 /// `ScopeSpans.spans`, one entry.
-fn write_span(out: &mut Vec<u8>, span: &Span, clock: &Clock, addresses: &mut Addresses) {
+#[inline(always)]
+fn write_span(out: &mut Cursor<'_>, span: &Span, clock: &Clock, shape: &mut Shape) -> Option<()> {
     let exchange = &*span.exchange;
     let start = clock.unix(exchange.start.ts);
     message(out, 2, |out| {
-        delimited(out, 1, &span.trace_id.0);
-        delimited(out, 2, &span.span_id.0);
+        id(out, 1, &span.trace_id.0)?;
+        id(out, 2, &span.span_id.0)?;
         if !span.trace_state.is_empty() {
-            delimited(out, 3, span.trace_state.as_bytes());
+            delimited(out, 3, span.trace_state.as_bytes())?;
         }
         let mut flags = SAMPLED | HAS_IS_REMOTE;
         if let Some(parent) = span.parent {
-            delimited(out, 4, &parent.0);
+            id(out, 4, &parent.0)?;
             if span.parent_is_remote {
                 flags |= IS_REMOTE;
             }
         }
         if !exchange.name.is_empty() {
-            delimited(out, 5, exchange.name.as_bytes());
+            delimited(out, 5, exchange.name.as_bytes())?;
         }
         // trace.proto `SpanKind`.
         let kind = match exchange.role {
@@ -240,74 +249,55 @@ fn write_span(out: &mut Vec<u8>, span: &Span, clock: &Clock, addresses: &mut Add
             Role::Producer => 4,
             Role::Consumer => 5,
         };
-        number(out, 6, kind);
-        fixed64(out, 7, start);
-        fixed64(out, 8, start.saturating_add(duration(span)));
-        attributes(span, addresses, |key, item| match item {
+        small(out, 6, kind)?;
+        fixed64(out, 7, start)?;
+        fixed64(out, 8, start.saturating_add(duration(span)))?;
+        shape.attributes(out, span, &mut Protobuf)?;
+        if !span.links.is_empty() || exchange.outcome != Outcome::Unset {
+            out.call(|out| links_and_status(out, span))?;
+        }
+        // `flags` has field number 16: the key takes two bytes.
+        out.put(&[0x85, 0x01])?;
+        out.put(&flags.to_le_bytes())
+    })
+}
+
+#[inline(never)]
+fn links_and_status(out: &mut Cursor<'_>, span: &Span) -> Option<()> {
+    for link in &span.links {
+        message(out, 13, |out| {
+            id(out, 1, &link.trace_id.0)?;
+            id(out, 2, &link.span_id.0)?;
+            text(out, 4, LINK_REASON, link.reason)
+        })?;
+    }
+    if let Outcome::Error {
+        message: description, ..
+    } = &span.exchange.outcome
+    {
+        message(out, 15, |out| {
+            if !description.is_empty() {
+                delimited(out, 2, description.as_bytes())?;
+            }
+            small(out, 3, 2) // STATUS_CODE_ERROR
+        })?;
+    }
+    Some(())
+}
+
+struct Protobuf;
+
+impl Form for Protobuf {
+    #[inline(always)]
+    fn write(&mut self, out: &mut Cursor<'_>, key: Key, item: Item<'_>) -> Option<()> {
+        match item {
             Item::Plain(Value::Str(value)) => text(out, 9, key, value),
             Item::Plain(Value::Int(value)) => integer(out, 9, key, value),
             Item::Plain(Value::Double(value)) => double(out, 9, key, value),
             Item::Plain(Value::Bool(value)) => boolean(out, 9, key, value),
             Item::Millis(nanos) => double(out, 9, key, nanos as f64 / 1e6),
-        });
-        for link in &span.links {
-            message(out, 13, |out| {
-                delimited(out, 1, &link.trace_id.0);
-                delimited(out, 2, &link.span_id.0);
-                text(out, 4, LINK_REASON, link.reason);
-            });
         }
-        if let Outcome::Error {
-            message: description, ..
-        } = &exchange.outcome
-        {
-            message(out, 15, |out| {
-                if !description.is_empty() {
-                    delimited(out, 2, description.as_bytes());
-                }
-                number(out, 3, 2); // STATUS_CODE_ERROR
-            });
-        }
-        // `flags` has field number 16: the key takes two bytes.
-        out.extend_from_slice(&[0x85, 0x01]);
-        out.extend_from_slice(&flags.to_le_bytes());
-    });
-}
-
-/// `KeyValue` up to the value, whose `AnyValue` has `value_len` bytes.
-#[inline]
-fn key_value(out: &mut Vec<u8>, field: u8, key: &str, value_len: usize) {
-    let len = delimited_len(key.len()) + delimited_len(value_len);
-    out.reserve(1 + 10 + len);
-    out.push(tag(field, WireType::LengthDelimited));
-    varint(out, len as u64);
-    delimited(out, 1, key.as_bytes());
-    out.push(tag(2, WireType::LengthDelimited));
-    varint(out, value_len as u64);
-}
-
-#[inline]
-fn text(out: &mut Vec<u8>, field: u8, key: &str, value: &str) {
-    key_value(out, field, key, delimited_len(value.len()));
-    delimited(out, 1, value.as_bytes());
-}
-
-#[inline]
-fn integer(out: &mut Vec<u8>, field: u8, key: &str, value: i64) {
-    key_value(out, field, key, 1 + encoded_len_varint(value as u64));
-    number(out, 3, value as u64);
-}
-
-#[inline]
-fn double(out: &mut Vec<u8>, field: u8, key: &str, value: f64) {
-    key_value(out, field, key, 9);
-    fixed64(out, 4, value.to_bits());
-}
-
-#[inline]
-fn boolean(out: &mut Vec<u8>, field: u8, key: &str, value: bool) {
-    key_value(out, field, key, 2);
-    number(out, 2, value.into());
+    }
 }
 
 #[cfg(test)]

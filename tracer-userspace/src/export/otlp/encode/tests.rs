@@ -79,13 +79,13 @@ fn server_of(span: u8, parent: Option<u8>) -> ProtoSpan {
         text("client.address", "10.0.0.2"),
         text("network.peer.address", "10.0.0.2"),
         text("network.type", "ipv4"),
+        int("server.port", 8080),
+        int("network.peer.port", 40_312),
     ]);
     if parent.is_some() {
         attributes.push(text("tracer.parent.evidence", "message"));
     }
     attributes.extend([
-        int("server.port", 8080),
-        int("network.peer.port", 40_312),
         int("tracer.request.bytes", 120),
         double("tracer.time_to_first_byte", 10.0),
         double("tracer.queue_time", 0.25),
