@@ -1,4 +1,7 @@
-//! Ring buffers: one for each CPU modulo their number, no wake-up per event.
+//! Ring buffers: one for each CPU modulo their number.
+//!
+//! An event wakes nobody (a wake-up costs more than all the rest of it): the reader comes by on a timer. It is woken when a ring
+//! is half full, and by the first event after a long sleep.
 
 use aya_ebpf::{
     Global,
@@ -7,7 +10,7 @@ use aya_ebpf::{
         bpf_get_smp_processor_id, bpf_ringbuf_query, bpf_ringbuf_reserve, bpf_ringbuf_submit,
     },
     macros::map,
-    maps::RingBuf,
+    maps::{Array, RingBuf},
 };
 use tracer_common::{EventHeader, SIZE_CLASSES, counter};
 
@@ -21,6 +24,10 @@ rings!(RING0, RING1, RING2, RING3, RING4, RING5, RING6, RING7);
 /// Bytes waiting in a ring above which the reader is woken.
 #[unsafe(no_mangle)]
 static WAKE_ABOVE: Global<u64> = Global::new(0);
+
+/// 1 while the reader sleeps for long because nothing comes: the next event wakes it. User space sets it, programs clear it.
+#[map]
+static READER_ASLEEP: Array<u32> = Array::with_max_entries(1, 0);
 
 /// The fill of a ring is looked at once in so many events (a power of two), and for every large one.
 const LOOK_EVERY: u64 = 32;
@@ -114,6 +121,14 @@ pub fn reserve(need: u64) -> Option<Record> {
         // SAFETY: `ring` is a ring-buffer map.
         let waiting = unsafe { bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA)) };
         if waiting > WAKE_ABOVE.load() {
+            wake = u64::from(BPF_RB_FORCE_WAKEUP);
+        }
+    }
+    if let Some(asleep) = READER_ASLEEP.get_ptr_mut(0) {
+        // SAFETY: the one slot of the array. Two CPUs may both see 1, and then both wake the reader.
+        if unsafe { *asleep } != 0 {
+            // SAFETY: as above.
+            unsafe { *asleep = 0 };
             wake = u64::from(BPF_RB_FORCE_WAKEUP);
         }
     }

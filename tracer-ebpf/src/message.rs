@@ -12,6 +12,7 @@ use aya_ebpf::{
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
+use aya_log_ebpf::debug;
 use tracer_common::{ConnState, Direction, EventFlags, EventKind, PolicyMode, counter};
 
 use crate::{
@@ -33,7 +34,7 @@ const MSG_TRUNC: u32 = 0x20;
 pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the first argument of the prototype above.
     let socket = unsafe { Socket::new(ctx.arg(0)) };
-    message(socket, Direction::Send, ctx.arg(1), ctx.arg(2));
+    message(&ctx, socket, Direction::Send, ctx.arg(1), ctx.arg(2));
     0
 }
 
@@ -41,12 +42,18 @@ pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
 pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the first argument of the prototype above.
     let socket = unsafe { Socket::new(ctx.arg(0)) };
-    message(socket, Direction::Recv, ctx.arg(1), ctx.arg(2));
+    message(&ctx, socket, Direction::Recv, ctx.arg(1), ctx.arg(2));
     0
 }
 
 #[inline(always)]
-fn message(socket: Socket, direction: Direction, moved: i32, flags: u32) -> Option<()> {
+fn message(
+    ctx: &BtfTracePointContext,
+    socket: Socket,
+    direction: Direction,
+    moved: i32,
+    flags: u32,
+) -> Option<()> {
     if moved < 0 || (moved == 0 && direction == Direction::Send) {
         return None;
     }
@@ -72,6 +79,7 @@ fn message(socket: Socket, direction: Direction, moved: i32, flags: u32) -> Opti
         Some(conn) => conn,
         None if closed => &mut unlisted,
         None => {
+            debug!(ctx, "no room for connection {}", cookie);
             count(counter::MAP_FULL);
             return None;
         }
@@ -140,6 +148,7 @@ fn message(socket: Socket, direction: Direction, moved: i32, flags: u32) -> Opti
     };
     if missing != Missing::Nothing {
         bits |= EventFlags::PAYLOAD_MISSING;
+        debug!(ctx, "connection {}: none of {} bytes could be read", cookie, len);
         count(if missing == Missing::Fault { counter::PAYLOAD_FAULT } else { counter::PAYLOAD_UNAVAILABLE });
     }
     let header = record.header();

@@ -1,5 +1,6 @@
 //! Loads the programs, attaches what the plan says, and hands out what the other stages need.
 
+mod alarm;
 mod object;
 mod policy;
 mod runtimes;
@@ -11,6 +12,7 @@ use aya::{
     maps::{Map, PerCpuArray},
     programs::BtfTracePoint,
 };
+use aya_log::EbpfLogger;
 use std::os::fd::{AsFd as _, OwnedFd};
 use tracer_common::{RING_SHARDS, counter};
 
@@ -41,11 +43,16 @@ impl Default for Options {
 /// A running capture. Dropping it detaches the programs and frees their maps.
 pub struct Capture {
     ebpf: Ebpf,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
     policy: Policy,
     runtimes: Runtimes,
     counters: PerCpuArray<aya::maps::MapData, u64>,
     source: Option<Source>,
 }
+
+/// `aya_log_common::Level`, and what is below all of its levels.
+const DEBUG: u8 = 4;
+const OFF: u8 = 0;
 
 /// Smallest ring, so that the largest event fits several times.
 const MIN_RING_BYTES: u32 = 256 << 10;
@@ -62,10 +69,12 @@ impl Capture {
             .map_err(|(path, error)| anyhow::Error::new(error).context(path))?
             .min(RING_SHARDS);
         let own_tgid = std::process::id();
+        let log_level = if options.log { DEBUG } else { OFF };
         let wake_above = u64::from(ring_bytes / 2);
         let mut loader = EbpfLoader::new();
         loader
             .btf(None) // the objects have no relocations
+            .override_global("AYA_LOG_LEVEL", &log_level, true)
             .override_global("OWN_TGID", &own_tgid, true)
             .override_global("WAKE_ABOVE", &wake_above, true);
         for (name, offset) in &plan.layout.offsets {
@@ -92,6 +101,11 @@ impl Capture {
                 .with_context(|| format!("attaching program {name}"))?;
         }
 
+        let logger = options
+            .log
+            .then(|| EbpfLogger::init(&mut ebpf))
+            .transpose()
+            .context("logs of the programs")?;
         let policy = Policy::new(take(&mut ebpf, "CONNS")?)?;
         let runtimes = Runtimes::new(take(&mut ebpf, "RUNTIMES")?, take(&mut ebpf, "RUNTIMES_IN_USE")?)?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).context("COUNTERS")?;
@@ -100,9 +114,11 @@ impl Capture {
             .take(shards)
             .map(|name| Ok((ring_fd(take(&mut ebpf, name)?)?, ring_bytes as usize)))
             .collect::<anyhow::Result<Vec<_>>>()?;
-        let source = Source::new(rings).context("mapping the ring buffers")?;
+        let alarm = alarm::ReaderAsleep::new(take(&mut ebpf, "READER_ASLEEP")?)?;
+        let source = Source::new(rings, Box::new(alarm)).context("mapping the ring buffers")?;
         Ok(Self {
             ebpf,
+            logger,
             policy,
             runtimes,
             counters,
@@ -150,6 +166,14 @@ impl Capture {
                 ))
             })
             .collect()
+    }
+
+    /// Passes on what the programs have logged since the last call, to the `log` crate's logger; nothing unless
+    /// [`Options::log`] is set.
+    pub fn flush_log(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
     }
 
     /// Run statistics of the attached programs; zero unless statistics are on ([`RunTimeStats`]).

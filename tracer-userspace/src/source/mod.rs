@@ -20,9 +20,19 @@ const REORDER_NANOS: u64 = 1_000_000;
 /// Most events of one ring that one turn takes up.
 const MAX_PER_RING: usize = 8_192;
 
-/// Pauses between turns: while events come, and at most.
+/// Pauses between turns: while events come, and when none has come for a turn or some.
 const BUSY: Duration = Duration::from_millis(2);
-const IDLE: Duration = Duration::from_millis(10);
+const QUIET: Duration = Duration::from_millis(10);
+
+/// The pause when nothing has come for [`QUIET_TURNS`] turns. The next event ends it.
+const ASLEEP: Duration = Duration::from_millis(200);
+const QUIET_TURNS: u32 = 10;
+
+/// Tells the programs that the reader sleeps.
+pub trait Alarm: Send {
+    /// From now on the next event wakes the reader.
+    fn set(&mut self) -> io::Result<()>;
+}
 
 /// What one turn did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +53,9 @@ pub struct Source {
     epoll: Epoll,
     batch: Vec<Found>,
     watermark: u64,
-    pause: Duration,
+    /// Turns in a row that found nothing.
+    quiet: u32,
+    alarm: Box<dyn Alarm>,
 }
 
 struct Lane {
@@ -66,7 +78,7 @@ struct Found {
 
 impl Source {
     /// Reads the given rings: (descriptor, capacity in bytes).
-    pub fn new(rings: Vec<(OwnedFd, usize)>) -> io::Result<Self> {
+    pub fn new(rings: Vec<(OwnedFd, usize)>, alarm: Box<dyn Alarm>) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         let rings = rings
             .into_iter()
@@ -85,7 +97,8 @@ impl Source {
             epoll,
             batch: Vec::with_capacity(1024),
             watermark: 0,
-            pause: IDLE,
+            quiet: 0,
+            alarm,
         })
     }
 
@@ -150,27 +163,44 @@ impl Source {
         }
         self.watermark = self.watermark.max(horizon.min(now));
         let events = self.batch.len() - malformed;
-        self.pause = if more {
-            Duration::ZERO
-        } else if events > 0 {
-            BUSY
+        self.quiet = if self.is_empty() && events == 0 {
+            self.quiet.saturating_add(1)
         } else {
-            (self.pause.max(BUSY) * 2).min(IDLE)
+            0
+        };
+        let pause = match self.quiet {
+            _ if more => Duration::ZERO,
+            0 => BUSY,
+            turns if turns < QUIET_TURNS => QUIET,
+            _ => ASLEEP,
         };
         Drained {
             events,
             malformed,
             watermark: self.watermark,
-            pause: self.pause,
+            pause,
         }
     }
 
-    /// Sleeps until the next turn is due, or until a ring is nearly full.
+    /// Sleeps until the next turn is due, or until a program wakes the reader.
     pub fn wait(&mut self, pause: Duration) -> io::Result<()> {
         if pause.is_zero() {
             return Ok(());
         }
+        if pause > QUIET {
+            self.alarm.set()?;
+            // An event may have come before the alarm was set.
+            if !self.is_empty() {
+                return Ok(());
+            }
+        }
         self.epoll.wait(pause)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rings
+            .iter()
+            .all(|lane| lane.ring.position() == lane.ring.end())
     }
 }
 

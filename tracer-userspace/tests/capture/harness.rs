@@ -178,6 +178,12 @@ impl Running {
         drained.events
     }
 
+    /// Sleeps until an event comes, or so long; the child's events since the last call.
+    pub fn sleep(&mut self, pause: Duration) -> Vec<Event> {
+        self.source.wait(pause).unwrap();
+        self.settle()
+    }
+
     /// A counter of the programs.
     pub fn counter(&self, name: &str) -> u64 {
         let counters = self.capture.counters().unwrap();

@@ -398,3 +398,21 @@ fn what_a_full_ring_loses_is_counted() {
     assert!(balanced, "read {read}, counters {:?}", running.capture.counters());
     assert!(read + running.counter("ring_full") >= 40_000);
 }
+
+#[test]
+fn a_sleeping_reader_is_woken_by_the_next_event() {
+    if skip() {
+        return;
+    }
+    let mut running = Running::start(&["steps", "v4", "1"]);
+    running.expect("ready");
+    running.settle();
+    running.tell();
+    // Far longer than the child takes: without the wake-up the events are found only after it.
+    let long = std::time::Duration::from_secs(60);
+    let begun = std::time::Instant::now();
+    while of(&running.sleep(long), DATA, Direction::Recv).is_empty() {}
+    assert!(begun.elapsed() < long, "nobody woke the reader");
+    running.tell();
+    running.finish();
+}
