@@ -67,10 +67,15 @@ fn text(command: &Command) -> String {
         .join(" ")
 }
 
+/// What `cargo metadata` says about the workspace.
+pub fn metadata() -> Result<serde_json::Value> {
+    let metadata = output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    Ok(serde_json::from_str(&metadata)?)
+}
+
 /// Cargo's target folder.
 pub fn target_dir() -> Result<PathBuf> {
-    let metadata = output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
-    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let metadata = metadata()?;
     let folder = metadata["target_directory"].as_str();
     Ok(folder.context("cargo metadata names no target folder")?.into())
 }

@@ -34,11 +34,8 @@ pub fn run(args: &Args) -> Result<()> {
 
     if args.e2e.is_none() {
         step("unit tests", || {
-            shell::run(
-                shell::cargo()
-                    .args(["test", "--workspace", "--exclude", "tracer-tests"])
-                    .env("TRACER_TEST_SKIPS", &skips),
-            )
+            shell::run(shell::cargo().args(["test", "--workspace", "--lib", "--bins"]))?;
+            shell::run(shell::cargo().args(["test", "--workspace", "--doc", "--quiet"]))
         })?;
     }
     if !args.unit {
@@ -49,28 +46,27 @@ pub fn run(args: &Args) -> Result<()> {
             })?;
         }
         step("build", || {
-            shell::run(shell::cargo().args(["build", "--package", "tracer-userspace"]))?;
-            shell::run(shell::cargo().args(["test", "--package", "tracer-tests", "--no-run"]))
+            shell::run(shell::cargo().args(["build", "--workspace", "--bins"]))
         })?;
         step("end-to-end tests", || end_to_end(args.e2e.as_deref(), &skips))?;
     }
     report_skips(&skips, args.allow_skips)
 }
 
-/// Runs the tests with real programs, one at a time, as root.
+/// Runs the tests on the kernel and with real programs, one at a time, as root.
+///
+/// Always with `--workspace`: with one package selected, cargo would build the dependencies again with that package's features.
 fn end_to_end(filter: Option<&str>, skips: &Path) -> Result<()> {
     let mut cargo = shell::cargo();
     cargo
-        .args([
-            "test",
-            "--package",
-            "tracer-tests",
-            "--no-fail-fast",
-            "--",
-            "--test-threads=1",
-        ])
-        .args(filter.filter(|filter| !filter.is_empty()))
+        .args(["test", "--workspace", "--no-fail-fast"])
         .env("TRACER_TEST_SKIPS", skips);
+    for name in integration_tests(&shell::metadata()?) {
+        cargo.arg("--test").arg(name);
+    }
+    cargo
+        .args(["--", "--test-threads=1"])
+        .args(filter.filter(|filter| !filter.is_empty()));
     if !shell::is_root() {
         // Cargo starts the test executables through the runner, so that only they run as root.
         let target = shell::output(shell::command("rustc").args(["--print", "host-tuple"]))?;
@@ -78,6 +74,18 @@ fn end_to_end(filter: Option<&str>, skips: &Path) -> Result<()> {
         cargo.env(format!("CARGO_TARGET_{target}_RUNNER"), "sudo -E");
     }
     shell::run(&mut cargo)
+}
+
+/// The names of the workspace's integration tests (`tests/` of each package).
+fn integration_tests(metadata: &serde_json::Value) -> Vec<String> {
+    let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+    let targets = list(&metadata["packages"])
+        .into_iter()
+        .flat_map(|package| list(&package["targets"]));
+    let tests = targets.filter(|target| list(&target["kind"]).iter().any(|kind| kind == "test"));
+    tests
+        .filter_map(|target| target["name"].as_str().map(str::to_owned))
+        .collect()
 }
 
 fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -103,4 +111,29 @@ fn report_skips(path: &Path, allowed: bool) -> Result<()> {
         "{} tests were skipped (--allow-skips accepts that)",
         skips.lines().count()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integration_tests_are_found() {
+        let metadata = serde_json::json!({"packages": [
+            {"targets": [{"kind": ["lib"], "name": "a"}, {"kind": ["test"], "name": "b"}]},
+            {"targets": [{"kind": ["test"], "name": "c"}, {"kind": ["bench"], "name": "d"}]},
+        ]});
+        assert_eq!(integration_tests(&metadata), ["b", "c"]);
+    }
+
+    #[test]
+    fn skips_fail_unless_allowed() {
+        let path = std::env::temp_dir().join(format!("xtask-skips-{}", std::process::id()));
+        fs::write(&path, "").expect("a file");
+        report_skips(&path, false).expect("nothing was skipped");
+        fs::write(&path, "a: no root\n").expect("a file");
+        report_skips(&path, true).expect("allowed");
+        report_skips(&path, false).expect_err("not allowed");
+        fs::remove_file(&path).expect("remove the file");
+    }
 }

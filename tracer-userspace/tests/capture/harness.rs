@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    fs::File,
     io::{BufRead as _, BufReader, Lines, Write as _},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
@@ -28,11 +29,17 @@ impl Event {
     }
 }
 
-/// Whether this host cannot run these tests; says why.
+/// Whether this host cannot run these tests; says why, also to `cargo xtask test`.
 pub fn skip() -> bool {
     let report = kernel::report(&kernel::Features::probe());
     if !report.can_run {
-        eprintln!("skipped: {}", report.obstacles());
+        let test = std::thread::current();
+        let line = format!("{}: {}", test.name().unwrap_or("?"), report.obstacles());
+        eprintln!("skipped: {line}");
+        if let Some(path) = std::env::var_os("TRACER_TEST_SKIPS") {
+            let file = File::options().create(true).append(true).open(path);
+            file.and_then(|mut file| writeln!(file, "{line}")).expect("record the skip");
+        }
     }
     !report.can_run
 }
