@@ -65,6 +65,10 @@ pub(super) struct Record {
     pub forward: Key,
     /// Outbound: the next call with the same `forward`. Inbound: head of that list.
     pub forward_next: Key,
+    /// Outbound: the call whose response was read right before this one was written (E5).
+    pub after: Key,
+    /// Outbound: what came after it in its chain was answered for another request than `forward`.
+    pub contested: bool,
     /// Outbound: the owner that an event loop's order suggests, not yet believed.
     pub tentative: Key,
     /// Outbound: `late_of` is a guess that was given up.
@@ -101,6 +105,8 @@ impl Record {
             open_on_unit: false,
             forward: Key::NONE,
             forward_next: Key::NONE,
+            after: Key::NONE,
+            contested: false,
             tentative: Key::NONE,
             late_of: Key::NONE,
             ambiguous: false,

@@ -14,7 +14,7 @@
 
 use crate::correlate::Correlator;
 use crate::correlate::arena::Key;
-use crate::correlate::record::Parent;
+use crate::correlate::record::{Parent, Record};
 use crate::correlate::unit::Last;
 use crate::model::{Confidence, Evidence, Nanos};
 
@@ -89,23 +89,27 @@ impl Correlator {
     }
 
     fn point_forward(&mut self, call: Key, before: Last) {
-        let request = match before {
-            Last::ReadRequest(request) => request,
-            Last::WroteCall(other) | Last::ReadResponse(other) => {
-                self.records.get(other).map(|r| r.forward).unwrap_or_default()
-            }
+        let (request, after) = match before {
+            Last::ReadRequest(request) => (request, Key::NONE),
+            Last::WroteCall(other) => (self.forward_of(other), Key::NONE),
+            Last::ReadResponse(other) => (self.forward_of(other), other),
             Last::WroteResponse(_) | Last::Nothing => return,
         };
-        let Some(owner) = self.records.get_mut(request) else {
-            return;
-        };
-        if owner.responded != 0 || owner.ended {
-            return;
+        let mut next = Key::NONE;
+        let owner = self
+            .records
+            .get_mut(request)
+            .filter(|r| r.responded == 0 && !r.ended);
+        let found = owner.is_some();
+        if let Some(owner) = owner {
+            next = std::mem::replace(&mut owner.forward_next, call);
         }
-        let next = std::mem::replace(&mut owner.forward_next, call);
         if let Some(record) = self.records.get_mut(call) {
-            record.forward = request;
-            record.forward_next = next;
+            record.after = after;
+            if found {
+                record.forward = request;
+                record.forward_next = next;
+            }
         }
     }
 
@@ -117,8 +121,8 @@ impl Correlator {
         match before {
             Last::Nothing => {}
             Last::ReadRequest(read) if read == request => {}
-            // Answered without waiting for the call, in the turn in which it was written.
-            Last::WroteCall(call) if self.forward_of(call) == request => self.suggest(unit, call, request),
+            // Perhaps answered without waiting for the call; perhaps two turns that follow each other.
+            Last::WroteCall(call) if self.forward_of(call) == request => {}
             Last::ReadResponse(call) => match self.records.get(call) {
                 Some(c) if c.start() >= start => match c.parent {
                     Parent::Undecided if c.tentative == Key::NONE => self.suggest(unit, call, request),
@@ -172,6 +176,9 @@ impl Correlator {
     /// The request was answered right after the call's response was read.
     fn suggest(&mut self, unit: Key, call: Key, request: Key) {
         self.keep_order(unit, call, request);
+        if self.forward_of(call) != request {
+            self.contest_chain(call);
+        }
         let Some(answered) = self.records.get(request).map(|r| r.start()) else {
             return;
         };
@@ -239,23 +246,48 @@ impl Correlator {
         if !(agree && forward_good) {
             return;
         }
+        // A call that is still awaited can't be one that the answer waited for: then the hint is wrong here.
+        if self
+            .forward_list(request)
+            .any(|(_, r)| !r.ended && !r.is_decided())
+        {
+            return;
+        }
+        let others: Vec<Key> = self
+            .forward_list(request)
+            .filter(|(_, r)| !r.is_decided() && !r.contested)
+            .filter(|(_, r)| r.tentative == Key::NONE || r.tentative == request)
+            .map(|(key, _)| key)
+            .collect();
+        for key in others {
+            if self.contexts_agree(key, request) {
+                self.decide(key, Parent::Local(request), evidence);
+            }
+        }
+    }
+
+    /// The calls that the forward hint gives to the request.
+    fn forward_list(&self, request: Key) -> impl Iterator<Item = (Key, &Record)> {
         let mut next = self
             .records
             .get(request)
             .map(|r| r.forward_next)
             .unwrap_or_default();
-        while let Some(record) = self.records.get(next) {
-            let (key, following) = (next, record.forward_next);
-            // A call that is still awaited can't be one that the answer waited for; one whose response was followed by
-            // another request's answer is rather that request's.
-            let open = !record.is_decided()
-                && record.forward == request
-                && record.ended
-                && (record.tentative == Key::NONE || record.tentative == request);
-            if open && self.contexts_agree(key, request) {
-                self.decide(key, Parent::Local(request), evidence);
-            }
-            next = following;
+        std::iter::from_fn(move || {
+            let key = next;
+            let record = self.records.get(key)?;
+            next = record.forward_next;
+            Some((key, record))
+        })
+        .filter(move |(_, r)| r.forward == request)
+    }
+
+    /// The last call of a chain belongs to another request than the forward hint says, and so does the whole chain.
+    fn contest_chain(&mut self, call: Key) {
+        let mut key = call;
+        while let Some(record) = self.records.get_mut(key).filter(|r| !r.contested) {
+            record.contested = true;
+            key = record.after;
         }
     }
 
