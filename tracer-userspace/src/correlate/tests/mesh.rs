@@ -647,10 +647,12 @@ fn event_loops_are_never_wrong() {
     assert!(low.is_empty(), "{}", low.join("\n"));
 }
 
-/// Where requests move between threads, threads prove nothing.
+/// Where requests move between threads, threads prove nothing. That is known from the first move that shows; before it a
+/// claim may be wrong.
 #[test]
-fn moving_tasks_are_not_guessed() {
-    for (seed, (concurrency, threads)) in [(1, 2), (2, 2), (2, 4), (10, 4), (50, 8)].into_iter().enumerate() {
+fn moving_tasks_are_guessed_until_the_first_move_shows() {
+    let table = [(1, 2), (2, 2), (2, 4), (10, 4), (50, 8)];
+    for (seed, (concurrency, threads)) in table.into_iter().cycle().take(15).enumerate() {
         let mut sim = Sim::new(
             seed as u64,
             vec![
@@ -658,8 +660,12 @@ fn moving_tasks_are_not_guessed() {
                 (Kind::Threads, vec![vec![], vec![Step::Wait(400)]]),
             ],
         );
-        sim.run(concurrency, 1000);
-        let (claimed, right, _) = sim.judge_loop();
-        assert_eq!(right, claimed, "{threads} threads, concurrency {concurrency}");
+        sim.run(concurrency, 500);
+        let (claimed, right, all) = sim.judge_loop();
+        assert!(all > 100, "{all} calls");
+        assert!(
+            claimed - right <= 2 && claimed <= 10,
+            "{threads} threads, concurrency {concurrency}: {right} right of {claimed} claimed"
+        );
     }
 }
