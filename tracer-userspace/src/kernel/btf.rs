@@ -207,11 +207,11 @@ impl Btf {
             if self.is_named(member.name, name) {
                 return Some(member);
             }
-            if self.is_named(member.name, b"") {
-                if let Some(inner) = self.member(member.id, name, depth + 1) {
-                    let offset = member.offset.checked_add(inner.offset)?;
-                    return Some(Member { offset, ..inner });
-                }
+            if self.is_named(member.name, b"")
+                && let Some(inner) = self.member(member.id, name, depth + 1)
+            {
+                let offset = member.offset.checked_add(inner.offset)?;
+                return Some(Member { offset, ..inner });
             }
         }
         None
@@ -287,4 +287,119 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
         .get(at..)?
         .first_chunk()
         .map(|word| u32::from_ne_bytes(*word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Builds BTF: types as words, and the strings that they name.
+    struct Builder {
+        types: Vec<u32>,
+        strings: Vec<u8>,
+    }
+
+    impl Builder {
+        fn new() -> Self {
+            Self {
+                types: Vec::new(),
+                strings: vec![0],
+            }
+        }
+
+        fn name(&mut self, name: &str) -> u32 {
+            if name.is_empty() {
+                return 0;
+            }
+            let at = self.strings.len() as u32;
+            self.strings.extend(name.as_bytes());
+            self.strings.push(0);
+            at
+        }
+
+        fn add(&mut self, name: &str, kind: Kind, count: u32, size_or_type: u32, extra: &[u32]) {
+            let name = self.name(name);
+            self.types.extend([name, kind.0 << 24 | count, size_or_type]);
+            self.types.extend(extra);
+        }
+
+        fn bytes(&self) -> Vec<u8> {
+            let types = self.types.len() as u32 * 4;
+            let mut bytes = Vec::new();
+            bytes.extend(0xeb9fu16.to_ne_bytes());
+            bytes.extend([1, 0]);
+            for word in [24, 0, types, types, self.strings.len() as u32] {
+                bytes.extend(word.to_ne_bytes());
+            }
+            for word in &self.types {
+                bytes.extend(word.to_ne_bytes());
+            }
+            bytes.extend(&self.strings);
+            bytes
+        }
+    }
+
+    /// `typedef u32 word; struct inner { u16 a; u16 b; }; struct outer { u32 x; union { struct { u16 p; u16 q; }; word w; };
+    /// struct inner nested; word list[3]; struct outer *next; }; typedef void btf_trace_event;`
+    fn sample() -> Vec<u8> {
+        let mut b = Builder::new();
+        b.add("u16", Kind::INT, 0, 2, &[16]); // 1
+        b.add("u32", Kind::INT, 0, 4, &[32]); // 2
+        b.add("word", Kind::TYPEDEF, 0, 2, &[]); // 3
+        let (a, c, p, q, w) = (b.name("a"), b.name("b"), b.name("p"), b.name("q"), b.name("w"));
+        b.add("inner", Kind::STRUCT, 2, 4, &[a, 1, 0, c, 1, 16]); // 4
+        b.add("", Kind::STRUCT, 2, 4, &[p, 1, 0, q, 1, 16]); // 5
+        b.add("", Kind::UNION, 2, 4, &[0, 5, 0, w, 3, 0]); // 6
+        b.add("", Kind::ARRAY, 0, 0, &[3, 2, 3]); // 7
+        b.add("", Kind::PTR, 0, 9, &[]); // 8
+        let (x, n, l, t) = (b.name("x"), b.name("nested"), b.name("list"), b.name("next"));
+        let members = [x, 2, 0, 0, 6, 32, n, 4, 64, l, 7, 96, t, 8, 192];
+        b.add("outer", Kind::STRUCT, 5, 32, &members); // 9
+        b.add("btf_trace_event", Kind::TYPEDEF, 0, 0, &[]); // 10
+        b.bytes()
+    }
+
+    #[test]
+    fn fields_are_found_by_name() {
+        let btf = Btf::parse(&sample()).unwrap();
+        for (path, size, expected) in [
+            ("x", 4, Ok(0)),
+            ("p", 2, Ok(4)),
+            ("q", 2, Ok(6)),
+            ("w", 4, Ok(4)),
+            ("nested.b", 2, Ok(10)),
+            ("list", 12, Ok(12)),
+            ("next", 8, Ok(24)),
+            ("x", 8, Err(Error::Size("outer", "x", 8, 4))),
+            ("nested.c", 2, Err(Error::NoField("outer", "nested.c"))),
+            ("nothing", 4, Err(Error::NoField("outer", "nothing"))),
+            ("x.y", 4, Err(Error::NoField("outer", "x.y"))),
+        ] {
+            assert_eq!(btf.field("outer", path, size), expected, "{path}");
+        }
+        assert_eq!(btf.field("missing", "x", 4), Err(Error::NoStruct("missing")));
+        assert!(btf.has_tracepoint("event") && !btf.has_tracepoint("even"));
+    }
+
+    #[test]
+    fn broken_bytes_are_refused_or_harmless() {
+        let bytes = sample();
+        for end in 0..bytes.len() {
+            assert!(Btf::parse(&bytes[..end]).is_err(), "cut at {end}");
+        }
+        // Any byte may be wrong: nothing panics, and nothing loops for ever.
+        for at in 0..bytes.len() {
+            for value in [0, 1, 7, 0x7f, 0xff] {
+                let mut bytes = bytes.clone();
+                bytes[at] = value;
+                if let Ok(btf) = Btf::parse(&bytes) {
+                    let _ = (
+                        btf.field("outer", "nested.b", 2),
+                        btf.field("outer", "next", 8),
+                        btf.has_tracepoint("event"),
+                    );
+                }
+            }
+        }
+    }
 }
