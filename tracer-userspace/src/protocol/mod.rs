@@ -10,6 +10,7 @@ pub mod http1;
 mod output;
 mod postgresql;
 pub mod redact;
+mod redis;
 pub mod replay;
 pub mod route;
 pub mod semconv;
@@ -23,7 +24,7 @@ pub use output::{CapturePolicy, Output, Started};
 pub use session::{Detect, MAX_BUFFER, Marks, Prefix, Protocol, Session, Side};
 
 /// Every protocol. Detection does not depend on the order.
-pub static REGISTRY: &[&dyn Protocol] = &[&http1::Http1, &postgresql::Postgresql];
+pub static REGISTRY: &[&dyn Protocol] = &[&http1::Http1, &postgresql::Postgresql, &redis::Redis];
 
 /// The registered protocol of that name.
 #[must_use]
