@@ -14,8 +14,18 @@ const SERVER: Detect = Detect::Yes { sender: Side::Server };
 const MAX_LENGTH_LINE: usize = 16;
 /// Kinds of errors that no other protocol has.
 const ERRORS: [&[u8]; 12] = [
-    b"WRONGTYPE", b"NOAUTH", b"WRONGPASS", b"READONLY", b"LOADING", b"NOSCRIPT", b"EXECABORT", b"CROSSSLOT",
-    b"CLUSTERDOWN", b"MASTERDOWN", b"MOVED", b"BUSYGROUP",
+    b"WRONGTYPE",
+    b"NOAUTH",
+    b"WRONGPASS",
+    b"READONLY",
+    b"LOADING",
+    b"NOSCRIPT",
+    b"EXECABORT",
+    b"CROSSSLOT",
+    b"CLUSTERDOWN",
+    b"MASTERDOWN",
+    b"MOVED",
+    b"BUSYGROUP",
 ];
 
 /// Whether `prefix` is Redis.
@@ -30,8 +40,13 @@ pub fn detect(prefix: Prefix<'_>) -> Detect {
             (Value::Incomplete, _) if bytes.len() < 24 => Detect::NeedMore,
             (Value::Line(text), len) => {
                 let digits = text.strip_prefix(b"-").unwrap_or(text);
-                let integer = number(digits).is_some() || (digits.len() < 20 && digits.iter().all(u8::is_ascii_digit));
-                if integer && !digits.is_empty() && bytes.get(len - 2..len) == Some(b"\r\n") && typed(bytes.get(len..)) {
+                let integer =
+                    number(digits).is_some() || (digits.len() < 20 && digits.iter().all(u8::is_ascii_digit));
+                if integer
+                    && !digits.is_empty()
+                    && bytes.get(len - 2..len) == Some(b"\r\n")
+                    && typed(bytes.get(len..))
+                {
                     SERVER
                 } else {
                     Detect::No
@@ -56,13 +71,19 @@ pub fn detect(prefix: Prefix<'_>) -> Detect {
 
 /// Whether what follows, if anything does, may begin a value.
 fn typed(rest: Option<&[u8]>) -> bool {
-    rest.and_then(|rest| rest.first()).is_none_or(|b| b"+-:$*_#,(!=%~|>".contains(b))
+    rest.and_then(|rest| rest.first())
+        .is_none_or(|b| b"+-:$*_#,(!=%~|>".contains(b))
 }
 
 fn array(bytes: &[u8], from_start: bool) -> Detect {
     let (n, at) = match line(bytes.get(1..).unwrap_or_default(), MAX_LENGTH_LINE) {
         // IMAP's untagged responses begin with `* `.
-        Line::Incomplete if bytes.iter().skip(1).all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'\r')) => {
+        Line::Incomplete
+            if bytes
+                .iter()
+                .skip(1)
+                .all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'\r')) =>
+        {
             return Detect::NeedMore;
         }
         Line::Incomplete | Line::TooLong => return Detect::No,
@@ -99,7 +120,11 @@ fn array(bytes: &[u8], from_start: bool) -> Detect {
     match Upper::new(word) {
         Some(upper) if known(upper.as_str()).is_some() => {
             // A confirmation begins with the command's own name and ends with a number.
-            let enough = if upper.as_str().ends_with("SUBSCRIBE") { 3 } else { 2 };
+            let enough = if upper.as_str().ends_with("SUBSCRIBE") {
+                3
+            } else {
+                2
+            };
             only_bulks(rest, n, enough)
         }
         // Commands of modules: `JSON.GET`.
@@ -117,7 +142,8 @@ fn only_bulks(values: &[u8], n: u64, enough: u64) -> Detect {
             (Value::Incomplete, _) => return Detect::NeedMore,
             (Value::Bulk(len), header) if rest.starts_with(b"$") => {
                 // The rest of a value that was cut is as good as there.
-                rest.get(header.saturating_add(len as usize)..).unwrap_or_default()
+                rest.get(header.saturating_add(len as usize)..)
+                    .unwrap_or_default()
             }
             (Value::Invalid, _) => return Detect::No,
             _ => return SERVER,
@@ -162,7 +188,10 @@ fn bulk(bytes: &[u8]) -> Detect {
 }
 
 fn inline(bytes: &[u8]) -> Detect {
-    let word = bytes.split(|b| b.is_ascii_whitespace()).next().unwrap_or_default();
+    let word = bytes
+        .split(|b| b.is_ascii_whitespace())
+        .next()
+        .unwrap_or_default();
     if word.len() == bytes.len() && word.len() < 16 && word.iter().all(u8::is_ascii_alphabetic) {
         return Detect::NeedMore;
     }
@@ -177,7 +206,11 @@ mod tests {
     use super::*;
 
     fn check(bytes: &[u8], from_start: bool, expected: Detect) {
-        let prefix = Prefix { bytes, from_start, server_port: None };
+        let prefix = Prefix {
+            bytes,
+            from_start,
+            server_port: None,
+        };
         assert_eq!(detect(prefix), expected, "{} {from_start}", bytes.escape_ascii());
     }
 
@@ -223,7 +256,11 @@ mod tests {
             b"% comment\r\n",
         ] {
             for from_start in [true, false] {
-                let prefix = Prefix { bytes, from_start, server_port: None };
+                let prefix = Prefix {
+                    bytes,
+                    from_start,
+                    server_port: None,
+                };
                 let yes = matches!(detect(prefix), Detect::Yes { .. });
                 assert!(!yes, "{}", bytes.escape_ascii());
             }

@@ -16,8 +16,21 @@ const MAX_SHOWN: u64 = 16;
 const MAX_MESSAGE: usize = 120;
 /// Errors whose message is the server's own words; others may quote arguments.
 const SPEAKING: [&str; 15] = [
-    "WRONGTYPE", "NOAUTH", "WRONGPASS", "READONLY", "LOADING", "OOM", "BUSY", "NOSCRIPT", "EXECABORT", "CROSSSLOT",
-    "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "MOVED", "ASK",
+    "WRONGTYPE",
+    "NOAUTH",
+    "WRONGPASS",
+    "READONLY",
+    "LOADING",
+    "OOM",
+    "BUSY",
+    "NOSCRIPT",
+    "EXECABORT",
+    "CROSSSLOT",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "TRYAGAIN",
+    "MOVED",
+    "ASK",
 ];
 
 /// What a command does to the connection.
@@ -146,7 +159,10 @@ pub fn failure(text: &[u8]) -> Outcome {
     } else {
         "".into()
     };
-    Outcome::Error { kind: kind.into(), message }
+    Outcome::Error {
+        kind: kind.into(),
+        message,
+    }
 }
 
 #[cfg(test)]
@@ -157,14 +173,20 @@ mod tests {
     fn an_error_names_its_kind_and_quotes_nothing() {
         for (text, kind, message) in [
             ("ERR unknown command 'secret'", "ERR", ""),
-            ("WRONGTYPE Operation against a key", "WRONGTYPE", "Operation against a key"),
+            (
+                "WRONGTYPE Operation against a key",
+                "WRONGTYPE",
+                "Operation against a key",
+            ),
             ("MOVED 3999 127.0.0.1:6381", "MOVED", "3999 127.0.0.1:6381"),
             ("MY_SCRIPT_ERROR secret", "MY_SCRIPT_ERROR", ""),
             ("wrong secret", "ERR", ""),
             ("NOAUTH", "NOAUTH", ""),
             ("", "ERR", ""),
         ] {
-            let Outcome::Error { kind: k, message: m } = failure(text.as_bytes()) else { panic!() };
+            let Outcome::Error { kind: k, message: m } = failure(text.as_bytes()) else {
+                panic!()
+            };
             assert_eq!((&*k, &*m), (kind, message), "{text}");
         }
     }

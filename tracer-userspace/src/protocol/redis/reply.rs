@@ -15,7 +15,10 @@ impl RedisSession {
         match self.response {
             Response::Lost { .. } => {
                 self.count_response(bytes.len() as u64, now, out);
-                self.response = Response::Lost { complete: bytes.ends_with(b"\n"), last: now };
+                self.response = Response::Lost {
+                    complete: bytes.ends_with(b"\n"),
+                    last: now,
+                };
                 Some(bytes.len())
             }
             Response::Aligned => {
@@ -107,9 +110,7 @@ impl RedisSession {
         let word = match first {
             Value::Incomplete => return None,
             Value::Line(text) => text,
-            Value::Bulk(n) if n <= MAX_PUSH + 2 => {
-                body.get(len..)?.get(..n.saturating_sub(2) as usize)?
-            }
+            Value::Bulk(n) if n <= MAX_PUSH + 2 => body.get(len..)?.get(..n.saturating_sub(2) as usize)?,
             _ => b"",
         };
         let confirms = matches!(

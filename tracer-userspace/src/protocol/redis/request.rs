@@ -85,7 +85,10 @@ impl RedisSession {
         if head.left == 0 {
             self.end_request(mark.stamp, out);
         } else {
-            self.request = Request::Arguments { left: head.left, skip: 0 };
+            self.request = Request::Arguments {
+                left: head.left,
+                skip: 0,
+            };
         }
     }
 
@@ -136,7 +139,10 @@ impl RedisSession {
                 Ok(Some(header)) => header,
             };
             self.count_request(consumed as u64);
-            self.request = Request::Arguments { left: left.saturating_sub(1), skip: len.saturating_add(2) };
+            self.request = Request::Arguments {
+                left: left.saturating_sub(1),
+                skip: len.saturating_add(2),
+            };
             return Some(consumed);
         }
         let n = skip.min(bytes.len() as u64);
@@ -204,14 +210,21 @@ fn multibulk(bytes: &[u8]) -> Parsed<Head<'_>> {
         Line::Text(b"-1", len) => (0, len + 1),
         Line::Text(text, len) => (number(text).ok_or(())?, len + 1),
     };
-    let mut head = Head { consumed: at, left: words, words, first: [None; 3] };
+    let mut head = Head {
+        consumed: at,
+        left: words,
+        words,
+        first: [None; 3],
+    };
     let mut wanted = 1;
     for index in 0..head.first.len() {
         if head.left == 0 || index >= wanted {
             break;
         }
         let rest = bytes.get(at..).unwrap_or_default();
-        let Some((len, header)) = bulk_header(rest)? else { return Ok(None) };
+        let Some((len, header)) = bulk_header(rest)? else {
+            return Ok(None);
+        };
         if len > MAX_WORD as u64 {
             // Too long for a name. The name itself has to be known as such, or nothing is.
             if index == 0 {
@@ -220,7 +233,9 @@ fn multibulk(bytes: &[u8]) -> Parsed<Head<'_>> {
             break;
         }
         let body = rest.get(header..).unwrap_or_default();
-        let Some((word, end)) = body.split_at_checked(len as usize) else { return Ok(None) };
+        let Some((word, end)) = body.split_at_checked(len as usize) else {
+            return Ok(None);
+        };
         let Some(end) = end.get(..2) else { return Ok(None) };
         if end != b"\r\n" {
             return Err(());
@@ -231,7 +246,10 @@ fn multibulk(bytes: &[u8]) -> Parsed<Head<'_>> {
         if index == 0 {
             wanted = words_wanted(word);
         }
-        at = at.saturating_add(header).saturating_add(word.len()).saturating_add(2);
+        at = at
+            .saturating_add(header)
+            .saturating_add(word.len())
+            .saturating_add(2);
         head.left = head.left.saturating_sub(1);
         head.consumed = at;
     }
@@ -260,11 +278,18 @@ fn inline(bytes: &[u8]) -> Parsed<Head<'_>> {
     let mut count = u64::from(first[0].is_some());
     let wanted = first[0].map_or(0, words_wanted);
     for word in words {
-        if let Some(place) = first.get_mut(count as usize).filter(|_| (count as usize) < wanted) {
+        if let Some(place) = first
+            .get_mut(count as usize)
+            .filter(|_| (count as usize) < wanted)
+        {
             *place = Some(word);
         }
         count = count.saturating_add(1);
     }
-    Ok(Some(Head { consumed, left: 0, words: count, first }))
+    Ok(Some(Head {
+        consumed,
+        left: 0,
+        words: count,
+        first,
+    }))
 }
-

@@ -147,7 +147,10 @@ pub enum Progress {
 impl Frame {
     /// A reply begins. Its first value is read like any other.
     pub fn begin(&mut self) {
-        *self = Self { left: 1, ..Self::default() };
+        *self = Self {
+            left: 1,
+            ..Self::default()
+        };
     }
 
     /// Follows the reply through `bytes`.
@@ -193,7 +196,11 @@ impl Frame {
     /// Whether the reply is over.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.left == 0 && self.skip == 0 && !self.long_line && !self.streamed_string && self.streamed.is_empty()
+        self.left == 0
+            && self.skip == 0
+            && !self.long_line
+            && !self.streamed_string
+            && self.streamed.is_empty()
     }
 
     fn pass(&mut self, len: u64) -> u64 {
@@ -220,7 +227,9 @@ impl Frame {
         }
         if value == Value::End {
             // The values of a streamed aggregate are not counted.
-            let Some(outside) = self.streamed.pop() else { return false };
+            let Some(outside) = self.streamed.pop() else {
+                return false;
+            };
             self.left = outside;
             return true;
         }
@@ -358,7 +367,10 @@ mod tests {
         assert_eq!(frame.follow(&streamed), Progress::Invalid);
         let huge = b"*99999999999999\r\n".repeat(300_000);
         frame.begin();
-        assert!(matches!(frame.follow(&huge), Progress::Invalid | Progress::More(_)));
+        assert!(matches!(
+            frame.follow(&huge),
+            Progress::Invalid | Progress::More(_)
+        ));
     }
 
     #[test]

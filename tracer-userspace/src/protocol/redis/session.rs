@@ -120,8 +120,14 @@ impl RedisSession {
         self.policy = Some(policy);
         let [requests, responses] = policy;
         out.capture(match self.local {
-            Side::Client => CapturePolicy::Limit { send: requests, recv: responses },
-            Side::Server => CapturePolicy::Limit { send: responses, recv: requests },
+            Side::Client => CapturePolicy::Limit {
+                send: requests,
+                recv: responses,
+            },
+            Side::Server => CapturePolicy::Limit {
+                send: responses,
+                recv: requests,
+            },
         });
     }
 
@@ -172,7 +178,10 @@ impl RedisSession {
 
     /// A header of the server was not seen.
     pub fn lose_response(&mut self, stamp: Stamp) {
-        self.response = Response::Lost { complete: false, last: stamp };
+        self.response = Response::Lost {
+            complete: false,
+            last: stamp,
+        };
     }
 
     /// A new command begins while the server's direction is lost: what was asked before is answered, if the client waits
@@ -279,7 +288,10 @@ impl Session for RedisSession {
             let outcome = if open.effect == Effect::Shutdown {
                 Outcome::Unset
             } else {
-                Outcome::Error { kind: kind.into(), message: "".into() }
+                Outcome::Error {
+                    kind: kind.into(),
+                    message: "".into(),
+                }
             };
             open.end(outcome, self.role, self.database, mark.stamp, out);
         }
