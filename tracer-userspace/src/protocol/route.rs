@@ -5,6 +5,9 @@ use std::sync::OnceLock;
 /// Most segments that a route keeps; the rest becomes `*`.
 const MAX_SEGMENTS: usize = 12;
 
+/// Segments shorter than this can be neither hashes of letters nor long titles.
+const PLAIN_SEGMENT: usize = 16;
+
 /// Longest literal segment.
 const MAX_LITERAL: usize = 64;
 
@@ -65,7 +68,38 @@ fn matches(pattern: &str, path: &str) -> bool {
     segments.next().is_none()
 }
 
+/// Bytes that say nothing about a segment: small letters and the usual marks between them.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        plain[byte] = matches!(byte as u8, b'a'..=b'z' | b'.' | b'-' | b'_' | b'~');
+        byte += 1;
+    }
+    plain
+};
+
+/// Whether every segment is a short word of plain bytes, as most are.
+fn is_plain(path: &str) -> bool {
+    let (mut segments, mut len) = (0, 0);
+    for byte in path.bytes() {
+        if byte == b'/' {
+            (segments, len) = (segments + 1, 0);
+            continue;
+        }
+        len += 1;
+        if !PLAIN[usize::from(byte)] || len >= PLAIN_SEGMENT {
+            return false;
+        }
+    }
+    segments <= MAX_SEGMENTS
+}
+
 fn guess(path: &str, route: &mut String) {
+    if is_plain(path) {
+        route.push_str(path);
+        return;
+    }
     for (index, segment) in path.split('/').enumerate() {
         if index > 0 {
             route.push('/');
@@ -81,7 +115,7 @@ fn guess(path: &str, route: &mut String) {
 fn write_segment(segment: &str, route: &mut String) {
     // Matrix parameters (`;jsessionid=…`) are no part of a route.
     let segment = segment.split(';').next().unwrap_or_default();
-    if is_plain_word(segment) {
+    if segment.len() < PLAIN_SEGMENT && segment.bytes().all(|byte| PLAIN[usize::from(byte)]) {
         route.push_str(segment);
         return;
     }
@@ -101,11 +135,6 @@ fn write_segment(segment: &str, route: &mut String) {
         return;
     }
     route.push_str(segment);
-}
-
-/// The usual case: a short word of lower-case letters.
-fn is_plain_word(segment: &str) -> bool {
-    segment.len() < 16 && segment.bytes().all(|b| b.is_ascii_lowercase())
 }
 
 /// The placeholder of a variable segment; `None` for a literal.
@@ -138,7 +167,7 @@ fn classify(segment: &str) -> Option<&'static str> {
     let scattered = shape.digits >= 2 && shape.digit_turns >= 4;
     // Words joined by capitals have few of them; random letters have as many as small ones.
     let random = len >= 16 && shape.upper >= len / 3 && shape.lower >= len / 4 && shape.case_turns >= len / 4;
-    let slug = shape.separators >= 6;
+    let slug = shape.separators >= 6 && len >= PLAIN_SEGMENT;
     let foreign = shape.escapes >= 3 || shape.other > 0;
     (shape.digits >= 4 || scattered || random || slug || foreign || len > MAX_LITERAL).then_some("{id}")
 }

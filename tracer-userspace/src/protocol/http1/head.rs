@@ -91,42 +91,64 @@ pub enum Parsed<T> {
     Bad,
 }
 
-/// Reads a head whose start line is read by `start`.
-fn read<'a, L>(bytes: &'a [u8], start: impl Fn(&'a [u8]) -> Option<L>) -> Parsed<(L, Fields<'a>)> {
-    let Some((line, mut at)) = next_line(bytes, 0) else {
-        return Parsed::Incomplete;
-    };
-    let Some(line) = start(line) else {
-        return Parsed::Bad;
-    };
-    let mut fields = Fields::default();
-    match fields.read(bytes, &mut at) {
-        true => Parsed::Whole((line, fields), at),
-        false => Parsed::Incomplete,
-    }
+/// A start line: what reads it, and which fields matter behind it.
+pub trait StartLine<'a>: Sized {
+    /// First letters of the names of fields that matter, as a set made by [`letters`].
+    const LETTERS: u32;
+
+    /// Reads a whole line without its end.
+    fn parse(line: &'a [u8]) -> Option<Self>;
 }
 
-/// The same for a head whose first `searched` bytes are known not to hold its end: a head that comes byte by byte is read once.
-pub fn read_on<'a, L>(
-    bytes: &'a [u8],
-    searched: usize,
-    start: impl Fn(&'a [u8]) -> Option<L>,
-) -> Parsed<(L, Fields<'a>)> {
+/// A set of small letters: bit 0 is `a`.
+const fn letters(of: &[u8]) -> u32 {
+    let mut set = 0;
+    let mut at = 0;
+    while at < of.len() {
+        set |= 1 << (of[at] - b'a');
+        at += 1;
+    }
+    set
+}
+
+/// Reads a head whose first `searched` bytes are known not to hold its end: a head that comes byte by byte is read once.
+pub fn read_on<'a, L: StartLine<'a>>(bytes: &'a [u8], searched: usize) -> Parsed<(L, Fields<'a>)> {
     if searched == 0 {
-        return read(bytes, start);
+        return read(bytes);
     }
     match find_end(bytes, searched).and_then(|end| bytes.get(..end)) {
-        Some(whole) => read(whole, start),
+        Some(whole) => read(whole),
         None => Parsed::Incomplete,
     }
 }
 
 /// Reads as much as there is of a head that was cut: its start line, if it is whole, and its whole fields.
-pub fn read_cut<'a, L>(bytes: &'a [u8], start: impl Fn(&'a [u8]) -> Option<L>) -> Option<(L, Fields<'a>)> {
-    let (line, mut at) = next_line(bytes, 0)?;
+pub fn read_cut<'a, L: StartLine<'a>>(bytes: &'a [u8]) -> Option<(L, Fields<'a>)> {
+    let mut feeds = Feeds::new(bytes);
+    let end = feeds.next()?;
+    let line = L::parse(without_return(bytes.get(..end)?))?;
     let mut fields = Fields::default();
-    fields.read(bytes, &mut at);
-    Some((start(line)?, fields))
+    fields.read::<L>(bytes, end + 1, feeds);
+    Some((line, fields))
+}
+
+fn read<'a, L: StartLine<'a>>(bytes: &'a [u8]) -> Parsed<(L, Fields<'a>)> {
+    let mut feeds = Feeds::new(bytes);
+    let Some(end) = feeds.next() else {
+        return Parsed::Incomplete;
+    };
+    let Some(line) = L::parse(without_return(bytes.get(..end).unwrap_or_default())) else {
+        return Parsed::Bad;
+    };
+    let mut fields = Fields::default();
+    match fields.read::<L>(bytes, end + 1, feeds) {
+        Some(len) => Parsed::Whole((line, fields), len),
+        None => Parsed::Incomplete,
+    }
+}
+
+fn without_return(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// Where the head that starts at the first byte ends, looking at bytes from `from` on (those before it were looked at already).
@@ -143,42 +165,98 @@ fn find_end(bytes: &[u8], from: usize) -> Option<usize> {
     }
 }
 
-/// The line that starts at `at`, without its end (LF or CR LF, RFC 9112 section 2.2), and where the next starts.
-fn next_line(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
-    let rest = bytes.get(at..)?;
-    let end = memchr(b'\n', rest)?;
-    let line = rest.get(..end)?;
-    Some((line.strip_suffix(b"\r").unwrap_or(line), at + end + 1))
+/// The places of all LFs (a line ends with LF or CR LF, RFC 9112 section 2.2). Lines are some tens of bytes: a pass over words
+/// of eight is cheaper than a search that is set up anew for every line.
+struct Feeds<'a> {
+    words: std::slice::Iter<'a, [u8; 8]>,
+    rest: &'a [u8],
+    /// Where the current word starts.
+    base: usize,
+    /// The high bit of each LF of the current word that is still to be told.
+    marks: u64,
+}
+
+impl<'a> Feeds<'a> {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+
+    fn new(bytes: &'a [u8]) -> Self {
+        let (words, rest) = bytes.as_chunks::<8>();
+        let mut feeds = Self {
+            words: words.iter(),
+            rest,
+            base: 0,
+            marks: 0,
+        };
+        feeds.advance();
+        feeds
+    }
+
+    /// The next word; false at the end.
+    fn advance(&mut self) -> bool {
+        let word = match self.words.next() {
+            Some(word) => *word,
+            None if self.rest.is_empty() => return false,
+            None => {
+                let mut word = [0; 8];
+                for (to, from) in word.iter_mut().zip(self.rest) {
+                    *to = *from;
+                }
+                self.rest = &[];
+                word
+            }
+        };
+        // A byte of `other` is zero where an LF was; the sum has its high bit clear for zero only, without carries between bytes.
+        let other = u64::from_le_bytes(word) ^ (0x0101_0101_0101_0101 * b'\n' as u64);
+        self.marks = !(((other & Self::LOW) + Self::LOW) | other | Self::LOW);
+        true
+    }
+}
+
+impl Iterator for Feeds<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        while self.marks == 0 {
+            if !self.advance() {
+                return None;
+            }
+            self.base += 8;
+        }
+        let place = self.base + self.marks.trailing_zeros() as usize / 8;
+        self.marks &= self.marks - 1;
+        Some(place)
+    }
 }
 
 impl<'a> Fields<'a> {
-    /// Reads field lines from `at` on, and moves it behind the empty line. False if the bytes end before that.
-    fn read(&mut self, bytes: &'a [u8], at: &mut usize) -> bool {
-        loop {
-            let Some((line, next)) = next_line(bytes, *at) else {
-                return false;
-            };
-            let Some(first) = line.first() else {
-                *at = next;
-                return true;
-            };
-            let start = *at;
-            *at = next;
-            // Only names that begin with these letters matter.
-            if !matches!(first | 0x20, b'b' | b'c' | b'e' | b'h' | b't' | b'u' | b'x') {
+    /// Reads field lines from `start` on; returns where the head ends, `None` if the bytes end before that.
+    fn read<L: StartLine<'a>>(
+        &mut self,
+        bytes: &'a [u8],
+        mut start: usize,
+        feeds: Feeds<'a>,
+    ) -> Option<usize> {
+        for feed in feeds {
+            let first = *bytes.get(start)?;
+            if feed == start || (first == b'\r' && feed == start + 1) {
+                return Some(feed + 1);
+            }
+            // A folded value (RFC 9112 section 5.2) goes on in lines that begin with white space.
+            if let Some(b' ' | b'\t') = bytes.get(feed + 1) {
                 continue;
             }
-            let mut line = line;
-            // A folded value (RFC 9112 section 5.2) goes on in lines that begin with white space.
-            while let Some(b' ' | b'\t') = bytes.get(*at) {
-                let Some((_, next)) = next_line(bytes, *at) else {
-                    return false;
-                };
-                *at = next;
-                line = bytes.get(start..next.saturating_sub(1)).unwrap_or(line);
+            let letter = first | 0x20;
+            if L::LETTERS
+                .checked_shr(u32::from(letter.wrapping_sub(b'a')))
+                .unwrap_or(0)
+                & 1
+                == 1
+            {
+                self.field(without_return(bytes.get(start..feed)?), letter);
             }
-            self.field(line, first | 0x20);
+            start = feed + 1;
         }
+        None
     }
 
     fn field(&mut self, line: &'a [u8], first: u8) {
@@ -224,10 +302,23 @@ impl<'a> Fields<'a> {
 
 /// The value of `line` if it is the field `name` (lower case).
 fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    if line.get(name.len()) != Some(&b':') || !line.get(..name.len())?.eq_ignore_ascii_case(name) {
+    if line.get(name.len()) != Some(&b':') || !is_named(line.get(..name.len())?, name) {
         return None;
     }
     Some(line.get(name.len() + 1..)?.trim_ascii())
+}
+
+/// Whether `found`, as long as `name`, is `name` in any case.
+fn is_named(found: &[u8], name: &[u8]) -> bool {
+    let word =
+        |bytes: Option<&[u8; 8]>| bytes.map(|bytes| u64::from_le_bytes(*bytes) | 0x2020_2020_2020_2020);
+    match (word(found.first_chunk()), word(found.last_chunk())) {
+        // Names of up to 16 bytes in two overlapping words; letters and hyphens are all that names here hold.
+        (Some(first), Some(last)) if found.len() <= 16 => {
+            Some(first) == word(name.first_chunk()) && Some(last) == word(name.last_chunk())
+        }
+        _ => found.eq_ignore_ascii_case(name),
+    }
 }
 
 fn is_spaced(line: &[u8], name: &[u8]) -> bool {
@@ -300,9 +391,10 @@ pub const fn is_token(byte: u8) -> bool {
     ) || byte.is_ascii_alphanumeric()
 }
 
-impl<'a> RequestLine<'a> {
-    /// Reads a whole line.
-    pub fn parse(line: &'a [u8]) -> Option<Self> {
+impl<'a> StartLine<'a> for RequestLine<'a> {
+    const LETTERS: u32 = letters(b"bcehtux");
+
+    fn parse(line: &'a [u8]) -> Option<Self> {
         let line = line.trim_ascii_end();
         let version = line.len().checked_sub(b" HTTP/1.1".len())?;
         let (rest, version) = line.split_at_checked(version)?;
@@ -317,7 +409,9 @@ impl<'a> RequestLine<'a> {
             minor: u8::from(digit != b'0'),
         })
     }
+}
 
+impl<'a> RequestLine<'a> {
     /// Reads the start of a line whose end was not captured.
     pub fn parse_cut(line: &'a [u8]) -> Option<Self> {
         let (method, target) = line.split_at_checked(memchr(b' ', line)?)?;
@@ -335,9 +429,11 @@ fn is_method(method: &[u8]) -> bool {
     !method.is_empty() && method.len() <= MAX_METHOD && method.iter().all(|b| is_token(*b))
 }
 
-impl StatusLine {
-    /// Reads a line, or the start of one.
-    pub fn parse(line: &[u8]) -> Option<Self> {
+impl StartLine<'_> for StatusLine {
+    const LETTERS: u32 = letters(b"ctu");
+
+    /// Reads the start of a line, too.
+    fn parse(line: &[u8]) -> Option<Self> {
         let &[digit, b' ', a, b, c, ref rest @ ..] = line.strip_prefix(b"HTTP/1.")? else {
             return None;
         };

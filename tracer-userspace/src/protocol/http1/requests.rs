@@ -17,7 +17,7 @@ impl Http1Session {
         marks: &Marks,
         out: &mut Output<'_>,
     ) -> usize {
-        match head::read_on(rest, self.client.searched, RequestLine::parse) {
+        match head::read_on::<RequestLine<'_>>(rest, self.client.searched) {
             Parsed::Whole((line, fields), len) => {
                 let first = marks.at(at);
                 let last = marks.at(at + len - 1).stamp;
@@ -103,7 +103,7 @@ impl Http1Session {
         last: Stamp,
         out: &mut Output<'_>,
     ) -> bool {
-        let cut = head::read_cut(partial, RequestLine::parse)
+        let cut = head::read_cut::<RequestLine<'_>>(partial)
             .or_else(|| Some((RequestLine::parse_cut(partial)?, Fields::default())));
         let Some((line, fields)) = cut else {
             return false;

@@ -1,7 +1,7 @@
 //! The server's lane: response heads, and how exchanges end with their responses.
 
 use super::framing::{Framing, response_framing};
-use super::head::{self, Fields, MAX_HEAD, Parsed, StatusLine};
+use super::head::{self, Fields, MAX_HEAD, Parsed, StartLine, StatusLine};
 use super::session::{Http1Session, State};
 use crate::model::Stamp;
 use crate::protocol::{Marks, Output, Side, by_name};
@@ -16,7 +16,7 @@ impl Http1Session {
         marks: &Marks,
         out: &mut Output<'_>,
     ) -> usize {
-        match head::read_on(rest, self.server.searched, StatusLine::parse) {
+        match head::read_on::<StatusLine>(rest, self.server.searched) {
             Parsed::Whole((line, fields), len) => {
                 self.server.run += len as u64;
                 self.sizing.head(Side::Server, self.server.run);
@@ -134,7 +134,7 @@ impl Http1Session {
         last: Stamp,
         out: &mut Output<'_>,
     ) -> bool {
-        let cut = head::read_cut(partial, StatusLine::parse).map(|(line, _)| line);
+        let cut = head::read_cut::<StatusLine>(partial).map(|(line, _)| line);
         let Some(line) = cut
             .or_else(|| StatusLine::parse(partial))
             .filter(|line| line.status >= 200)

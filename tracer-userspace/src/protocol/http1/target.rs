@@ -59,18 +59,66 @@ fn is_scheme(scheme: &str) -> bool {
 
 /// Host and port of an authority, without credentials and without the brackets of an IPv6 address.
 pub fn host_and_port(authority: &str) -> (&str, Option<u16>) {
-    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, rest)) => (host, rest.strip_prefix(':')),
-        None => match authority.split_once(':') {
-            // More colons: an IPv6 address without brackets.
-            Some((_, rest)) if rest.contains(':') => (authority, None),
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
+    // The usual case: a name or an IPv4 address, and perhaps a port.
+    let plain = |host: &str| host.bytes().all(|byte| HOST[usize::from(byte)]);
+    let digits = authority.bytes().rev().take_while(u8::is_ascii_digit).count();
+    let (before, port) = authority
+        .split_at_checked(authority.len() - digits)
+        .unwrap_or_default();
+    match before.strip_suffix(':') {
+        Some(host) if plain(host) => return (host, port_number(port)),
+        None if plain(before) => return (authority, None),
+        _ => {}
+    }
+    // One pass: what matters is where these stand.
+    let (mut at, mut first_colon, mut colons) = (None, None, 0);
+    for (index, byte) in authority.bytes().enumerate() {
+        match byte {
+            b'@' => (at, first_colon, colons) = (Some(index), None, 0),
+            b':' => {
+                first_colon.get_or_insert(index);
+                colons += 1;
+            }
+            _ => {}
+        }
+    }
+    let start = at.map_or(0, |at| at + 1);
+    let host = authority.get(start..).unwrap_or_default();
+    let (host, port) = match (host.strip_prefix('['), first_colon) {
+        (Some(rest), _) => match rest.split_once(']') {
+            Some((inner, rest)) => (inner, rest.strip_prefix(':')),
+            None => (host, None),
         },
+        (None, Some(colon)) if colons == 1 => (
+            authority.get(start..colon).unwrap_or_default(),
+            authority.get(colon + 1..),
+        ),
+        // More colons: an IPv6 address without brackets.
+        _ => (host, None),
     };
-    let digits = |port: &&str| port.bytes().all(|b| b.is_ascii_digit());
-    (host, port.filter(digits).and_then(|port| port.parse().ok()))
+    (host, port.and_then(port_number))
+}
+
+/// Bytes of names and IPv4 addresses.
+const HOST: [bool; 256] = {
+    let mut host = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        host[byte] = (byte as u8).is_ascii_alphanumeric() || matches!(byte as u8, b'.' | b'-' | b'_');
+        byte += 1;
+    }
+    host
+};
+
+fn port_number(digits: &str) -> Option<u16> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.bytes().try_fold(0u16, |port, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        port.checked_mul(10)?
+            .checked_add((digit < 10).then_some(u16::from(digit))?)
+    })
 }
 
 #[cfg(test)]

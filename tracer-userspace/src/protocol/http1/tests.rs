@@ -3,7 +3,7 @@
 use super::body::{Body, Chunked};
 use super::framing::{Framing, request_framing, response_framing};
 use super::head::{
-    ContentLength, Looks, Parsed, RequestLine, StatusLine, TransferEncoding, looks_like_request,
+    ContentLength, Looks, Parsed, RequestLine, StartLine, StatusLine, TransferEncoding, looks_like_request,
     looks_like_response, read_cut, read_on,
 };
 use super::*;
@@ -234,7 +234,7 @@ fn framing_of_requests() {
             } else {
                 text
             };
-            let Parsed::Whole((_, fields), len) = read_on(text.as_bytes(), 0, RequestLine::parse) else {
+            let Parsed::Whole((_, fields), len) = read_on::<RequestLine<'_>>(text.as_bytes(), 0) else {
                 panic!("{text:?} is whole");
             };
             assert_eq!(len, text.len(), "{text:?}");
@@ -290,7 +290,7 @@ fn framing_of_responses() {
             "" => format!("HTTP/1.1 {status} X\r\n\r\n"),
             _ => format!("HTTP/1.1 {status} X\r\n{fields}\r\n\r\n"),
         };
-        let Parsed::Whole((line, fields), _) = read_on(text.as_bytes(), 0, StatusLine::parse) else {
+        let Parsed::Whole((line, fields), _) = read_on::<StatusLine>(text.as_bytes(), 0) else {
             panic!("{text:?} is whole");
         };
         assert_eq!(
@@ -307,11 +307,11 @@ fn a_head_is_found_however_it_is_cut() {
     let end = text.len() - 3;
     for cut in 0..end {
         assert!(
-            matches!(read_on(&text[..cut], 0, RequestLine::parse), Parsed::Incomplete),
+            matches!(read_on::<RequestLine<'_>>(&text[..cut], 0), Parsed::Incomplete),
             "{cut}"
         );
         // As when `cut` bytes came first, and then the rest.
-        let Parsed::Whole((line, fields), len) = read_on(text, cut, RequestLine::parse) else {
+        let Parsed::Whole((line, fields), len) = read_on::<RequestLine<'_>>(text, cut) else {
             panic!("whole after {cut}");
         };
         assert_eq!(
@@ -324,7 +324,7 @@ fn a_head_is_found_however_it_is_cut() {
         assert_eq!(fields.content_length, ContentLength::Is(3));
         assert_eq!(fields.transfer_encoding, TransferEncoding::Chunked);
     }
-    let (line, fields) = read_cut(&text[..50], RequestLine::parse).expect("the line is whole");
+    let (line, fields) = read_cut::<RequestLine<'_>>(&text[..50]).expect("the line is whole");
     assert_eq!((line.target, fields.host), (&b"/a"[..], Some(&b"h"[..])));
     assert_eq!(fields.transfer_encoding, TransferEncoding::Absent);
 }
