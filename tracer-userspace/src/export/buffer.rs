@@ -99,6 +99,19 @@ impl<'a> Cursor<'a> {
         Some(())
     }
 
+    /// Writes what `write` writes, and gives it back.
+    #[inline(always)]
+    pub fn recorded(&mut self, write: impl FnOnce(&mut Cursor<'_>) -> Option<()>) -> Option<&'a [u8]> {
+        let room = std::mem::take(&mut self.rest);
+        let total = room.len();
+        let mut inner = Cursor { rest: &mut *room };
+        write(&mut inner)?;
+        let len = total - inner.rest.len();
+        let (written, rest) = room.split_at_mut_checked(len)?;
+        self.rest = rest;
+        Some(written)
+    }
+
     /// Writes what `write` writes, with `byte` in place of its first byte, or alone if there is none.
     #[inline(always)]
     pub fn replace_first(

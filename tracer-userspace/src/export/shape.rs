@@ -7,7 +7,7 @@ use std::sync::Arc;
 use opentelemetry_semantic_conventions::attribute as semconv;
 
 use super::buffer::Cursor;
-use crate::model::{Address, Confidence, Conn, Exchange, Key, Nanos, Outcome, Role, Span, Value};
+use crate::model::{Address, Attributes, Confidence, Conn, Exchange, Key, Nanos, Outcome, Role, Span, Value};
 
 /// Milliseconds from the request's first byte to the response's first byte.
 pub(super) const TIME_TO_FIRST_BYTE: Key = "tracer.time_to_first_byte";
@@ -78,6 +78,11 @@ impl Said {
         };
     }
 
+    #[inline(always)]
+    fn of_connection(self) -> u16 {
+        self.0 & Self::CONNECTION
+    }
+
     #[inline]
     fn has(self, bit: u16) -> bool {
         self.0 & bit != 0
@@ -90,17 +95,22 @@ pub(super) trait Form {
     fn write(&mut self, out: &mut Cursor<'_>, key: Key, item: Item<'_>) -> Option<()>;
 }
 
-/// Encoded attributes of a connection's end: they are the same for every exchange on it.
-struct Ends {
+/// The attributes of the last exchange on a connection, encoded. Those of the connection are the same for every exchange on it, and
+/// those of the protocol often are: pooled connections repeat statements, clients ask for the same things again.
+struct Last {
     conn: Arc<Conn>,
     is_inbound: bool,
     said: Said,
+    attributes: Attributes,
+    /// First the protocol's, then the connection's.
     bytes: Vec<u8>,
+    /// Where the connection's begin.
+    split: usize,
 }
 
 /// Writes a span's attributes in one form. Remembers a bounded number of connections.
 pub(super) struct Shape {
-    slots: Box<[Option<Ends>]>,
+    slots: Box<[Option<Last>]>,
     ip: String,
 }
 
@@ -118,12 +128,7 @@ impl Shape {
     #[inline(always)]
     pub fn attributes(&mut self, out: &mut Cursor<'_>, span: &Span, form: &mut impl Form) -> Option<()> {
         let exchange = &*span.exchange;
-        let mut said = Said::default();
-        for (key, value) in exchange.attributes.iter() {
-            said.note(key);
-            form.write(out, key, Item::Plain(value))?;
-        }
-        self.connection(out, exchange, said, form)?;
+        let said = self.repeated(out, exchange, form)?;
         if let (Outcome::Error { kind, .. }, false) = (&exchange.outcome, said.has(Said::ERROR_TYPE)) {
             form.write(out, semconv::ERROR_TYPE, text(kind))?;
         }
@@ -149,54 +154,65 @@ impl Shape {
         Some(())
     }
 
+    /// The attributes that may be the same as last time: the protocol's and the connection's.
     #[inline(always)]
-    fn connection(
-        &mut self,
-        out: &mut Cursor<'_>,
-        exchange: &Exchange,
-        said: Said,
-        form: &mut impl Form,
-    ) -> Option<()> {
-        let said = Said(said.0 & Said::CONNECTION);
+    fn repeated(&mut self, out: &mut Cursor<'_>, exchange: &Exchange, form: &mut impl Form) -> Option<Said> {
+        let Self { slots, ip } = self;
         let is_inbound = exchange.role.is_inbound();
         let hash = (Arc::as_ptr(&exchange.conn) as usize as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let slot = self.slots.get_mut((hash >> 56) as usize % SLOTS)?;
-        if let Some(ends) = slot
-            && Arc::ptr_eq(&ends.conn, &exchange.conn)
-            && ends.said == said
-            && ends.is_inbound == is_inbound
+        let slot = slots.get_mut((hash >> 56) as usize % SLOTS)?;
+        let last = slot
+            .as_ref()
+            .filter(|last| Arc::ptr_eq(&last.conn, &exchange.conn) && last.is_inbound == is_inbound);
+        if let Some(last) = last
+            && last.attributes == exchange.attributes
         {
-            return out.copy(&ends.bytes);
+            out.copy(&last.bytes)?;
+            return Some(last.said);
         }
-        let ends = Ends {
-            conn: Arc::clone(&exchange.conn),
-            is_inbound,
-            said,
-            bytes: Vec::new(),
-        };
-        let bytes = remember(slot, ends, form, &mut self.ip)?;
-        out.copy(bytes)
+        let mut said = Said::default();
+        let mut split = 0;
+        let written = out.recorded(|out| {
+            let total = out.rest.len();
+            for (key, value) in exchange.attributes.iter() {
+                said.note(key);
+                form.write(out, key, Item::Plain(value))?;
+            }
+            split = total - out.rest.len();
+            match last.filter(|last| last.said.of_connection() == said.of_connection()) {
+                Some(last) => out.copy(last.bytes.get(last.split..)?),
+                None => out.call(|out| connection(out, &exchange.conn, is_inbound, said, form, ip)),
+            }
+        })?;
+        remember(slot, exchange, is_inbound, said, written, split);
+        Some(said)
     }
 }
 
-/// Encodes a connection's attributes and keeps them in place of those that were there.
 #[inline(never)]
-fn remember<'a>(
-    slot: &'a mut Option<Ends>,
-    mut ends: Ends,
-    form: &mut impl Form,
-    ip: &mut String,
-) -> Option<&'a [u8]> {
-    // Seven attributes of a hundred bytes at most.
-    let mut room = [0; 768];
-    let total = room.len();
-    let mut at = Cursor { rest: &mut room };
-    connection(&mut at, &ends.conn, ends.is_inbound, ends.said, form, ip)?;
-    let len = total - at.rest.len();
-    ends.bytes = slot.take().map(|old| old.bytes).unwrap_or_default();
-    ends.bytes.clear();
-    ends.bytes.extend_from_slice(room.get(..len)?);
-    Some(&slot.insert(ends).bytes)
+fn remember(
+    slot: &mut Option<Last>,
+    exchange: &Exchange,
+    is_inbound: bool,
+    said: Said,
+    written: &[u8],
+    split: usize,
+) {
+    let last = slot.get_or_insert_with(|| Last {
+        conn: Arc::clone(&exchange.conn),
+        is_inbound,
+        said,
+        attributes: Attributes::default(),
+        bytes: Vec::new(),
+        split,
+    });
+    if !Arc::ptr_eq(&last.conn, &exchange.conn) {
+        last.conn = Arc::clone(&exchange.conn);
+    }
+    (last.is_inbound, last.said, last.split) = (is_inbound, said, split);
+    last.attributes.copy_from(&exchange.attributes);
+    last.bytes.clear();
+    last.bytes.extend_from_slice(written);
 }
 
 /// The addresses: of the server, the client, and the peer.

@@ -17,7 +17,7 @@ pub enum Value<'a> {
     Bool(bool),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 enum Stored {
     Text { start: u32, len: u32 },
     Static(&'static str),
@@ -33,7 +33,24 @@ pub struct Attributes {
     entries: Vec<(Key, Stored)>,
 }
 
+/// The same keys and values in the same order. Keys are constants, so most are the same by address already.
+impl PartialEq for Attributes {
+    fn eq(&self, other: &Self) -> bool {
+        let same =
+            |((a, x), (b, y)): (&(Key, Stored), &(Key, Stored))| (std::ptr::eq(*a, *b) || a == b) && x == y;
+        self.entries.len() == other.entries.len()
+            && self.text == other.text
+            && self.entries.iter().zip(&other.entries).all(same)
+    }
+}
+
 impl Attributes {
+    /// Becomes a copy of `other`, in the memory it has.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.text.clone_from(&other.text);
+        self.entries.clone_from(&other.entries);
+    }
+
     /// Room for a usual exchange.
     #[must_use]
     pub fn with_capacity(entries: usize, text: usize) -> Self {

@@ -437,3 +437,33 @@ fn a_closed_standard_output_ends_the_console() {
     assert_eq!((text.as_str(), snapshot.exported), ("", 0));
     assert_eq!(snapshot.dropped, [(Reason::ExportFailed, 7)].into());
 }
+
+#[test]
+fn what_is_remembered_of_a_connection_changes_no_line() {
+    let service = fixtures::service("shop");
+    let mut spans: Vec<_> = (0..4).map(|_| span(&service, 1, 1, None, Role::Server, (1, 2))).collect();
+    for (index, span) in spans.iter_mut().enumerate() {
+        span.exchange.conn = fixtures::conn(Role::Server);
+        if index > 0 {
+            span.exchange.attributes.clear();
+        }
+        if index > 1 {
+            span.exchange.attributes.push_int(semconv::SERVER_PORT, index as i64);
+        }
+    }
+    let conn = Arc::clone(&spans[0].exchange.conn);
+    spans.iter_mut().for_each(|span| span.exchange.conn = Arc::clone(&conn));
+    let lines = |spans: &[&Span]| {
+        let mut writer = json::Writer::new(Clock::with_offset(EPOCH), false);
+        let mut out = Buffer::default();
+        spans.iter().for_each(|span| writer.span(&mut out, span));
+        String::from_utf8(out.as_slice().to_vec()).unwrap()
+    };
+    for first in &spans {
+        for second in &spans {
+            let got = lines(&[first, second, second]);
+            assert_eq!(got, lines(&[first]) + &lines(&[second]) + &lines(&[second]));
+            assert!(got.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{got}");
+        }
+    }
+}

@@ -388,3 +388,45 @@ fn an_encoder_is_used_again() {
         .collect();
     assert!(bodies[0] == bodies[1] && bodies[1] == bodies[2]);
 }
+
+/// Spans of one connection that differ in what is remembered of it.
+fn variants() -> Vec<Span> {
+    let service = fixtures::service("shop");
+    let conn = fixtures::conn(Role::Server);
+    let base = |role| {
+        let mut span = fixtures::span(&service, 9, 1, None, role, (10, 30));
+        span.exchange.conn = Arc::clone(&conn);
+        span
+    };
+    let with = |set: &dyn Fn(&mut crate::model::Attributes)| {
+        let mut span = base(Role::Server);
+        set(&mut span.exchange.attributes);
+        span
+    };
+    vec![
+        base(Role::Server),
+        base(Role::Client),
+        with(&|attributes| attributes.push_int("server.port", 1)),
+        with(&|attributes| attributes.push_int("server.port", 2)),
+        with(&|attributes| attributes.push_str("db.query.text", "a")),
+        with(&|attributes| attributes.push_str("db.query.text", "b")),
+        with(&|attributes| attributes.push_static("db.query.text", "b")),
+        with(&|attributes| attributes.push_static("error.type", "x")),
+        with(&|attributes| attributes.push_int("http.request.body.size", 3)),
+        with(&|attributes| attributes.clear()),
+        with(&|attributes| attributes.push_str("db.query.text", &"long".repeat(5000))),
+    ]
+}
+
+#[test]
+fn what_is_remembered_of_a_connection_changes_nothing() {
+    let spans = variants();
+    for first in &spans {
+        for second in &spans {
+            let request = encode(&[first.clone(), second.clone(), second.clone()]);
+            let got = &request.resource_spans[0].scope_spans[0].spans;
+            let expected = [first, second, second].map(encode_one);
+            assert_eq!(got[..], expected);
+        }
+    }
+}
