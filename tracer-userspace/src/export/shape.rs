@@ -292,3 +292,80 @@ pub(super) const fn kind_name(role: Role) -> &'static str {
         Role::Consumer => "consumer",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use opentelemetry_semantic_conventions::attribute as semconv;
+
+    /// Constants of the conventions that the daemon uses: a name that is not there does not compile.
+    macro_rules! conventions {
+        ($($name:ident)*) => { &[$(semconv::$name),*] };
+    }
+
+    const NAMES: &[&str] = conventions! {
+        CLIENT_ADDRESS DB_COLLECTION_NAME DB_NAMESPACE DB_OPERATION_BATCH_SIZE DB_OPERATION_NAME DB_QUERY_SUMMARY DB_QUERY_TEXT
+        DB_RESPONSE_RETURNED_ROWS DB_RESPONSE_STATUS_CODE DB_STORED_PROCEDURE_NAME DB_SYSTEM_NAME ERROR_TYPE HTTP_REQUEST_BODY_SIZE
+        HTTP_REQUEST_METHOD HTTP_REQUEST_METHOD_ORIGINAL HTTP_RESPONSE_BODY_SIZE HTTP_RESPONSE_STATUS_CODE HTTP_ROUTE
+        NETWORK_PEER_ADDRESS NETWORK_PEER_PORT NETWORK_PROTOCOL_NAME NETWORK_PROTOCOL_VERSION NETWORK_TRANSPORT NETWORK_TYPE
+        RPC_METHOD RPC_RESPONSE_STATUS_CODE RPC_SYSTEM_NAME SERVER_ADDRESS SERVER_PORT URL_FULL URL_PATH URL_QUERY URL_SCHEME
+        USER_AGENT_ORIGINAL
+    };
+
+    fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, into);
+            } else if path.extension().is_some_and(|kind| kind == "rs") {
+                into.push(path);
+            }
+        }
+    }
+
+    /// Texts of constants: `const NAME: … = "text";`, over one line or two.
+    fn constants(source: &str) -> impl Iterator<Item = &str> {
+        source.split("const ").skip(1).filter_map(|rest| {
+            let (declaration, rest) = rest.split_once('=')?;
+            let is_text = declaration.contains("Key") || declaration.contains("str");
+            rest.trim_start()
+                .strip_prefix('"')
+                .filter(|_| is_text)?
+                .split('"')
+                .next()
+        })
+    }
+
+    #[test]
+    fn attribute_names_are_those_of_the_conventions() {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut files = vec![source.join("export/shape.rs")];
+        sources(&source.join("protocol"), &mut files);
+        let mut seen = 0;
+        for file in files {
+            let text = fs::read_to_string(&file).unwrap();
+            for name in constants(&text) {
+                // Attribute names are words with dots; other constants are none of our business.
+                let is_name = name.contains('.')
+                    && name
+                        .bytes()
+                        .all(|b| b.is_ascii_lowercase() || b == b'.' || b == b'_');
+                if is_name && !name.starts_with("tracer.") {
+                    seen += 1;
+                    assert!(
+                        NAMES.contains(&name),
+                        "{}: `{name}` is not in the list of names from the conventions: add its constant to \
+                         the list, or begin the name with `tracer.`",
+                        file.display()
+                    );
+                }
+            }
+        }
+        assert!(
+            seen > 10,
+            "only {seen} names found: has the form of the declarations changed?"
+        );
+    }
+}

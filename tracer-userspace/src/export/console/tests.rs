@@ -441,18 +441,24 @@ fn a_closed_standard_output_ends_the_console() {
 #[test]
 fn what_is_remembered_of_a_connection_changes_no_line() {
     let service = fixtures::service("shop");
-    let mut spans: Vec<_> = (0..4).map(|_| span(&service, 1, 1, None, Role::Server, (1, 2))).collect();
+    let mut spans: Vec<_> = (0..4)
+        .map(|_| span(&service, 1, 1, None, Role::Server, (1, 2)))
+        .collect();
     for (index, span) in spans.iter_mut().enumerate() {
         span.exchange.conn = fixtures::conn(Role::Server);
         if index > 0 {
             span.exchange.attributes.clear();
         }
         if index > 1 {
-            span.exchange.attributes.push_int(semconv::SERVER_PORT, index as i64);
+            span.exchange
+                .attributes
+                .push_int(semconv::SERVER_PORT, index as i64);
         }
     }
     let conn = Arc::clone(&spans[0].exchange.conn);
-    spans.iter_mut().for_each(|span| span.exchange.conn = Arc::clone(&conn));
+    spans
+        .iter_mut()
+        .for_each(|span| span.exchange.conn = Arc::clone(&conn));
     let lines = |spans: &[&Span]| {
         let mut writer = json::Writer::new(Clock::with_offset(EPOCH), false);
         let mut out = Buffer::default();
@@ -463,7 +469,11 @@ fn what_is_remembered_of_a_connection_changes_no_line() {
         for second in &spans {
             let got = lines(&[first, second, second]);
             assert_eq!(got, lines(&[first]) + &lines(&[second]) + &lines(&[second]));
-            assert!(got.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{got}");
+            assert!(
+                got.lines()
+                    .all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()),
+                "{got}"
+            );
         }
     }
 }
