@@ -5,6 +5,8 @@
 
 mod epoll;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 use std::{io, os::fd::OwnedFd, time::Duration};
 
