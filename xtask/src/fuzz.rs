@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 
 /// What cargo-fuzz passes for libFuzzer, without a sanitizer: the parsers hold no unsafe code.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -37,14 +37,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         "all" => names(&captures)?,
         one => vec![one.to_string()],
     };
-    let programs = build(root)?;
+    let program = build(root)?;
     for protocol in protocols {
         fuzz(
             args,
             &protocol,
             &captures.join(&protocol),
             &root.join("target/fuzz"),
-            &programs,
+            &program,
         )?;
     }
     Ok(())
@@ -64,12 +64,12 @@ fn names(captures: &Path) -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Builds the instrumented programs; returns the folder that holds them.
+/// Builds the instrumented program; returns its path.
 fn build(root: &Path) -> anyhow::Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", env::consts::ARCH);
     let folder = root.join("target/fuzz/build");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    // With a target named, the flags hold for the programs only, not for build scripts.
+    // With a target named, the flags hold for the program only, not for build scripts.
     let status = Command::new(cargo)
         .args(["build", "--release", "--target", &target])
         .current_dir(root.join("tests/fuzz"))
@@ -81,23 +81,20 @@ fn build(root: &Path) -> anyhow::Result<PathBuf> {
         status.success(),
         "the fuzz targets do not build (libFuzzer needs a C++ compiler: apt install g++)"
     );
-    Ok(folder.join(target).join("release"))
+    Ok(folder.join(target).join("release/sessions"))
 }
 
-fn fuzz(args: &Args, protocol: &str, captures: &Path, work: &Path, programs: &Path) -> anyhow::Result<()> {
+fn fuzz(args: &Args, protocol: &str, captures: &Path, work: &Path, program: &Path) -> anyhow::Result<()> {
     let corpus = work.join("corpus").join(protocol);
     let findings = work.join("findings").join(protocol);
     fs::create_dir_all(&findings)?;
-    if captures.is_dir() {
-        let status = Command::new(programs.join("seeds"))
-            .args([captures, &corpus])
-            .status()
-            .context("seeding")?;
-        ensure!(status.success(), "the captures of {protocol} make no seeds");
-    } else {
-        bail!("{protocol} has no captures at {}", captures.display());
-    }
-    let status = Command::new(programs.join("sessions"))
+    fs::create_dir_all(&corpus)?;
+    ensure!(
+        captures.is_dir(),
+        "{protocol} has no captures at {}",
+        captures.display()
+    );
+    let status = Command::new(program)
         .arg(&corpus)
         .arg(format!("-artifact_prefix={}/", findings.display()))
         .arg(format!("-max_total_time={}", args.seconds))
@@ -109,6 +106,8 @@ fn fuzz(args: &Args, protocol: &str, captures: &Path, work: &Path, programs: &Pa
             "-print_final_stats=1",
         ])
         .env("FUZZ_PROTOCOL", protocol)
+        .env("FUZZ_CAPTURES", captures)
+        .env("FUZZ_CORPUS", &corpus)
         .status()
         .context("fuzzing")?;
     ensure!(status.success(), "{protocol}: see {}", findings.display());

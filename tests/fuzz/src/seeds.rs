@@ -1,20 +1,17 @@
-//! Writes the captures of a protocol as seeds: `seeds CAPTURES CORPUS`.
+//! Captures as seeds.
 
-use std::path::{Path, PathBuf};
-use std::{env, fs};
+use std::fs;
+use std::path::Path;
 
 use tracer_userspace::protocol::replay::{Capture, script};
 
-fn main() {
-    let mut arguments = env::args_os().skip(1).map(PathBuf::from);
-    let (Some(captures), Some(corpus)) = (arguments.next(), arguments.next()) else {
-        panic!("usage: seeds CAPTURES CORPUS");
-    };
-    fs::create_dir_all(&corpus).expect("the corpus can be made");
+/// Writes every capture of a folder into the corpus, from both ends.
+pub fn write_all(captures: &Path, corpus: &Path) {
+    fs::create_dir_all(corpus).expect("the corpus can be made");
     for entry in fs::read_dir(captures).expect("the captures can be listed") {
         let path = entry.expect("the captures can be listed").path();
         if path.extension().is_some_and(|e| e == "cap") {
-            write(&path, &corpus);
+            write(&path, corpus);
         }
     }
 }

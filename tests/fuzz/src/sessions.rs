@@ -1,9 +1,13 @@
 //! One conversation through the detection and the session of a protocol: nothing may panic, detection may not change its
 //! mind, and every exchange that begins must end or be dropped, and be counted.
 //!
-//! `FUZZ_PROTOCOL` names the protocol; all are tried if it is absent.
+//! `FUZZ_PROTOCOL` names the protocol; all are tried if it is absent. With `FUZZ_CAPTURES` and `FUZZ_CORPUS` the captures of
+//! one folder become seeds first.
 #![no_main]
 
+mod seeds;
+
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
@@ -21,7 +25,7 @@ static CHOSEN: LazyLock<Vec<&'static dyn Protocol>> = LazyLock::new(|| {
     chosen
 });
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: write_seeds(), |data: &[u8]| {
     let Some((&how, rest)) = data.split_first() else {
         return;
     };
@@ -38,6 +42,13 @@ fuzz_target!(|data: &[u8]| {
         }
     }
 });
+
+fn write_seeds() {
+    let folder = |name| std::env::var_os(name).map(PathBuf::from);
+    if let (Some(captures), Some(corpus)) = (folder("FUZZ_CAPTURES"), folder("FUZZ_CORPUS")) {
+        seeds::write_all(&captures, &corpus);
+    }
+}
 
 fn detect(protocol: &dyn Protocol, steps: &[Step]) {
     let Some(Step::Data { parts, .. }) = steps.first() else {
