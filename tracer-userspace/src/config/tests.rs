@@ -183,13 +183,11 @@ fn scalar(value: &str) -> String {
 /// A YAML document with one key.
 fn document(setting: &Setting, value: &str) -> String {
     let mut text = String::new();
-    let mut depth = 0;
-    for key in setting.key.split('.') {
+    for (depth, key) in setting.key.split('.').enumerate() {
         if depth > 0 {
             text.push('\n');
         }
         text.push_str(&format!("{}{key}: ", "  ".repeat(depth)));
-        depth += 1;
     }
     match setting.flag {
         "otlp-headers" => text.push_str(&format!("{{{}}}", value.replace('=', ": "))),

@@ -150,13 +150,16 @@ fn unescape(unit: &str) -> String {
 mod tests {
     use super::*;
 
+    /// Text, container, pod, unit.
+    type Row<'a> = (String, Option<&'a str>, Option<&'a str>, Option<&'a str>);
+
     const ID: &str = "4f2a0c1d8e5b4f2a0c1d8e5b4f2a0c1d8e5b4f2a0c1d8e5b4f2a0c1d8e5b4f2a";
 
     #[test]
     fn containers_pods_and_units() {
         let uid = "1b4e28ba-2fa1-11d2-883f-0016d3cca427";
         let under = uid.replace('-', "_");
-        let rows: &[(String, Option<&str>, Option<&str>, Option<&str>)] = &[
+        let rows: &[Row<'_>] = &[
             ("0::/\n".into(), None, None, None),
             ("".into(), None, None, None),
             ("garbage".into(), None, None, None),

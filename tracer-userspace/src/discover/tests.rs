@@ -15,11 +15,11 @@ impl Tree {
     }
 
     /// A process; arguments and variables are separated by `|`.
-    fn process(&self, pid: u32, ppid: u32, exe: &str, args: &str, environ: &str, cgroup: &str, cwd: &str) {
+    fn process(&self, pid: u32, exe: &str, args: &str, environ: &str, cgroup: &str, cwd: &str) {
         let dir = self.0.join(pid.to_string());
         std::fs::create_dir_all(&dir).unwrap();
         let stat = format!(
-            "{pid} (a (b) c) S {ppid} 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {} 0 0",
+            "{pid} (a (b) c) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {} 0 0",
             pid * 10
         );
         std::fs::write(dir.join("stat"), stat).unwrap();
@@ -265,7 +265,7 @@ fn services_have_the_names_that_their_operators_know() {
     let tree = Tree::new("names");
     for (at, (exe, args, environ, cgroup, cwd, expected)) in NAMES.iter().enumerate() {
         let pid = 100 + at as u32;
-        tree.process(pid, 1, exe, args, environ, cgroup, cwd);
+        tree.process(pid, exe, args, environ, cgroup, cwd);
         assert_eq!(
             &*tree.processes().service(pid).name,
             *expected,
@@ -279,10 +279,10 @@ fn the_gone_have_a_name_and_the_forgotten_are_read_again() {
     let tree = Tree::new("reuse");
     let mut processes = tree.processes();
     assert_eq!(&*processes.service(7).name, "unknown_service");
-    tree.process(8, 1, "/x/nginx", "nginx", "", "/", "/");
+    tree.process(8, "/x/nginx", "nginx", "", "/", "/");
     let first = processes.service(8);
     assert!(Arc::ptr_eq(&first, &processes.service(8)));
-    tree.process(8, 1, "/x/caddy", "caddy", "", "/", "/");
+    tree.process(8, "/x/caddy", "caddy", "", "/", "/");
     processes.forget(8);
     assert_eq!(&*processes.service(8).name, "caddy");
 }
