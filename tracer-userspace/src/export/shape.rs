@@ -2,6 +2,7 @@
 //! The protocol's own attributes come first and win.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use opentelemetry_semantic_conventions::attribute as semconv;
@@ -227,13 +228,11 @@ fn connection(
 ) -> Option<()> {
     let server = if is_inbound { conn.local } else { conn.remote };
     if let (false, Address::Ip(ip)) = (said.has(Said::SERVER_ADDRESS), server.address) {
-        ip_text.clear();
-        let _ = write!(ip_text, "{ip}");
+        format_ip(ip_text, ip);
         form.write(out, semconv::SERVER_ADDRESS, text(ip_text))?;
     }
     if let Address::Ip(ip) = conn.remote.address {
-        ip_text.clear();
-        let _ = write!(ip_text, "{ip}");
+        format_ip(ip_text, ip);
         if is_inbound && !said.has(Said::CLIENT_ADDRESS) {
             form.write(out, semconv::CLIENT_ADDRESS, text(ip_text))?;
         }
@@ -259,6 +258,25 @@ fn connection(
         form.write(out, semconv::NETWORK_PEER_PORT, int(conn.remote.port.into()))?;
     }
     Some(())
+}
+
+/// `text` becomes the address; IPv4 without the detour over `Display`, for hosts whose clients connect anew for every request.
+fn format_ip(text: &mut String, ip: IpAddr) {
+    text.clear();
+    match ip {
+        IpAddr::V4(v4) => {
+            for (index, octet) in v4.octets().into_iter().enumerate() {
+                if index > 0 {
+                    text.push('.');
+                }
+                text.push_str(itoa::Buffer::new().format(octet));
+            }
+        }
+        // Writing to a string cannot fail.
+        IpAddr::V6(v6) => {
+            let _ = write!(text, "{v6}");
+        }
+    }
 }
 
 fn text(value: &str) -> Item<'_> {

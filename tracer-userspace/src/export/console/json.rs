@@ -24,6 +24,9 @@ use super::super::clock::Clock;
 use super::super::shape::{Form, Item, Shape, confidence_name, duration, kind_name};
 use crate::model::{Key, Nanos, Outcome, Service, Span, Value};
 
+/// A service and its fields of every line.
+type Described = (Arc<Service>, Buffer);
+
 /// Services that are remembered.
 const SERVICES: usize = 61;
 
@@ -33,7 +36,7 @@ pub(in super::super) struct Writer {
     shape: Shape,
     with_resource: bool,
     /// `"service":…,"pid":…` of the services seen lately, by their address.
-    services: Box<[Option<(Arc<Service>, Buffer)>]>,
+    services: Box<[Option<Described>]>,
 }
 
 impl Writer {
