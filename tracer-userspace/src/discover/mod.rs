@@ -98,7 +98,7 @@ impl Processes {
     }
 
     /// Like [`Processes::service`], for a connection that is new: notices an id that was reused and a process that replaced
-    /// its program (`exec`). Costs two system calls, at most four times a second for each process.
+    /// its program (`exec`). Costs one small file and one link, at most four times a second for each process.
     pub fn service_of_new_connection(&mut self, tgid: u32) -> Arc<Service> {
         let now = Instant::now();
         if let Some(known) = self.known.get_mut(&tgid)

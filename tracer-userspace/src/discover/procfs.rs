@@ -78,7 +78,7 @@ impl Environ {
 }
 
 impl Identity {
-    /// Reads only what tells one process from another: two small system calls' worth of work. `None` if it is gone.
+    /// Reads only what tells one process from another: one small file and one link. `None` if it is gone.
     #[must_use]
     pub fn read(proc_root: &Path, pid: u32) -> Option<Self> {
         let dir = proc_root.join(pid.to_string());
