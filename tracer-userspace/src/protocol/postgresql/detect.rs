@@ -11,6 +11,8 @@ use crate::protocol::{Detect, Prefix, Side};
 const VERSION_3: u32 = 3;
 /// `CancelRequest`, `SSLRequest` and `GSSENCRequest` (`src/include/libpq/pqcomm.h`).
 const REQUESTS: [(u32, u32); 3] = [(16, 80_877_102), (8, 80_877_103), (8, 80_877_104)];
+/// As much of a message as is looked at. No command of MySQL that could be taken for a header has as many bytes.
+const WINDOW: usize = 256;
 /// Most messages of a prefix that are looked at.
 const LOOK_AT: usize = 32;
 
@@ -21,12 +23,7 @@ pub fn detect(prefix: Prefix<'_>) -> Detect {
     match bytes.first() {
         None => Detect::NeedMore,
         Some(0) => startup(bytes),
-        Some(_) => match (messages(bytes, Side::Client), messages(bytes, Side::Server)) {
-            (Fit::Yes, Fit::No | Fit::Maybe) => Detect::Yes { sender: Side::Client },
-            (Fit::No | Fit::Maybe, Fit::Yes) => Detect::Yes { sender: Side::Server },
-            (Fit::No, Fit::No) => Detect::No,
-            _ => Detect::NeedMore,
-        },
+        Some(_) => messages(bytes),
     }
 }
 
@@ -83,46 +80,49 @@ enum Fit {
     Yes,
 }
 
-/// Whether `bytes` begin with messages that `side` sends.
-fn messages(bytes: &[u8], side: Side) -> Fit {
+/// Whether `bytes` begin with messages. Each is judged once, when as much of it is there as will ever be looked at, so that
+/// no answer changes with what comes behind.
+fn messages(bytes: &[u8]) -> Detect {
     let mut rest = bytes;
-    let mut telling = false;
+    let mut possible = [true; 2];
     for _ in 0..LOOK_AT {
-        let message = match header(rest) {
-            Framed::Incomplete => {
-                let may_begin = match (rest.first(), side) {
-                    (None, _) => true,
-                    (Some(b), Side::Client) => b"QPBDECHSXFdcfp".contains(b),
-                    (Some(b), Side::Server) => b"RKSZTDCEINAGHWVdc123nstv".contains(b),
-                };
-                return match (may_begin, telling) {
-                    (false, _) => Fit::No,
-                    (true, true) => Fit::Yes,
-                    (true, false) => Fit::Maybe,
+        let message = match (rest.first(), header(rest)) {
+            (None, _) => return Detect::NeedMore,
+            (Some(kind), Framed::Incomplete) => {
+                let client = possible[0] && b"QPBDECHSXFdcfp".contains(kind);
+                let server = possible[1] && b"RKSZTDCEINAGHWVdc123nstv".contains(kind);
+                return if client || server {
+                    Detect::NeedMore
+                } else {
+                    Detect::No
                 };
             }
-            Framed::Invalid => return Fit::No,
-            Framed::Message(message) => message,
+            (_, Framed::Invalid) => return Detect::No,
+            (_, Framed::Message(message)) => message,
         };
         let len = message.body as usize;
         let behind = rest.get(HEADER..).unwrap_or_default();
-        let body = behind.get(..len).unwrap_or(behind);
-        let whole = body.len() == len;
-        let fit = match side {
-            Side::Client => client(message, body, whole),
-            Side::Server => server(message, body, whole),
+        let Some(body) = behind.get(..len.min(WINDOW)) else {
+            let known = b"QPBDECHSXFdcfpRKZTINAGWV123nstv".contains(&message.kind);
+            return if known { Detect::NeedMore } else { Detect::No };
         };
-        match fit {
-            Fit::No => return Fit::No,
-            Fit::Yes => telling = true,
-            Fit::Maybe => {}
+        let whole = body.len() == len;
+        let fits = [client(message, body, whole), server(message, body, whole)];
+        for (possible, fit) in possible.iter_mut().zip(fits) {
+            *possible &= fit != Fit::No;
         }
-        if !whole {
-            break;
+        match (possible, fits) {
+            ([true, _], [Fit::Yes, _]) => return Detect::Yes { sender: Side::Client },
+            ([_, true], [_, Fit::Yes]) => return Detect::Yes { sender: Side::Server },
+            ([false, false], _) => return Detect::No,
+            _ => {}
         }
-        rest = behind.get(len..).unwrap_or_default();
+        let Some(next) = behind.get(len..) else {
+            return Detect::NeedMore;
+        };
+        rest = next;
     }
-    if telling { Fit::Yes } else { Fit::Maybe }
+    Detect::No
 }
 
 fn when(condition: bool, fit: Fit) -> Fit {
@@ -142,18 +142,13 @@ fn client(Header { kind, body: len }: Header, body: &[u8], whole: bool) -> Fit {
         b'Q' => {
             let text = cursor.text_or_rest();
             let ends = !whole || text.len() as u32 + 1 == len;
-            let enough = whole || text.len() >= 16;
-            when(ends && plain(text), if enough { Fit::Yes } else { Fit::Maybe })
+            when(ends && plain(text), Fit::Yes)
         }
         b'P' => {
             let (Some(name), text) = (cursor.text(), cursor.text_or_rest()) else {
                 return when(!whole && plain(body), Fit::Maybe);
             };
-            let enough = whole || text.len() >= 16;
-            when(
-                plain(name) && plain(text),
-                if enough { Fit::Yes } else { Fit::Maybe },
-            )
+            when(plain(name) && plain(text), Fit::Yes)
         }
         b'B' => {
             let (Some(portal), Some(name)) = (cursor.text(), cursor.text()) else {
@@ -291,9 +286,10 @@ mod tests {
     #[test]
     fn messages_tell_in_the_middle() {
         check(b"Q\0\0\0\x0dSELECT 1\0", CLIENT);
-        check(b"Q\0\0\x10\0SELECT something_long", CLIENT);
+        check(b"Q\0\0\x10\0SELECT something_long", Detect::NeedMore);
+        check(&[&b"Q\0\0\x10\0"[..], &b"SELECT a, ".repeat(26)].concat(), CLIENT);
         check(b"Q\0\0\0\x0dSEL", Detect::NeedMore);
-        check(b"Q\0\0\0\x0dSELECT 1\0GET ", Detect::No);
+        check(b"H\0\0\0\x04GET /", Detect::No);
         check(b"P\0\0\0\x10\0SELECT 1\0\0\0", CLIENT);
         check(
             b"B\0\0\0\x0c\0\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04",

@@ -152,7 +152,7 @@ impl PostgresqlSession {
 
     /// What is being prepared, begun at `mark` if nothing was; counts `bytes`.
     fn prepare(&mut self, mark: &Mark, bytes: u64) -> &mut Prepared {
-        let prepared = self.building.get_or_insert_with(|| Prepared {
+        let prepared = self.building.get_or_insert(Prepared {
             mark: *mark,
             bytes: 0,
             statement: None,

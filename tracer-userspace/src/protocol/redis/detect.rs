@@ -12,6 +12,8 @@ const CLIENT: Detect = Detect::Yes { sender: Side::Client };
 const SERVER: Detect = Detect::Yes { sender: Side::Server };
 /// Longest line that holds a length.
 const MAX_LENGTH_LINE: usize = 16;
+/// Bytes of a longer bulk string that suffice.
+const LONG: u64 = 64;
 /// Kinds of errors that no other protocol has.
 const ERRORS: [&[u8]; 12] = [
     b"WRONGTYPE",
@@ -38,19 +40,10 @@ pub fn detect(prefix: Prefix<'_>) -> Detect {
         Some(b'+' | b'-') => simple(bytes),
         Some(b':') => match value(bytes) {
             (Value::Incomplete, _) if bytes.len() < 24 => Detect::NeedMore,
-            (Value::Line(text), len) => {
+            (Value::Line(text), _) => {
                 let digits = text.strip_prefix(b"-").unwrap_or(text);
-                let integer =
-                    number(digits).is_some() || (digits.len() < 20 && digits.iter().all(u8::is_ascii_digit));
-                if integer
-                    && !digits.is_empty()
-                    && bytes.get(len - 2..len) == Some(b"\r\n")
-                    && typed(bytes.get(len..))
-                {
-                    SERVER
-                } else {
-                    Detect::No
-                }
+                let integer = (1..20).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+                if integer { SERVER } else { Detect::No }
             }
             _ => Detect::No,
         },
@@ -101,8 +94,8 @@ fn array(bytes: &[u8], from_start: bool) -> Detect {
     }
     let (Value::Bulk(len), header) = value(rest) else {
         return match value(rest) {
-            (Value::Incomplete, _) if rest.len() < MAX_LENGTH_LINE => Detect::NeedMore,
-            (Value::Incomplete | Value::Invalid, _) => Detect::No,
+            (Value::Incomplete, _) => Detect::NeedMore,
+            (Value::Invalid, _) => Detect::No,
             // Only replies hold anything but bulk strings.
             _ => SERVER,
         };
@@ -153,37 +146,33 @@ fn only_bulks(values: &[u8], n: u64, enough: u64) -> Detect {
 }
 
 fn simple(bytes: &[u8]) -> Detect {
-    let (text, len) = match line(bytes.get(1..).unwrap_or_default(), 256) {
+    let text = match line(bytes.get(1..).unwrap_or_default(), 256) {
         Line::Incomplete => return Detect::NeedMore,
         Line::TooLong => return Detect::No,
-        Line::Text(text, len) => (text, len + 1),
+        Line::Text(text, _) => text,
     };
     let word = text.split(|b| *b == b' ').next().unwrap_or_default();
     let decides = match bytes.first() {
         Some(b'+') => matches!(text, b"PONG" | b"QUEUED") || text.starts_with(b"FULLRESYNC "),
         _ => ERRORS.contains(&word),
     };
-    match (decides, typed(bytes.get(len..))) {
-        (true, true) => SERVER,
-        (false, true) => Detect::NeedMore,
-        (_, false) => Detect::No,
-    }
+    if decides { SERVER } else { Detect::NeedMore }
 }
 
 fn bulk(bytes: &[u8]) -> Detect {
     let (first, header) = value(bytes);
     let len = match first {
-        Value::Incomplete if bytes.len() < MAX_LENGTH_LINE => return Detect::NeedMore,
-        Value::Line(_) if typed(bytes.get(header..)) => return SERVER,
-        Value::Bulk(len) => len as usize,
+        Value::Incomplete => return Detect::NeedMore,
+        Value::Line(_) => return SERVER,
+        Value::Bulk(len) => len,
         _ => return Detect::No,
     };
     let body = bytes.get(header..).unwrap_or_default();
-    match body.get(..len) {
-        Some(whole) if whole.ends_with(b"\r\n") && typed(body.get(len..)) => SERVER,
-        Some(_) => Detect::No,
-        None if body.len() >= 64 => SERVER,
+    match body.get(..len.min(LONG) as usize) {
         None => Detect::NeedMore,
+        Some(_) if len > LONG => SERVER,
+        Some(whole) if whole.ends_with(b"\r\n") => SERVER,
+        Some(_) => Detect::No,
     }
 }
 
