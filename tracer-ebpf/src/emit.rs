@@ -138,5 +138,9 @@ pub fn reserve(need: u64) -> Option<Record> {
         count(counter::RING_FULL);
         return None;
     }
-    Some(Record { start: start.cast(), capacity, wake })
+    Some(Record {
+        start: start.cast(),
+        capacity,
+        wake,
+    })
 }

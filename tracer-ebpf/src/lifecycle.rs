@@ -15,9 +15,7 @@ use aya_ebpf::{
 use tracer_common::{ConnState, EventFlags, EventKind, Family, PolicyMode};
 
 use crate::{
-    OWN_TGID,
-    conns,
-    emit,
+    OWN_TGID, conns, emit,
     socket::{Socket, Stream, tcp_state},
     unit::Thread,
 };
@@ -117,7 +115,15 @@ fn reset(socket: Socket) -> Option<()> {
         None if state != tcp_state::CLOSE => return None,
         _ => {}
     }
-    emit_fact(socket, family, cookie, EventKind::RESET, Thread { tgid: 0, tid: 0 }, state, state)
+    emit_fact(
+        socket,
+        family,
+        cookie,
+        EventKind::RESET,
+        Thread { tgid: 0, tid: 0 },
+        state,
+        state,
+    )
 }
 
 #[inline(always)]

@@ -8,9 +8,7 @@
 //! `DATA`, and `EOF` for a receive that found the peer's end.
 
 use aya_ebpf::{
-    helpers::generated::bpf_ktime_get_ns,
-    macros::btf_tracepoint,
-    programs::BtfTracePointContext,
+    helpers::generated::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
 use aya_log_ebpf::debug;
 use tracer_common::{ConnState, Direction, EventFlags, EventKind, PolicyMode, counter};
@@ -73,7 +71,11 @@ fn message(
     let cookie = socket.cookie();
     // A closed connection has left the table; the reads that find its end do not bring it back.
     let closed = stream == Stream::Tcp && socket.state() == tcp_state::CLOSE;
-    let found = if closed { conns::find(cookie) } else { conns::find_or_create(cookie) };
+    let found = if closed {
+        conns::find(cookie)
+    } else {
+        conns::find_or_create(cookie)
+    };
     let mut unlisted = ConnState::undecided();
     let conn = match found {
         Some(conn) => conn,
@@ -149,7 +151,11 @@ fn message(
     if missing != Missing::Nothing {
         bits |= EventFlags::PAYLOAD_MISSING;
         debug!(ctx, "connection {}: none of {} bytes could be read", cookie, len);
-        count(if missing == Missing::Fault { counter::PAYLOAD_FAULT } else { counter::PAYLOAD_UNAVAILABLE });
+        count(if missing == Missing::Fault {
+            counter::PAYLOAD_FAULT
+        } else {
+            counter::PAYLOAD_UNAVAILABLE
+        });
     }
     let header = record.header();
     socket.describe(family, cookie, header);
@@ -169,7 +175,11 @@ fn message(
     fields.pos = own;
     fields.peer_pos = other;
     fields.flags = bits;
-    fields.kind = if len == 0 { EventKind::EOF.0 } else { EventKind::DATA.0 };
+    fields.kind = if len == 0 {
+        EventKind::EOF.0
+    } else {
+        EventKind::DATA.0
+    };
     fields.dir = direction as u8;
     fields.old_state = 0;
     fields.error = 0;

@@ -85,7 +85,11 @@ pub enum Missing {
 }
 
 impl Wanted {
-    pub const NOTHING: Self = Self { source: Source::None, head: 0, tail: 0 };
+    pub const NOTHING: Self = Self {
+        source: Source::None,
+        head: 0,
+        tail: 0,
+    };
 
     /// `head` bytes from the start of a message of `len` bytes, and a tail if that is not all.
     #[inline(always)]
@@ -108,9 +112,17 @@ impl Wanted {
     #[inline(always)]
     fn one(base: u64, len: u64, head: u64) -> Self {
         // With a tail the head must leave room for it, however large the event may be.
-        let head = if head < len { at_most(head, LARGEST - TAIL) } else { at_most(head, LARGEST) };
+        let head = if head < len {
+            at_most(head, LARGEST - TAIL)
+        } else {
+            at_most(head, LARGEST)
+        };
         let tail = at_most(len - head, TAIL);
-        Self { source: Source::User { base, len }, head, tail }
+        Self {
+            source: Source::User { base, len },
+            head,
+            tail,
+        }
     }
 
     /// Bytes of payload that the event must hold.
@@ -173,18 +185,30 @@ fn gather(iovecs: u64, count: u64, len: u64, head: u64, direction: Direction) ->
     let at = at_most(walked.at, 2 * HALF);
     // Vectors beyond the last that is followed hold the end: there is no tail then.
     if walked.left > 0 || at >= len {
-        return Some(Wanted { source, head: at, tail: 0 });
+        return Some(Wanted {
+            source,
+            head: at,
+            tail: 0,
+        });
     }
     let want = at_most(len - at, TAIL);
     let second = at_most(walked.last.size, want);
     let first = at_most(walked.previous.size, want - second);
     // SAFETY: `at` is at least two tails before the end of the bytes.
     let to = unsafe { walked.bytes.as_mut_ptr().add(at as usize) };
-    copy(to, at_most(first, TAIL), walked.previous.end().wrapping_sub(first))?;
+    copy(
+        to,
+        at_most(first, TAIL),
+        walked.previous.end().wrapping_sub(first),
+    )?;
     // SAFETY: as above; `first` is at most one tail.
     let to = unsafe { to.add(at_most(first, TAIL) as usize) };
     copy(to, at_most(second, TAIL), walked.last.end().wrapping_sub(second))?;
-    Some(Wanted { source, head: at, tail: first + second })
+    Some(Wanted {
+        source,
+        head: at,
+        tail: first + second,
+    })
 }
 
 impl Piece {

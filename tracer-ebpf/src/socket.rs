@@ -132,7 +132,10 @@ impl Socket {
         let mut written: u32 = unsafe { load(tcp, &layout::TCP_SOCK__WRITE_SEQ) };
         // SAFETY: as above.
         let mut read: u32 = unsafe { load(tcp, &layout::TCP_SOCK__COPIED_SEQ) };
-        if matches!(self.state(), tcp_state::FIN_WAIT1 | tcp_state::FIN_WAIT2 | tcp_state::LAST_ACK | tcp_state::CLOSING) {
+        if matches!(
+            self.state(),
+            tcp_state::FIN_WAIT1 | tcp_state::FIN_WAIT2 | tcp_state::LAST_ACK | tcp_state::CLOSING
+        ) {
             written = written.wrapping_sub(1);
         }
         if self.field::<u64>(&layout::SOCK__FLAGS) & SOCK_DONE != 0 {

@@ -65,7 +65,11 @@ pub fn read_user<T: Copy>(address: u64) -> Option<T> {
     let mut value = core::mem::MaybeUninit::<T>::uninit();
     // SAFETY: the destination is as large as the size says; the helper refuses bad addresses.
     let failed = unsafe {
-        bpf_probe_read_user(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const _)
+        bpf_probe_read_user(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            address as *const _,
+        )
     };
     // SAFETY: the helper filled it.
     (failed == 0).then(|| unsafe { value.assume_init() })
@@ -115,7 +119,11 @@ pub fn buffers() -> Buffers {
             // Which of several messages this one is cannot be told from the registers.
             // SAFETY: a field of the typed struct.
             let messages = unsafe { register(regs, abi::ARG2) } as u32;
-            if messages == 1 { message_header(first) } else { Buffers::Unavailable }
+            if messages == 1 {
+                message_header(first)
+            } else {
+                Buffers::Unavailable
+            }
         }
         _ => Buffers::Unavailable,
     }

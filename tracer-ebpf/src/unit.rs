@@ -46,7 +46,10 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    const NONE: Self = Self { running: Task::NONE, caller: Task::NONE };
+    const NONE: Self = Self {
+        running: Task::NONE,
+        caller: Task::NONE,
+    };
 }
 
 impl Thread {
@@ -55,7 +58,10 @@ impl Thread {
     pub fn current() -> Self {
         // SAFETY: no arguments.
         let both = unsafe { bpf_get_current_pid_tgid() };
-        Self { tgid: (both >> 32) as u32, tid: both as u32 }
+        Self {
+            tgid: (both >> 32) as u32,
+            tid: both as u32,
+        }
     }
 
     /// The runtime's tasks on this thread, which is the current one.
@@ -67,8 +73,14 @@ impl Thread {
         }
         // SAFETY: entries are replaced as a whole by user space; a torn one gives an offset that leads nowhere, and every
         // read through it is checked.
-        let Some(entry) = (unsafe { RUNTIMES.get(self.tgid) }) else { return Tasks::NONE };
-        if entry.kind == RuntimeKind::GO.0 { go(&entry.go, direction) } else { Tasks::NONE }
+        let Some(entry) = (unsafe { RUNTIMES.get(self.tgid) }) else {
+            return Tasks::NONE;
+        };
+        if entry.kind == RuntimeKind::GO.0 {
+            go(&entry.go, direction)
+        } else {
+            Tasks::NONE
+        }
     }
 }
 
@@ -81,7 +93,9 @@ fn go(offsets: &GoOffsets, direction: Direction) -> Tasks {
     // SAFETY: the current task is typed.
     let thread_pointer: u64 = unsafe { layout::load(task, &layout::TASK__THREAD_POINTER) };
     let slot = thread_pointer.wrapping_add_signed(i64::from(offsets.g_tls));
-    let Some(g) = pointer(slot) else { return Tasks::NONE };
+    let Some(g) = pointer(slot) else {
+        return Tasks::NONE;
+    };
     let running = goroutine(g, offsets);
     let mut caller = Task::NONE;
     if direction as u8 == Direction::Send as u8 && offsets.write_loop_chan != 0 {

@@ -1,6 +1,5 @@
 //! Loads the programs, attaches what the plan says, and hands out what the other stages need.
 
-mod alarm;
 mod object;
 mod policy;
 mod runtimes;
@@ -9,11 +8,14 @@ mod stats;
 use anyhow::Context as _;
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Map, PerCpuArray},
+    maps::{Array, Map, MapData, PerCpuArray},
     programs::BtfTracePoint,
 };
 use aya_log::EbpfLogger;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
 use tracer_common::{RING_SHARDS, counter};
 
 use crate::{kernel::Plan, source::Source};
@@ -46,7 +48,7 @@ pub struct Capture {
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     policy: Policy,
     runtimes: Runtimes,
-    counters: PerCpuArray<aya::maps::MapData, u64>,
+    counters: PerCpuArray<MapData, u64>,
     source: Option<Source>,
 }
 
@@ -114,7 +116,9 @@ impl Capture {
             .take(shards)
             .map(|name| Ok((ring_fd(take(&mut ebpf, name)?)?, ring_bytes as usize)))
             .collect::<anyhow::Result<Vec<_>>>()?;
-        let alarm = alarm::ReaderAsleep::new(take(&mut ebpf, "READER_ASLEEP")?)?;
+        let mut asleep: Array<MapData, u32> =
+            Array::try_from(take(&mut ebpf, "READER_ASLEEP")?).context("READER_ASLEEP")?;
+        let alarm = move || asleep.set(0, 1, 0).map_err(io::Error::other);
         let source = Source::new(rings, Box::new(alarm)).context("mapping the ring buffers")?;
         Ok(Self {
             ebpf,

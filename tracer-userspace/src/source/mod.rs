@@ -30,11 +30,8 @@ const QUIET: Duration = Duration::from_millis(10);
 const ASLEEP: Duration = Duration::from_millis(200);
 const QUIET_TURNS: u32 = 10;
 
-/// Tells the programs that the reader sleeps.
-pub trait Alarm: Send {
-    /// From now on the next event wakes the reader.
-    fn set(&mut self) -> io::Result<()>;
-}
+/// Tells the programs that the reader sleeps: from now on the next event wakes it.
+pub type Alarm = Box<dyn FnMut() -> io::Result<()> + Send>;
 
 /// What one turn did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,7 +54,7 @@ pub struct Source {
     watermark: u64,
     /// Turns in a row that found nothing.
     quiet: u32,
-    alarm: Box<dyn Alarm>,
+    alarm: Alarm,
 }
 
 struct Lane {
@@ -80,7 +77,7 @@ struct Found {
 
 impl Source {
     /// Reads the given rings: (descriptor, capacity in bytes).
-    pub fn new(rings: Vec<(OwnedFd, usize)>, alarm: Box<dyn Alarm>) -> io::Result<Self> {
+    pub fn new(rings: Vec<(OwnedFd, usize)>, alarm: Alarm) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         let rings = rings
             .into_iter()
@@ -190,7 +187,7 @@ impl Source {
             return Ok(());
         }
         if pause > QUIET {
-            self.alarm.set()?;
+            (self.alarm)()?;
             // An event may have come before the alarm was set.
             if !self.is_empty() {
                 return Ok(());

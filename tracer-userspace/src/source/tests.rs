@@ -88,14 +88,6 @@ impl Fake {
     }
 }
 
-struct NoAlarm;
-
-impl Alarm for NoAlarm {
-    fn set(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 fn source(rings: &[&Fake]) -> Source {
     Source {
         rings: rings.iter().map(|ring| ring.lane()).collect(),
@@ -103,7 +95,7 @@ fn source(rings: &[&Fake]) -> Source {
         batch: Vec::new(),
         watermark: 0,
         quiet: 0,
-        alarm: Box::new(NoAlarm),
+        alarm: Box::new(|| Ok(())),
     }
 }
 
