@@ -1,5 +1,6 @@
 //! The tracer daemon as a library: the stages of `ARCHITECTURE.md`, joined by [`agent`].
 
+pub mod agent;
 pub mod attach;
 pub mod cli;
 pub mod config;

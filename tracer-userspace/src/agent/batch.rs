@@ -28,8 +28,12 @@ impl Batch {
     pub fn drain(&mut self, mut f: impl FnMut(&EventHeader, &[u8], &[u8])) {
         let mut bytes = self.bytes.as_slice();
         for (header, head, tail) in self.entries.drain(..) {
-            let Some((head, rest)) = bytes.split_at_checked(head as usize) else { break };
-            let Some((tail, rest)) = rest.split_at_checked(tail as usize) else { break };
+            let Some((head, rest)) = bytes.split_at_checked(head as usize) else {
+                break;
+            };
+            let Some((tail, rest)) = rest.split_at_checked(tail as usize) else {
+                break;
+            };
             bytes = rest;
             f(&header, head, tail);
         }

@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use tracer_common::{Direction, EventFlags, EventHeader, EventKind, Family};
 
+use super::connect;
 use crate::flow::{Flow, Order, Stream, Table};
 use crate::model::{Address, Chunk, Close, Conn, ConnId, Endpoint, Mark, Nanos, Signal, Stamp, Unit};
 use crate::protocol::{CapturePolicy, Conversation, Output, REGISTRY};
@@ -20,6 +21,7 @@ const IDLE: Nanos = 600_000_000_000;
 /// `TCP_ESTABLISHED` … of include/net/tcp_states.h.
 mod tcp_state {
     pub const ESTABLISHED: u8 = 1;
+    pub const SYN_SENT: u8 = 2;
     pub const FIN_WAIT1: u8 = 4;
     pub const CLOSE: u8 = 7;
     pub const LAST_ACK: u8 = 9;
@@ -36,8 +38,8 @@ pub trait Selects {
 /// One worker's connections.
 pub struct Lane<S> {
     table: Table<Conversation>,
-    /// Connections whose opening was seen and that have not moved bytes yet.
-    opened: HashSet<ConnId>,
+    /// Connections whose opening was seen and that have not moved bytes yet: when, and (for connects) by whom.
+    opening: HashMap<ConnId, Stamp>,
     voice: Voice,
     selection: S,
 }
@@ -55,7 +57,7 @@ impl<S: Selects> Lane<S> {
     pub fn new(index: usize, selection: S, ledger: Arc<Ledger>) -> Self {
         Self {
             table: Table::new(MAX_FLOWS),
-            opened: HashSet::new(),
+            opening: HashMap::new(),
             voice: Voice {
                 signals: Vec::new(),
                 policies: Vec::new(),
@@ -110,14 +112,18 @@ impl<S: Selects> Lane<S> {
     }
 
     fn data(&mut self, header: &EventHeader, head: &[u8], tail: &[u8]) {
-        let Some(direction) = direction(header) else { return };
+        let Some(direction) = direction(header) else {
+            return;
+        };
         let id = ConnId(header.cookie);
         let mut mark = mark_of(header);
         let (mut head, mut tail) = (head, tail);
         if self.table.get_mut(id).is_none() {
             self.open(header);
         }
-        let Some(flow) = self.table.get_mut(id) else { return };
+        let Some(flow) = self.table.get_mut(id) else {
+            return;
+        };
         flow.last_seen = header.ts;
         let mut len = header.len;
         let order = stream(flow, direction).place(&mark, len);
@@ -143,21 +149,23 @@ impl<S: Selects> Lane<S> {
                     mark.pos = mark.pos.wrapping_add(by);
                 }
             }
-            consumer.chunk(&Chunk { direction, mark, len, head, tail }, out);
+            consumer.chunk(
+                &Chunk {
+                    direction,
+                    mark,
+                    len,
+                    head,
+                    tail,
+                },
+                out,
+            );
         });
     }
 
     fn open(&mut self, header: &EventHeader) {
         let id = ConnId(header.cookie);
-        let joined_late = !self.opened.remove(&id);
-        let conn = Conn {
-            id,
-            local: endpoint(header, &header.laddr, header.lport),
-            remote: endpoint(header, &header.raddr, header.rport),
-            netns: header.netns,
-            tgid: header.tgid,
-            joined_late,
-        };
+        let joined_late = self.opening.remove(&id).is_none();
+        let conn = conn_of(header, header.tgid, joined_late);
         let conversation = if self.selection.selects(&conn) {
             Conversation::new(REGISTRY)
         } else {
@@ -171,19 +179,38 @@ impl<S: Selects> Lane<S> {
 
     fn state(&mut self, header: &EventHeader) {
         match header.state {
-            tcp_state::ESTABLISHED => {
-                if self.opened.len() < MAX_FLOWS {
-                    self.opened.insert(ConnId(header.cookie));
+            // Here the connecting thread itself runs; later states of a connect come from interrupts.
+            tcp_state::SYN_SENT | tcp_state::ESTABLISHED => {
+                if self.opening.len() < MAX_FLOWS {
+                    self.opening
+                        .entry(ConnId(header.cookie))
+                        .or_insert_with(|| mark_of(header).stamp);
                 }
             }
             tcp_state::FIN_WAIT1 | tcp_state::LAST_ACK => {
                 self.close(header, Close::Finished(Direction::Send));
             }
             tcp_state::CLOSE => {
-                self.opened.remove(&ConnId(header.cookie));
-                self.close(header, Close::Closed);
+                let opening = self.opening.remove(&ConnId(header.cookie));
+                match opening.filter(|_| header.old_state == tcp_state::SYN_SENT && header.error != 0) {
+                    Some(start) => self.connect_failed(header, start),
+                    None => self.close(header, Close::Closed),
+                }
             }
             _ => {}
+        }
+    }
+
+    fn connect_failed(&mut self, header: &EventHeader, start: Stamp) {
+        let conn = conn_of(header, start.unit.tgid, false);
+        if self.selection.selects(&conn) {
+            let end = Stamp {
+                ts: header.ts,
+                unit: start.unit,
+            };
+            self.voice.with(&Arc::new(conn), header.ts, |out| {
+                connect::failed(start, end, header.error, out)
+            });
         }
     }
 
@@ -193,19 +220,27 @@ impl<S: Selects> Lane<S> {
             if let Some(flow) = self.table.get_mut(id) {
                 let Flow { conn, consumer, .. } = flow;
                 let mark = mark_of(header);
-                self.voice.with(conn, header.ts, |out| consumer.close(how, &mark, out));
+                self.voice
+                    .with(conn, header.ts, |out| consumer.close(how, &mark, out));
             }
         } else if let Some(mut flow) = self.table.remove(id) {
             let mark = mark_of(header);
             let Flow { conn, consumer, .. } = &mut flow;
-            self.voice.with(conn, header.ts, |out| consumer.close(how, &mark, out));
+            self.voice
+                .with(conn, header.ts, |out| consumer.close(how, &mark, out));
         }
     }
 }
 
 impl Voice {
     fn finish(&mut self, mut flow: Flow<Conversation>, how: Close, now: Nanos) {
-        let mark = Mark { stamp: Stamp { ts: now, unit: Unit::default() }, ..Mark::default() };
+        let mark = Mark {
+            stamp: Stamp {
+                ts: now,
+                unit: Unit::default(),
+            },
+            ..Mark::default()
+        };
         let Flow { conn, consumer, .. } = &mut flow;
         self.with(conn, now, |out| consumer.close(how, &mark, out));
     }
@@ -263,12 +298,31 @@ fn mark_of(header: &EventHeader) -> Mark {
     }
 }
 
+fn conn_of(header: &EventHeader, tgid: u32, joined_late: bool) -> Conn {
+    Conn {
+        id: ConnId(header.cookie),
+        local: endpoint(header, &header.laddr, header.lport),
+        remote: endpoint(header, &header.raddr, header.rport),
+        netns: header.netns,
+        tgid,
+        joined_late,
+    }
+}
+
 fn endpoint(header: &EventHeader, address: &[u8; 16], port: u16) -> Endpoint {
     if Family(header.family) == Family::UNIX {
-        let cookie = address.first_chunk::<8>().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
-        return Endpoint { address: Address::Unix(cookie), port: 0 };
+        let cookie = address
+            .first_chunk::<8>()
+            .map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+        return Endpoint {
+            address: Address::Unix(cookie),
+            port: 0,
+        };
     }
     let v6 = Ipv6Addr::from(*address);
     let ip = v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4);
-    Endpoint { address: Address::Ip(ip), port }
+    Endpoint {
+        address: Address::Ip(ip),
+        port,
+    }
 }

@@ -1,0 +1,55 @@
+//! Connects that failed, as exchanges of their own (SPANS: `connect`).
+
+use crate::model::{Attributes, Exchange, Mark, Outcome, Role, Stamp};
+use crate::protocol::Output;
+
+/// Registry-like name of these exchanges.
+pub const NAME: &str = "connect";
+
+/// Says one failed connect: begun at `start`, given up at `end` with the socket's error number.
+pub fn failed(start: Stamp, end: Stamp, errno: u32, out: &mut Output<'_>) {
+    let mark = Mark {
+        stamp: start,
+        ..Mark::default()
+    };
+    let started = out.begin(Role::Client, NAME, &mark, None);
+    let kind = errno_name(errno).map_or_else(|| format!("errno {errno}").into(), Box::from);
+    let message = std::io::Error::from_raw_os_error(errno.cast_signed())
+        .to_string()
+        .into();
+    out.end(Exchange {
+        id: started.id,
+        conn: std::sync::Arc::clone(out.conn),
+        protocol: NAME,
+        role: Role::Client,
+        start,
+        first_byte: None,
+        end,
+        queue_time: None,
+        request_bytes: 0,
+        response_bytes: 0,
+        name: NAME.into(),
+        outcome: Outcome::Error { kind, message },
+        attributes: Attributes::default(),
+        context: None,
+    });
+}
+
+/// Names of the errors that a connect ends with (connect(2), and what ICMP messages are turned into).
+const fn errno_name(errno: u32) -> Option<&'static str> {
+    Some(match errno.cast_signed() {
+        libc::ECONNREFUSED => "ECONNREFUSED",
+        libc::ETIMEDOUT => "ETIMEDOUT",
+        libc::EHOSTUNREACH => "EHOSTUNREACH",
+        libc::ENETUNREACH => "ENETUNREACH",
+        libc::ECONNRESET => "ECONNRESET",
+        libc::EACCES => "EACCES",
+        libc::EPERM => "EPERM",
+        libc::EADDRNOTAVAIL => "EADDRNOTAVAIL",
+        libc::ENETDOWN => "ENETDOWN",
+        libc::EHOSTDOWN => "EHOSTDOWN",
+        libc::EPIPE => "EPIPE",
+        libc::ECONNABORTED => "ECONNABORTED",
+        _ => return None,
+    })
+}

@@ -1,0 +1,5 @@
+//! Joins the stages.
+
+mod batch;
+mod connect;
+mod lane;

@@ -1,0 +1,28 @@
+//! Gives up what the daemon does not need any more once its programs are attached.
+
+use anyhow::Context as _;
+use caps::{CapSet, Capability, CapsHashSet};
+
+/// What stays: map updates and feature probes (`BPF`, and `SYS_ADMIN` only on kernels before 5.8, which the plan refuses);
+/// reading other users' `/proc/PID` (`SYS_PTRACE` for `exe`, `environ` and `root`, `DAC_READ_SEARCH` for their files); reading Go
+/// binaries' layout needs no more than these.
+const KEPT: &[Capability] =
+    &[Capability::CAP_BPF, Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+
+/// Keeps the least capabilities for the rest of this process's life: for this thread and every thread that it starts later.
+pub fn shed() -> anyhow::Result<()> {
+    let held = caps::read(None, CapSet::Permitted).context("reading the daemon's own capabilities")?;
+    let kept: CapsHashSet = KEPT.iter().copied().filter(|cap| held.contains(cap)).collect();
+    caps::clear(None, CapSet::Ambient).context("clearing ambient capabilities")?;
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
+        for cap in caps::all() {
+            if !kept.contains(&cap) && caps::has_cap(None, CapSet::Bounding, cap).unwrap_or(false) {
+                caps::drop(None, CapSet::Bounding, cap).with_context(|| format!("dropping {cap}"))?;
+            }
+        }
+    }
+    caps::set(None, CapSet::Inheritable, &CapsHashSet::new()).context("clearing inheritable capabilities")?;
+    caps::set(None, CapSet::Effective, &kept).context("shedding effective capabilities")?;
+    caps::set(None, CapSet::Permitted, &kept).context("shedding permitted capabilities")?;
+    Ok(())
+}
