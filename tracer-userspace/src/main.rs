@@ -1,3 +1,54 @@
-//! The `tracer` daemon.
+//! The `tracer` daemon: parse, plan, run. Exit codes are those of `tracer --help`.
 
-fn main() {}
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use tracer_userspace::cli::{self, Command};
+use tracer_userspace::config::Config;
+use tracer_userspace::discover::{Host, Processes, Selection};
+use tracer_userspace::{agent, kernel};
+
+fn main() -> ExitCode {
+    match cli::parse() {
+        Ok(Command::Run(config)) => run(&config),
+        Ok(Command::Doctor { json }) => doctor(json),
+        Err(exit) => exit.print(),
+    }
+}
+
+fn run(config: &Config) -> ExitCode {
+    log_to_stderr(&config.log_level);
+    let plan = match kernel::plan_for_this_host() {
+        Ok(plan) => plan,
+        Err(why) => {
+            eprintln!("tracer: this host can't be traced\n{why:#}\n'tracer doctor' tells more.");
+            return ExitCode::from(cli::EXIT_UNABLE);
+        }
+    };
+    match agent::run(config, &plan) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("tracer: {why:#}");
+            ExitCode::from(cli::EXIT_FAILED)
+        }
+    }
+}
+
+fn doctor(json: bool) -> ExitCode {
+    let report = kernel::report(&kernel::Features::probe());
+    let census = Processes::new(Selection::default(), Host::read()).census();
+    let (text, code) = cli::doctor(&report, &census, json);
+    // A closed pipe does not change what was found.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::from(code)
+}
+
+fn log_to_stderr(level: &str) {
+    use std::io::IsTerminal as _;
+    let stderr = std::io::stderr();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(level))
+        .with_ansi(stderr.is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+}

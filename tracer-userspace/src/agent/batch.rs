@@ -4,9 +4,6 @@ use tracer_common::EventHeader;
 
 use crate::model::Nanos;
 
-/// Most payload bytes in one batch; what does not fit waits for the next one.
-pub const BATCH_BYTES: usize = 1 << 20;
-
 /// The events of one drain that belong to one worker.
 #[derive(Default)]
 pub struct Batch {
@@ -38,12 +35,6 @@ impl Batch {
             f(&header, head, tail);
         }
         self.bytes.clear();
-    }
-
-    /// Bytes of payload.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.bytes.len()
     }
 
     /// Events.

@@ -1,6 +1,7 @@
 //! The correlation stage: signals of all lanes in one time order -> spans -> exporters.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::correlate::Correlator;
 use crate::export;
@@ -12,6 +13,7 @@ pub struct Correlation {
     services: Box<dyn FnMut(u32) -> Arc<Service> + Send>,
     export: export::Pipeline,
     spans: Vec<Span>,
+    nobody_reads: Arc<AtomicBool>,
 }
 
 impl Correlation {
@@ -21,7 +23,18 @@ impl Correlation {
         services: Box<dyn FnMut(u32) -> Arc<Service> + Send>,
         export: export::Pipeline,
     ) -> Self {
-        Self { correlator, services, export, spans: Vec::new() }
+        Self {
+            correlator,
+            services,
+            export,
+            spans: Vec::new(),
+            nobody_reads: Arc::default(),
+        }
+    }
+
+    /// Set once the spans' only reader has gone (standard output closed).
+    pub fn nobody_reads(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.nobody_reads)
     }
 
     /// Takes signals in time order and leaves the vector empty; everything up to `watermark` has been told.
@@ -44,6 +57,9 @@ impl Correlation {
     fn hand_on(&mut self) {
         if !self.spans.is_empty() {
             self.export.send(std::mem::take(&mut self.spans));
+            if self.export.is_gone() {
+                self.nobody_reads.store(true, Relaxed);
+            }
         }
     }
 }

@@ -180,12 +180,10 @@ impl<S: Selects> Lane<S> {
     fn state(&mut self, header: &EventHeader) {
         match header.state {
             // Here the connecting thread itself runs; later states of a connect come from interrupts.
-            tcp_state::SYN_SENT | tcp_state::ESTABLISHED => {
-                if self.opening.len() < MAX_FLOWS {
-                    self.opening
-                        .entry(ConnId(header.cookie))
-                        .or_insert_with(|| mark_of(header).stamp);
-                }
+            tcp_state::SYN_SENT | tcp_state::ESTABLISHED if self.opening.len() < MAX_FLOWS => {
+                self.opening
+                    .entry(ConnId(header.cookie))
+                    .or_insert_with(|| mark_of(header).stamp);
             }
             tcp_state::FIN_WAIT1 | tcp_state::LAST_ACK => {
                 self.close(header, Close::Finished(Direction::Send));

@@ -1,5 +1,112 @@
-//! Joins the stages.
+//! Joins the stages and runs them: the only place that knows them all.
 
 mod batch;
 mod connect;
+mod correlation;
 mod lane;
+mod pipeline;
+mod privileges;
+mod reader;
+mod selection;
+mod stop;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::attach::{Capture, Limit, Options, Policy};
+use crate::config::Config;
+use crate::correlate::Correlator;
+use crate::discover::{Host, Processes};
+use crate::export::{self, Clock};
+use crate::kernel::Plan;
+use crate::model::ConnId;
+use crate::protocol::CapturePolicy;
+use crate::source::monotonic;
+use crate::telemetry::Ledger;
+
+pub use lane::{Lane, Selects};
+
+/// Hosts with at most this many CPUs for each worker get one worker, which needs no copy of any event.
+const CPUS_PER_WORKER: usize = 8;
+/// More workers than this were never needed: the merge of their signals is one thread.
+const MAX_AUTO_WORKERS: usize = 8;
+
+/// Traces until the process is asked to stop; then flushes, and prints the ledger to standard error.
+///
+/// # Errors
+/// What could not be started, or what broke.
+pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
+    let stop = stop::Requests::listen()?;
+    let mut capture = Capture::start(
+        plan,
+        Options {
+            ring_bytes: config.capture.ring_bytes,
+            log: config.capture.log,
+        },
+    )?;
+    // Every thread started from here on holds no more than this one.
+    if let Err(why) = privileges::shed() {
+        tracing::warn!("keeping all privileges: {why:#}");
+    }
+    let ledger = Arc::new(Ledger::default());
+    let exporters = export::Pipeline::start(&config.export, Clock::system(), Arc::clone(&ledger))?;
+    let people = selection::People::new(
+        Processes::new(config.selection.clone(), Host::read()),
+        capture.runtimes(),
+    );
+    let correlation = correlation::Correlation::new(
+        Correlator::new(config.correlate.clone(), Arc::clone(&ledger)),
+        people.services(),
+        exporters,
+    );
+    let pipeline = pipeline::Pipeline::start(
+        workers(config),
+        people.clone(),
+        correlation,
+        apply(capture.policy()),
+        Arc::clone(&ledger),
+    )
+    .context("starting the workers")?;
+    let source = capture.take_source().context("the capture has no source")?;
+    people.learn_everybody().context("starting the look around")?;
+    eprintln!("tracer: ready");
+
+    let mut reader = reader::Reader::new(source, pipeline, people, ledger);
+    let broke = reader.run(&mut capture, &stop);
+    reader.finish(capture, config.shutdown_timeout);
+    broke
+}
+
+fn workers(config: &Config) -> usize {
+    config.workers.map_or_else(
+        || {
+            let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            (cpus / CPUS_PER_WORKER).clamp(1, MAX_AUTO_WORKERS)
+        },
+        usize::from,
+    )
+}
+
+/// Tells the kernel what sessions want captured. A connection that is gone already is no error.
+fn apply(policy: Policy) -> pipeline::ApplyPolicy {
+    Arc::new(move |conn: ConnId, wanted: CapturePolicy| {
+        let limit = |(run, chunk)| Limit { run, chunk };
+        let applied = match wanted {
+            CapturePolicy::Ignore => policy.ignore(conn),
+            CapturePolicy::Limit { send, recv } => policy.set_policy(conn, limit(send), limit(recv)),
+        };
+        if let Err(why) = applied {
+            tracing::debug!("policy of connection {}: {why:#}", conn.0);
+        }
+    })
+}
+
+/// Now, on the clock of the events.
+fn now() -> u64 {
+    monotonic()
+}
+
+/// How often what changes slowly is looked at.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);

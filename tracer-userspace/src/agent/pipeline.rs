@@ -6,6 +6,7 @@
 //! them; the streams resynchronise by their positions.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -47,6 +48,7 @@ pub struct Inline<S> {
 pub struct Sharded {
     workers: Vec<Worker>,
     correlation: JoinHandle<export::Pipeline>,
+    nobody_reads: Arc<AtomicBool>,
     ledger: Arc<Ledger>,
     dropped: u64,
 }
@@ -74,7 +76,12 @@ impl<S: Selects + Clone + Send + 'static> Pipeline<S> {
     ) -> std::io::Result<Self> {
         if workers <= 1 {
             let lane = Lane::new(0, selection, ledger);
-            return Ok(Self::Inline(Box::new(Inline { lane, correlation, apply, next_sweep: 0 })));
+            return Ok(Self::Inline(Box::new(Inline {
+                lane,
+                correlation,
+                apply,
+                next_sweep: 0,
+            })));
         }
         let mut running = Vec::with_capacity(workers);
         let mut answers = Vec::with_capacity(workers);
@@ -87,13 +94,25 @@ impl<S: Selects + Clone + Send + 'static> Pipeline<S> {
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || work(lane, &batches, &recycle, &answer, &apply))?;
-            running.push(Worker { pending: Batch::default(), queue, empty, thread });
+            running.push(Worker {
+                pending: Batch::default(),
+                queue,
+                empty,
+                thread,
+            });
             answers.push(answered);
         }
+        let nobody_reads = correlation.nobody_reads();
         let correlation = std::thread::Builder::new()
             .name("correlate".into())
             .spawn(move || correlate(correlation, &answers))?;
-        Ok(Self::Sharded(Sharded { workers: running, correlation, ledger, dropped: 0 }))
+        Ok(Self::Sharded(Sharded {
+            workers: running,
+            correlation,
+            nobody_reads,
+            ledger,
+            dropped: 0,
+        }))
     }
 
     /// Takes one event.
@@ -109,6 +128,14 @@ impl<S: Selects + Clone + Send + 'static> Pipeline<S> {
         match self {
             Self::Inline(inline) => inline.advance(watermark),
             Self::Sharded(sharded) => sharded.advance(watermark),
+        }
+    }
+
+    /// Whether there is no point in going on: the spans' only reader has gone.
+    pub fn nobody_reads(&self) -> bool {
+        match self {
+            Self::Inline(inline) => inline.correlation.nobody_reads().load(Relaxed),
+            Self::Sharded(sharded) => sharded.nobody_reads.load(Relaxed),
         }
     }
 
@@ -172,7 +199,9 @@ impl Sharded {
                 tracing::error!("a worker panicked; its connections' exchanges are lost");
             }
         }
-        self.correlation.join().map_err(|_| anyhow::anyhow!("the correlation thread panicked"))
+        self.correlation
+            .join()
+            .map_err(|_| anyhow::anyhow!("the correlation thread panicked"))
     }
 }
 
@@ -222,7 +251,12 @@ fn correlate(mut stage: Correlation, answers: &[Receiver<Epoch>]) -> export::Pip
     let mut open: Vec<bool> = vec![true; answers.len()];
     while open.iter().any(|&is_open| is_open) {
         // Wait for the worker that is furthest behind.
-        let Some(behind) = (0..answers.len()).filter(|&i| open[i]).min_by_key(|&i| reached[i]) else { break };
+        let Some(behind) = (0..answers.len())
+            .filter(|&i| open[i])
+            .min_by_key(|&i| reached[i])
+        else {
+            break;
+        };
         match answers[behind].recv() {
             Ok(epoch) => {
                 reached[behind] = epoch.watermark.max(reached[behind] + 1);
@@ -233,7 +267,9 @@ fn correlate(mut stage: Correlation, answers: &[Receiver<Epoch>]) -> export::Pip
                 continue;
             }
         }
-        let Some(watermark) = (0..answers.len()).filter(|&i| open[i]).map(|i| reached[i]).min() else { break };
+        let Some(watermark) = (0..answers.len()).filter(|&i| open[i]).map(|i| reached[i]).min() else {
+            break;
+        };
         pending.sort_by_key(|signal| signal.ts);
         let split = pending.partition_point(|signal| signal.ts <= watermark);
         ready.extend(pending.drain(..split));

@@ -6,8 +6,11 @@ use caps::{CapSet, Capability, CapsHashSet};
 /// What stays: map updates and feature probes (`BPF`, and `SYS_ADMIN` only on kernels before 5.8, which the plan refuses);
 /// reading other users' `/proc/PID` (`SYS_PTRACE` for `exe`, `environ` and `root`, `DAC_READ_SEARCH` for their files); reading Go
 /// binaries' layout needs no more than these.
-const KEPT: &[Capability] =
-    &[Capability::CAP_BPF, Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+const KEPT: &[Capability] = &[
+    Capability::CAP_BPF,
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_DAC_READ_SEARCH,
+];
 
 /// Keeps the least capabilities for the rest of this process's life: for this thread and every thread that it starts later.
 pub fn shed() -> anyhow::Result<()> {

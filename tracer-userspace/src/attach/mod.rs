@@ -147,6 +147,17 @@ impl Capture {
         self.runtimes.clone()
     }
 
+    /// Stops capturing; what lies in the rings and what was counted can still be read.
+    pub fn detach(&mut self) {
+        for (name, program) in self.ebpf.programs_mut() {
+            if let aya::programs::Program::BtfTracePoint(program) = program
+                && let Err(why) = program.unload()
+            {
+                tracing::debug!("detaching {name}: {why}");
+            }
+        }
+    }
+
     /// What the programs counted since the start, by the names of [`tracer_common::counter`] in lower case.
     pub fn counters(&self) -> anyhow::Result<Vec<(&'static str, u64)>> {
         const NAMES: [(&str, u32); counter::COUNT as usize] = [

@@ -38,7 +38,8 @@ pub fn skip() -> bool {
         eprintln!("skipped: {line}");
         if let Some(path) = std::env::var_os("TRACER_TEST_SKIPS") {
             let file = File::options().create(true).append(true).open(path);
-            file.and_then(|mut file| writeln!(file, "{line}")).expect("record the skip");
+            file.and_then(|mut file| writeln!(file, "{line}"))
+                .expect("record the skip");
         }
     }
     !report.can_run

@@ -1,0 +1,112 @@
+//! Who is behind a connection, and whether that is traced: the processes, shared by the stages.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hashbrown::HashMap;
+
+use super::lane::Selects;
+use crate::attach::Runtimes;
+use crate::discover::Processes;
+use crate::model::{Conn, Service};
+
+/// The processes of this host, and the runtimes that the kernel side knows. Cheap to clone.
+#[derive(Clone)]
+pub struct People {
+    processes: Arc<Mutex<Processes>>,
+    runtimes: Runtimes,
+    /// Processes whose runtime the kernel side was told.
+    told: Arc<Mutex<HashMap<u32, tracer_common::RuntimeEntry>>>,
+}
+
+impl People {
+    /// Nobody is known yet.
+    pub fn new(processes: Processes, runtimes: Runtimes) -> Self {
+        Self {
+            processes: Arc::new(Mutex::new(processes)),
+            runtimes,
+            told: Arc::default(),
+        }
+    }
+
+    /// Looks at every process of the host in a thread of its own, so that runtimes are known before their first request.
+    pub fn learn_everybody(&self) -> std::io::Result<()> {
+        let people = self.clone();
+        std::thread::Builder::new()
+            .name("look-around".into())
+            .spawn(move || {
+                for tgid in process_ids() {
+                    let service = people.lock().service(tgid);
+                    if service.selected {
+                        people.tell_runtime(tgid);
+                    }
+                }
+            })?;
+        Ok(())
+    }
+
+    /// For the correlator: who is behind a process.
+    pub fn services(&self) -> Box<dyn FnMut(u32) -> Arc<Service> + Send> {
+        let people = self.clone();
+        Box::new(move |tgid| people.lock().service(tgid))
+    }
+
+    /// Forgets processes that have ended. Call it about once a second.
+    pub fn sweep(&self) {
+        let gone = self.lock().sweep();
+        for tgid in gone {
+            if locked(&self.told).remove(&tgid).is_some()
+                && let Err(why) = self.runtimes.remove_runtime(tgid)
+            {
+                tracing::debug!("runtime of process {tgid}: {why:#}");
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Processes> {
+        locked(&self.processes)
+    }
+
+    fn tell_runtime(&self, tgid: u32) {
+        let Some(entry) = self.lock().runtime(tgid) else {
+            return;
+        };
+        if locked(&self.told).insert(tgid, entry) == Some(entry) {
+            return;
+        }
+        if let Err(why) = self.runtimes.set_runtime(tgid, entry) {
+            tracing::debug!("runtime of process {tgid}: {why:#}");
+        }
+    }
+}
+
+impl Selects for People {
+    fn selects(&self, conn: &Conn) -> bool {
+        let mut processes = self.lock();
+        let service = processes.service_of_new_connection(conn.tgid);
+        let selected = service.selected
+            && processes
+                .selection()
+                .port_decides(conn.local.port, conn.remote.port);
+        drop(processes);
+        if selected {
+            self.tell_runtime(conn.tgid);
+        }
+        selected
+    }
+
+    fn is_alive(&self, tgid: u32) -> bool {
+        Path::new("/proc").join(tgid.to_string()).exists()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn process_ids() -> impl Iterator<Item = u32> {
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
