@@ -117,7 +117,10 @@ pub fn python_packages(target: &Path) -> Result<()> {
         fs::read_to_string(shell::root().join("tests/requirements.txt")).context("tests/requirements.txt")?;
     let folder = target.join("test-venv");
     let stamp = folder.join("installed-requirements.txt");
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+    let python = folder.join("bin").join("python");
+    let installed = fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted);
+    // The interpreter that the environment was made with may be gone.
+    if installed && shell::succeeds(shell::command(&python).arg("--version")) {
         eprintln!("    the Python packages are there");
         return Ok(());
     }
@@ -126,7 +129,7 @@ pub fn python_packages(target: &Path) -> Result<()> {
         fs::remove_dir_all(&folder)?;
     }
     shell::run(shell::command("python3").args(["-m", "venv"]).arg(&folder))?;
-    let mut pip = shell::command(folder.join("bin").join("python"));
+    let mut pip = shell::command(python);
     pip.args([
         "-m",
         "pip",
