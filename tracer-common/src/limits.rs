@@ -44,3 +44,6 @@ pub mod counter {
     /// Number of counters.
     pub const COUNT: u32 = 6;
 }
+
+/// Bytes of a thread's name with its terminating zero (`TASK_COMM_LEN`): the payload of a connect's event.
+pub const COMM_BYTES: u64 = 16;

@@ -6,13 +6,16 @@
 //! - `tcp_receive_reset(struct sock *sk)` (include/trace/events/tcp.h, Linux 4.15), from `tcp_reset`;
 //! - `tcp_send_reset(const struct sock *sk, const struct sk_buff *skb, ...)`, likewise; `sk` may be null.
 //!
-//! Emits `STATE` and `RESET`. These run in whatever context the packet was handled in: only a connect (`SYN_SENT`) is
+//! Emits `STATE` and `RESET`; the payload of a connect (`SYN_SENT`) is the thread's name, because the process may be gone
+//! before anybody can look it up. These run in whatever context the packet was handled in: only a connect (`SYN_SENT`) is
 //! known to run in its own process, so the others name none.
 
 use aya_ebpf::{
-    helpers::generated::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext,
+    helpers::generated::{bpf_get_current_comm, bpf_ktime_get_ns},
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
 };
-use tracer_common::{ConnState, EventFlags, EventKind, Family, PolicyMode};
+use tracer_common::{COMM_BYTES, ConnState, EventFlags, EventKind, Family, PolicyMode};
 
 use crate::{
     OWN_TGID, conns, emit,
@@ -146,7 +149,13 @@ fn emit_fact(
     };
     // SAFETY: no arguments.
     let ts = unsafe { bpf_ktime_get_ns() };
-    let record = emit::reserve(0)?;
+    let connects = kind == EventKind::STATE && new == tcp_state::SYN_SENT;
+    let record = emit::reserve(if connects { COMM_BYTES } else { 0 })?;
+    let mut captured = 0;
+    // SAFETY: a record with room for COMM_BYTES.
+    if connects && unsafe { bpf_get_current_comm(record.payload().cast(), COMM_BYTES as u32) } == 0 {
+        captured = COMM_BYTES as u32;
+    }
     let header = record.header();
     socket.describe(family, cookie, header);
     // SAFETY: ring memory reserved for a whole header.
@@ -160,7 +169,7 @@ fn emit_fact(
     fields.tgid = thread.tgid;
     fields.tid = thread.tid;
     fields.len = 0;
-    fields.captured = 0;
+    fields.captured = captured;
     fields.tail = 0;
     fields.pos = written;
     fields.peer_pos = read;

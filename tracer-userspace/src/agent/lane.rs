@@ -31,6 +31,8 @@ mod tcp_state {
 pub trait Selects {
     /// Whether the process and the ports are selected for tracing.
     fn selects(&self, conn: &Conn) -> bool;
+    /// A process connects, by the name of its thread; it may be gone before its first byte is seen.
+    fn introduce(&self, tgid: u32, comm: &str);
     /// Whether the process still exists.
     fn is_alive(&self, tgid: u32) -> bool;
 }
@@ -74,7 +76,7 @@ impl<S: Selects> Lane<S> {
             EventKind::DATA => self.data(header, head, tail),
             EventKind::EOF => self.close(header, Close::Finished(Direction::Recv)),
             EventKind::RESET => self.close(header, Close::Reset),
-            EventKind::STATE => self.state(header),
+            EventKind::STATE => self.state(header, head),
             _ => {}
         }
     }
@@ -177,7 +179,12 @@ impl<S: Selects> Lane<S> {
         }
     }
 
-    fn state(&mut self, header: &EventHeader) {
+    fn state(&mut self, header: &EventHeader, comm: &[u8]) {
+        if header.state == tcp_state::SYN_SENT {
+            let name = comm.split(|&byte| byte == 0).next().unwrap_or_default();
+            self.selection
+                .introduce(header.tgid, &String::from_utf8_lossy(name));
+        }
         match header.state {
             // Here the connecting thread itself runs; later states of a connect come from interrupts.
             tcp_state::SYN_SENT | tcp_state::ESTABLISHED if self.opening.len() < MAX_FLOWS => {

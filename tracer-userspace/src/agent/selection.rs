@@ -95,6 +95,11 @@ impl Selects for People {
         selected
     }
 
+    fn introduce(&self, tgid: u32, comm: &str) {
+        self.lock().introduce(tgid, comm);
+        self.tell_runtime(tgid);
+    }
+
     fn is_alive(&self, tgid: u32) -> bool {
         Path::new("/proc").join(tgid.to_string()).exists()
     }

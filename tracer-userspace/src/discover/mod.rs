@@ -114,6 +114,19 @@ impl Processes {
         self.service(tgid)
     }
 
+    /// A process that has just begun something, by the name of its thread (`comm`). Looks at it now; where it is gone already,
+    /// that name is all there is to call it by.
+    pub fn introduce(&mut self, tgid: u32, comm: &str) {
+        self.service_of_new_connection(tgid);
+        if let Some(known) = self.known.get_mut(&tgid)
+            && known.identity.is_none()
+            && &*known.service.name == name::UNKNOWN
+            && !comm.is_empty()
+        {
+            known.service = Arc::new(gone(tgid, comm, known.service.selected));
+        }
+    }
+
     /// Where the kernel side finds the runtime's tasks of this process, if it is known to [`Processes::service`] and has a
     /// runtime that we read.
     #[must_use]
@@ -198,7 +211,7 @@ impl Processes {
             Some(process) => self.describe(&process, climbed),
             None => Known {
                 identity: None,
-                service: Arc::new(gone(tgid)),
+                service: Arc::new(gone(tgid, name::UNKNOWN, self.takes_unknown())),
                 main: Main {
                     pid: tgid,
                     start_time: 0,
@@ -272,6 +285,11 @@ impl Processes {
         known(Arc::new(service), own)
     }
 
+    /// A process that nobody could look at matches no rule.
+    fn takes_unknown(&self) -> bool {
+        !self.selection.include.names_processes()
+    }
+
     /// The service of the parent, if this process is one of its workers: same executable, and the same name.
     fn main_of(&mut self, process: &Snapshot, name: &Name, climbed: usize) -> Option<(Main, Arc<Service>)> {
         if climbed >= MAX_CLIMB || process.ppid <= 1 {
@@ -326,14 +344,14 @@ impl Processes {
 }
 
 /// A process that was gone before anybody looked.
-fn gone(tgid: u32) -> Service {
+fn gone(tgid: u32, name: &str, selected: bool) -> Service {
     let text = [
-        ("service.name", name::UNKNOWN),
+        ("service.name", name),
         ("telemetry.sdk.name", "opentelemetry"),
         ("os.type", "linux"),
     ];
     Service {
-        name: name::UNKNOWN.into(),
+        name: name.into(),
         tgid,
         language: Language::Unknown,
         resource: Resource {
@@ -341,6 +359,6 @@ fn gone(tgid: u32) -> Service {
             ints: vec![("process.pid".into(), i64::from(tgid))],
             lists: Vec::new(),
         },
-        selected: true,
+        selected,
     }
 }

@@ -90,7 +90,7 @@ impl From<Command> for String {
 }
 
 impl Rules {
-    fn names_processes(&self) -> bool {
+    pub(super) fn names_processes(&self) -> bool {
         !(self.executables.is_empty() && self.commands.is_empty() && self.pids.is_empty())
     }
 
