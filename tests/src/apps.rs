@@ -98,6 +98,14 @@ impl Setup {
         command
     }
 
+    /// A program that writes its title over its environment, where the tracer can't read the name any more.
+    fn titled(self, name: &str) -> Self {
+        Self {
+            service: name.to_owned(),
+            ..self
+        }
+    }
+
     fn app(self, program: Program, port: u16) -> App {
         App {
             program,
@@ -156,7 +164,7 @@ pub fn nginx(setup: Setup) -> App {
         .arg("-c")
         .arg(config);
     let program = Program::spawn("nginx", dir, &mut command).listening(port);
-    setup.app(program, port)
+    setup.titled("nginx").app(program, port)
 }
 
 /// Apache httpd with the event MPM: `/status/503`, `/status/404`, the files `/hello/<n>` for n below `HELLO_FILES`, reverse proxy.
@@ -228,6 +236,18 @@ pub fn python_http(setup: Setup) -> App {
     command.arg(source("python-http").join("server.py"));
     let program = Program::spawn("python", TempDir::new("python"), &mut command).listening(port);
     setup.app(program, port)
+}
+
+/// A client that asks for `/hello/<n>` once on each of `count` connections to the app, n from 0, and holds them.
+#[must_use]
+pub fn idle_clients(app: &App, count: u64) -> Program {
+    let mut command = Command::new(python());
+    command.arg(source("idle-clients").join("hold.py"));
+    command
+        .env("PORT", app.port.to_string())
+        .env("COUNT", count.to_string());
+    Program::spawn("idle-clients", TempDir::new("idle"), &mut command)
+        .until("holds its connections", |log| log.contains("holding"))
 }
 
 /// Flask under gunicorn with threaded workers (`workers` processes of 8 threads), or sync workers if `sync`.
@@ -313,7 +333,7 @@ pub fn redis(setup: Setup) -> App {
         .arg("--unixsocket")
         .arg(dir.path().join("redis.sock"));
     let program = Program::spawn("redis", dir, &mut command).listening(port);
-    setup.app(program, port)
+    setup.titled("redis-server").app(program, port)
 }
 
 /// The newest `/usr/lib/postgresql/<version>/bin`.
@@ -400,7 +420,7 @@ pub fn postgresql(setup: Setup) -> App {
         .args(["-q", "-v", "ON_ERROR_STOP=1", "-f"])
         .arg(schema)
         .arg(format!("postgresql://postgres@127.0.0.1:{port}/postgres")));
-    setup.app(program, port)
+    setup.titled("postgres").app(program, port)
 }
 
 impl App {

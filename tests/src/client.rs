@@ -115,8 +115,10 @@ impl Client {
     /// # Panics
     /// If there is no proper response.
     pub fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Record {
-        let mut head =
-            format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: tracer-tests\r\n");
+        let mut head = format!(
+            "{method} {target} HTTP/1.1\r\nHost: {}\r\nUser-Agent: tracer-tests\r\n",
+            self.host()
+        );
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
         }
@@ -144,6 +146,13 @@ impl Client {
             ended: now(),
             port: self.port,
         }
+    }
+
+    /// What belongs into the `Host` header.
+    fn host(&self) -> String {
+        self.address.map_or("localhost".to_owned(), |address| {
+            format!("localhost:{}", address.port())
+        })
     }
 
     /// Writes raw bytes.

@@ -81,21 +81,25 @@ pub(crate) fn daemon_binary() -> PathBuf {
     std::env::var_os("TRACER_BINARY").map_or_else(|| profile_dir().join("tracer"), PathBuf::from)
 }
 
-/// Raises the limit on open files to what the kernel allows (root may).
+/// Raises the limit on open files of this process and its children, within what the system allows.
 ///
 /// # Panics
-/// If it can't be raised to `wanted`.
+/// If that is less than `wanted`.
 pub fn allow_open_files(wanted: u64) {
-    let limit = libc::rlimit {
-        rlim_cur: wanted,
-        rlim_max: wanted,
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
     };
-    // SAFETY: setrlimit reads the structure that it is given.
-    let done = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
-    assert_eq!(
-        done,
-        0,
-        "raise RLIMIT_NOFILE: {}",
-        std::io::Error::last_os_error()
+    // SAFETY: getrlimit fills the structure that it is given.
+    let read = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    assert_eq!(read, 0, "read RLIMIT_NOFILE: {}", std::io::Error::last_os_error());
+    assert!(
+        limit.rlim_max >= wanted,
+        "only {} open files are allowed, {wanted} are needed",
+        limit.rlim_max
     );
+    limit.rlim_cur = limit.rlim_cur.max(wanted);
+    // SAFETY: setrlimit reads the structure that it is given.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    assert_eq!(set, 0, "raise RLIMIT_NOFILE: {}", std::io::Error::last_os_error());
 }

@@ -3,7 +3,7 @@
 use tracer_tests::apps::{self, Setup, Start};
 use tracer_tests::client::drive;
 use tracer_tests::judge::{assert_called, assert_served, score};
-use tracer_tests::{Client, Host, Kind, Record, Selection};
+use tracer_tests::{Host, Kind, Record, Selection};
 
 const REQUESTS: u64 = 200;
 
@@ -11,26 +11,26 @@ const REQUESTS: u64 = 200;
 /// claimed where the runtime hands calls to other threads.
 fn check(start: Start, path: &str, recall: f64) {
     let Some(host) = Host::ready() else { return };
-    let next = apps::nginx(Setup::named("next"));
+    let next = apps::go(Setup::named("next"));
     let app = start(Setup::named("app").calling(&next));
-    for n in 0..20 {
-        // Dialling is not what is tested here; the pool has connections afterwards.
-        assert_eq!(Client::connect(app.port).get(&format!("{path}/{n}")).status, 200);
-    }
+    // Dialling is not what is tested here; the pools have connections for all afterwards.
+    drive(app.port, 16, 0..800, |client, n| {
+        client.get(&format!("{path}/{n}"))
+    });
     let tracer = host.trace(&Selection::of(&[&app, &next]));
-    let records = drive(app.port, 8, 100..100 + REQUESTS, |client, n| {
+    let records = drive(app.port, 8, 10_000..10_000 + REQUESTS, |client, n| {
         client.get(&format!("{path}/{n}"))
     });
     let finished = tracer.finish();
     let spans = &finished.spans;
 
-    assert_served(spans, "app", &records);
+    assert_served(spans, &app.service, &records);
     let calls: Vec<Record> = records.iter().map(called).collect();
-    assert_called(spans, "app", &calls);
+    assert_called(spans, &app.service, &calls);
     assert_served(spans, "next", &calls);
 
-    let served = spans.service("app").kind(Kind::Server);
-    let called = spans.service("app").kind(Kind::Client);
+    let served = spans.service(&app.service).kind(Kind::Server);
+    let called = spans.service(&app.service).kind(Kind::Client);
     let next = spans.service("next").kind(Kind::Server);
     let between = score(&next, &called);
     let within = score(&called, &served);
@@ -86,16 +86,18 @@ callers! {
 #[test]
 fn go_fan_out() {
     let Some(host) = Host::ready() else { return };
-    let next = apps::nginx(Setup::named("next"));
+    let next = apps::go(Setup::named("next"));
     let app = apps::go(Setup::named("app").calling(&next));
-    assert_eq!(Client::connect(app.port).get("/fanout/1").status, 200);
+    drive(app.port, 8, 0..400, |client, n| {
+        client.get(&format!("/fanout/{n}"))
+    });
     let tracer = host.trace(&Selection::of(&[&app, &next]));
-    let records = drive(app.port, 4, 100..150, |client, n| {
+    let records = drive(app.port, 4, 10_000..10_050, |client, n| {
         client.get(&format!("/fanout/{n}"))
     });
     let finished = tracer.finish();
     let spans = &finished.spans;
-    assert_served(spans, "app", &records);
+    assert_served(spans, &app.service, &records);
     spans
         .service("app")
         .kind(Kind::Client)
@@ -108,7 +110,7 @@ fn go_fan_out() {
             .next()
             .and_then(|n| n.parse().ok())
             .expect("a marker");
-        let served = spans.service("app").kind(Kind::Server).marked(n);
+        let served = spans.service(&app.service).kind(Kind::Server).marked(n);
         let served = served.only("the request");
         for call in 0..3 {
             let called = spans

@@ -53,7 +53,7 @@ fn assert_chain(spans: &Spans, n: u64) {
         query.text("db.query.text")
     );
     assert_eq!(query.name, "SELECT users");
-    child(&trace, query, "c-postgresql", Kind::Server);
+    child(&trace, query, "postgres", Kind::Server);
 
     let gets = trace.filter(|s| {
         s.parent.as_ref() == Some(&flask.span_id)
@@ -63,15 +63,15 @@ fn assert_chain(spans: &Spans, n: u64) {
     gets.assert_len(1 + (n % 3) as usize, "the GETs of the request");
     for get in &gets {
         assert_attribute(get, "db.system.name", "redis");
-        child(&trace, get, "d-redis", Kind::Server);
+        child(&trace, get, "redis-server", Kind::Server);
     }
 }
 
 #[test]
 fn curl_go_flask_postgresql_redis() {
     let Some(host) = Host::ready() else { return };
-    let postgresql = apps::postgresql(Setup::named("c-postgresql"));
-    let redis = apps::redis(Setup::named("d-redis"));
+    let postgresql = apps::postgresql(Setup::default());
+    let redis = apps::redis(Setup::default());
     let flask = apps::flask(
         Setup::named("b-flask")
             .env("PG", &postgresql.postgresql_url())

@@ -85,12 +85,12 @@ fn forwarded() {
             [format!("{:032x}", n + 1)],
             "{own}"
         );
-        let served = own.service("proxy").kind(Kind::Server);
+        let served = own.service(&proxy.service).kind(Kind::Server);
         let parent = served.only("the proxy's request").parent.as_deref().map(hex);
         assert_eq!(parent, Some(format!("{:016x}", n + 100)));
     }
-    let called = spans.service("proxy").kind(Kind::Client);
-    let within = score(&called, &spans.service("proxy").kind(Kind::Server));
+    let called = spans.service(&proxy.service).kind(Kind::Client);
+    let within = score(&called, &spans.service(&proxy.service).kind(Kind::Server));
     let between = score(&spans.service("next"), &called);
     assert_eq!(
         (within.right, between.right),

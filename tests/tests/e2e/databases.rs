@@ -32,7 +32,7 @@ fn in_order(spans: &Spans, kind: Kind) -> Vec<Span> {
 #[test]
 fn postgresql_simple_queries() {
     let Some(host) = Host::ready() else { return };
-    let server = apps::postgresql(Setup::named("db"));
+    let server = apps::postgresql(Setup::default());
     let tracer = host.trace(&Selection::of(&[&server]));
     psql(
         &server,
@@ -71,7 +71,7 @@ fn postgresql_simple_queries() {
         ("COPY users", None, None, "COPY users FROM STDIN"),
         ("DELETE users", None, None, "DELETE FROM users WHERE name = ?"),
     ];
-    for (kind, service) in [(Kind::Client, "psql"), (Kind::Server, "db")] {
+    for (kind, service) in [(Kind::Client, "psql"), (Kind::Server, server.service.as_str())] {
         let list = in_order(spans, kind);
         let names: Vec<_> = list.iter().map(|span| span.name.as_str()).collect();
         assert_eq!(names, expected.map(|e| e.0), "{kind:?}\n{spans}");
@@ -114,8 +114,8 @@ fn postgresql_simple_queries() {
 #[test]
 fn postgresql_extended_queries() {
     let Some(host) = Host::ready() else { return };
-    let server = apps::postgresql(Setup::named("db"));
-    let redis = apps::redis(Setup::named("cache"));
+    let server = apps::postgresql(Setup::default());
+    let redis = apps::redis(Setup::default());
     let flask = apps::flask_sync(
         Setup::named("app")
             .env("PG", &server.postgresql_url())
@@ -133,7 +133,7 @@ fn postgresql_extended_queries() {
     assert_eq!(Client::connect(flask.port).get("/dberror/9").status, 500);
     let finished = tracer.finish();
     let spans = &finished.spans;
-    for (kind, service) in [(Kind::Client, "app"), (Kind::Server, "db")] {
+    for (kind, service) in [(Kind::Client, "app"), (Kind::Server, server.service.as_str())] {
         let own = spans.service(service).kind(kind);
         let marked = |n: u64| own.filter(|s| s.text("db.query.text").contains(&format!("marker_{n} ")));
         marked(8).assert_len(10, "statements seen from their preparation on");
@@ -153,7 +153,7 @@ fn postgresql_extended_queries() {
 #[test]
 fn redis_commands() {
     let Some(host) = Host::ready() else { return };
-    let server = apps::redis(Setup::named("cache"));
+    let server = apps::redis(Setup::default());
     let port = server.port.to_string();
     let cli = |arguments: &[&str]| run(Command::new("redis-cli").args(["-p", &port]).args(arguments));
     let tracer = host.trace(&Selection::of(&[&server]));
@@ -165,7 +165,10 @@ fn redis_commands() {
     let spans = &finished.spans;
     // redis-cli may ask for its own needs (HELLO with -3, COMMAND DOCS in interactive mode).
     let mine = spans.filter(|s| ["SET", "GET", "INCR"].contains(&s.text("db.operation.name")));
-    for (kind, service) in [(Kind::Client, "redis-cli"), (Kind::Server, "cache")] {
+    for (kind, service) in [
+        (Kind::Client, "redis-cli"),
+        (Kind::Server, server.service.as_str()),
+    ] {
         let list = in_order(&mine, kind);
         let names: Vec<_> = list.iter().map(|span| span.name.as_str()).collect();
         assert_eq!(names, ["SET", "GET", "INCR", "GET"], "{kind:?}\n{spans}");
@@ -196,7 +199,7 @@ fn redis_commands() {
 #[test]
 fn redis_pipeline() {
     let Some(host) = Host::ready() else { return };
-    let server = apps::redis(Setup::named("cache"));
+    let server = apps::redis(Setup::default());
     let tracer = host.trace(&Selection::of(&[&server]));
     let mut client = Client::connect(server.port);
     let mut commands = String::new();
@@ -215,7 +218,7 @@ fn redis_pipeline() {
         client.read(if n % 2 == 0 { 5 } else { 4 });
     }
     let finished = tracer.finish();
-    let served = finished.spans.service("cache").kind(Kind::Server);
+    let served = finished.spans.service(&server.service).kind(Kind::Server);
     served.filter(|s| s.name == "GET").assert_len(250, "GET");
     served.filter(|s| s.name == "DEL").assert_len(250, "DEL");
     served.assert_len(500, "nothing else");

@@ -17,7 +17,7 @@ fn http_protobuf() {
         client.get(&format!("/hello/{n}"))
     });
     let finished = tracer.finish();
-    assert_served(&finished.spans, "served", &records);
+    assert_served(&finished.spans, &app.service, &records);
     drop(host);
 }
 
@@ -46,7 +46,7 @@ fn unavailable_for_a_while() {
                 spans.len() >= records.len()
             });
         let finished = tracer.finish();
-        assert_served(&finished.spans, "served", &records);
+        assert_served(&finished.spans, &app.service, &records);
     }
     drop(host);
 }
@@ -63,7 +63,7 @@ fn slow() {
         client.get(&format!("/hello/{n}"))
     });
     let finished = tracer.finish();
-    assert_served(&finished.spans, "served", &records);
+    assert_served(&finished.spans, &app.service, &records);
     drop(host);
 }
 

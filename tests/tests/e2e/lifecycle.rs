@@ -22,7 +22,7 @@ fn joins_a_kept_connection() {
         let tracer = host.trace(&Selection::of(&[&app]));
         let records: Vec<_> = (10..40).map(|n| client.get(&format!("/hello/{n}"))).collect();
         let finished = tracer.finish();
-        assert_served(&finished.spans, "served", &records);
+        assert_served(&finished.spans, &app.service, &records);
     }
 }
 
@@ -38,7 +38,7 @@ fn joins_in_the_middle_of_a_response() {
     assert_eq!(status, 200);
     let records: Vec<_> = (0..30).map(|n| client.get(&format!("/hello/{n}"))).collect();
     let finished = tracer.finish_with_drops(&["joined_late"]);
-    assert_served(&finished.spans, "served", &records);
+    assert_served(&finished.spans, &app.service, &records);
 }
 
 /// SIGKILL under load, then a new daemon on the same connections: clients see no error, and the new daemon tells every request
@@ -60,6 +60,7 @@ fn killed_under_load_and_restarted() {
                         // Panics if the connection breaks.
                         assert_eq!(client.get("/hello/1").status, 200);
                         served += 1;
+                        std::thread::sleep(Duration::from_millis(1));
                     }
                     (client, served)
                 })
@@ -94,7 +95,7 @@ fn killed_under_load_and_restarted() {
     let after = finished
         .spans
         .filter(|span| span.marker().is_some_and(|n| n >= 1000));
-    assert_served(&after, "served", &records);
+    assert_served(&after, &app.service, &records);
     assert!(
         finished.spans.len() > records.len(),
         "it also told the load that it met"
@@ -113,7 +114,7 @@ fn restarts() {
             client.get(&format!("/hello/{n}"))
         });
         let finished = tracer.finish();
-        assert_served(&finished.spans, "served", &records);
+        assert_served(&finished.spans, &app.service, &records);
         assert_eq!(finished.spans.kind(Kind::Server).len(), 20);
     }
 }

@@ -32,7 +32,7 @@ fn check(case: &Case) {
     let finished = tracer.finish();
     let spans = &finished.spans;
 
-    assert_served(spans, "served", &records);
+    assert_served(spans, &app.service, &records);
     spans.assert_len(records.len(), "nothing but the requests");
     let mut names = BTreeSet::new();
     for span in spans {

@@ -16,7 +16,7 @@ fn ipv6() {
     let mut client = Client::to(app.ipv6());
     let records: Vec<_> = (0..20).map(|n| client.get(&format!("/hello/{n}"))).collect();
     let finished = tracer.finish();
-    assert_served(&finished.spans, "served", &records);
+    assert_served(&finished.spans, &app.service, &records);
     for span in &finished.spans {
         assert_attribute(span, "network.peer.address", "::1");
         assert_attribute(span, "network.type", "ipv6");
@@ -32,7 +32,7 @@ fn unix_socket() {
     let mut client = Client::unix(&app.program.dir.path().join("nginx.sock"));
     let records: Vec<_> = (0..20).map(|n| client.get(&format!("/hello/{n}"))).collect();
     let finished = tracer.finish();
-    assert_served(&finished.spans, "served", &records);
+    assert_served(&finished.spans, &app.service, &records);
     for span in &finished.spans {
         assert_attribute(span, "network.transport", "unix");
         assert_eq!(span.get("network.peer.port"), None, "{:?}", span.attributes);
@@ -132,7 +132,7 @@ fn malformed() {
         .spans
         .kind(Kind::Server)
         .filter(|span| span.path().starts_with("/hello/"));
-    assert_served(&spans, "served", &records);
+    assert_served(&spans, &app.service, &records);
 }
 
 /// The server resets the connection instead of answering; the client gives up before the answer.
