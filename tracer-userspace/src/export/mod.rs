@@ -25,4 +25,5 @@ pub(crate) mod fixtures;
 pub use clock::Clock;
 pub use config::{Colour, Compression, Config, Console, Format, Headers, Otlp, Queue, Retry};
 pub use opentelemetry_otlp::Protocol;
+pub use otlp::Encoding;
 pub use pipeline::{Left, Pipeline};

@@ -39,6 +39,27 @@ pub(super) struct Request {
     pub shares: Vec<Share>,
 }
 
+/// The exporter's encoding without the exporter, for benches: spans -> `ExportTraceServiceRequest`.
+pub struct Encoding(Encoder);
+
+impl Encoding {
+    /// Nothing collected yet.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self(Encoder::new(clock))
+    }
+
+    /// Adds a span to the request.
+    pub fn push(&mut self, span: &Span) {
+        self.0.push(0, span);
+    }
+
+    /// The request of the spans since the last call; empty without any.
+    pub fn finish(&mut self) -> Bytes {
+        self.0.finish().map(|request| request.body).unwrap_or_default()
+    }
+}
+
 struct Group {
     service: Arc<Service>,
     /// `ResourceSpans.resource`, with its key.

@@ -21,6 +21,7 @@ use opentelemetry_otlp::Protocol;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+pub use self::encode::Encoding;
 use self::encode::{Encoder, Request};
 use self::retry::{Answer, Backoff};
 use super::accounts::{Accounts, Share};
