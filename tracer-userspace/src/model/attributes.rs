@@ -51,6 +51,17 @@ impl Attributes {
         self.entries.clone_from(&other.entries);
     }
 
+    /// A copy with room for `more` attributes, but for no more text.
+    #[must_use]
+    pub fn copy_with_room(&self, more: usize) -> Self {
+        let mut entries = Vec::with_capacity(self.entries.len() + more);
+        entries.extend_from_slice(&self.entries);
+        Self {
+            text: self.text.clone(),
+            entries,
+        }
+    }
+
     /// Room for a usual exchange.
     #[must_use]
     pub fn with_capacity(entries: usize, text: usize) -> Self {

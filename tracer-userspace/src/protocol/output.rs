@@ -96,8 +96,8 @@ impl Output<'_> {
     }
 
     /// The exchange is over.
-    pub fn end(&mut self, exchange: Exchange) {
-        self.say(SignalKind::End(Box::new(exchange)));
+    pub fn end(&mut self, exchange: impl Into<Box<Exchange>>) {
+        self.say(SignalKind::End(exchange.into()));
     }
 
     /// The exchange is over and can't be told truthfully. Counts it as dropped.

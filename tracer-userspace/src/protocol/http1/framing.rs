@@ -4,8 +4,10 @@ use super::body::{Body, Chunked};
 use super::head::{ContentLength, Fields, TransferEncoding};
 
 /// What follows a head.
+#[derive(Clone, Copy, Debug, Default)]
 pub enum Framing {
     /// Nothing.
+    #[default]
     None,
     /// A body.
     Body(Body),

@@ -1,5 +1,7 @@
 //! Message heads: start line and fields (RFC 9112 sections 2 to 5), read in one pass.
 
+use std::ops::Range;
+
 use memchr::memchr;
 
 use crate::protocol::context::Carrier;
@@ -76,6 +78,8 @@ pub struct Fields<'a> {
     pub expects_continue: bool,
     /// A framing field with white space before its colon, which makes readers disagree (RFC 9112 section 5.1).
     pub ambiguous: bool,
+    /// Where the value of the last `Date` stands, counted from the head's first byte; empty without one.
+    pub date: Range<usize>,
     /// Trace context.
     pub trace: Carrier<'a>,
 }
@@ -252,7 +256,13 @@ impl<'a> Fields<'a> {
                 & 1
                 == 1
             {
-                self.field(without_return(bytes.get(start..feed)?), letter);
+                let line = without_return(bytes.get(start..feed)?);
+                match letter {
+                    b'd' if value(line, b"date").is_some() => {
+                        self.date = start + b"date:".len()..start + line.len();
+                    }
+                    _ => self.field(line, letter),
+                }
             }
             start = feed + 1;
         }
@@ -430,7 +440,7 @@ fn is_method(method: &[u8]) -> bool {
 }
 
 impl StartLine<'_> for StatusLine {
-    const LETTERS: u32 = letters(b"ctu");
+    const LETTERS: u32 = letters(b"cdtu");
 
     /// Reads the start of a line, too.
     fn parse(line: &[u8]) -> Option<Self> {

@@ -35,7 +35,7 @@ impl Http1Session {
     /// Drops every open exchange.
     pub(super) fn drop_all(&mut self, reason: Reason, out: &mut Output<'_>) {
         for open in self.open.drain(..) {
-            out.drop_exchange(open.started.id, reason);
+            out.drop_exchange(open.id(), reason);
         }
     }
 
@@ -102,7 +102,7 @@ impl Http1Session {
     pub(super) fn finish(&mut self, out: &mut Output<'_>) {
         if let Some(open) = self.open.pop_front() {
             let end = open.last();
-            out.end(open.finish(out.conn, end));
+            out.end(open.finish(end));
         }
         self.tell_policy(out);
     }
@@ -122,7 +122,7 @@ impl Http1Session {
                 open.failure.get_or_insert(failure);
                 mark.stamp
             };
-            out.end(open.finish(out.conn, end));
+            out.end(open.finish(end));
         }
     }
 

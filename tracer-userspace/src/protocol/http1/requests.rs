@@ -1,10 +1,12 @@
 //! The client's lane: request heads, and the exchanges that begin with them.
 
 use super::exchange::Open;
-use super::framing::{Framing, request_framing};
+use super::framing::Framing;
 use super::head::{self, Fields, MAX_HEAD, Parsed, RequestLine};
+use super::last::Last;
+use super::request::Request;
 use super::session::{Http1Session, MAX_OPEN, State};
-use crate::model::{Mark, Role, Stamp};
+use crate::model::{Mark, Stamp};
 use crate::protocol::{Marks, Output, Side};
 use crate::telemetry::Reason;
 
@@ -17,20 +19,32 @@ impl Http1Session {
         marks: &Marks,
         out: &mut Output<'_>,
     ) -> usize {
+        let mut last = self.last_request.take().unwrap_or_default();
+        let taken = match last.recall(rest) {
+            Some(len) => {
+                self.request(&last.told, len, at, marks, out);
+                len
+            }
+            None => self.new_request_head(&mut last, rest, at, marks, out),
+        };
+        self.last_request = Some(last);
+        taken
+    }
+
+    /// The same for a head that is not the last one again.
+    fn new_request_head(
+        &mut self,
+        last: &mut Last<Request>,
+        rest: &[u8],
+        at: usize,
+        marks: &Marks,
+        out: &mut Output<'_>,
+    ) -> usize {
         match head::read_on::<RequestLine<'_>>(rest, self.client.searched) {
             Parsed::Whole((line, fields), len) => {
-                let first = marks.at(at);
-                let last = marks.at(at + len - 1).stamp;
-                self.client.run += len as u64;
-                self.sizing.head(Side::Client, self.client.run);
-                let framing = request_framing(&fields);
-                self.begin(&line, &fields, &first, out);
-                self.count_head(Side::Client, len as u64, last);
-                match framing {
-                    Framing::None => self.message_done(Side::Client, last, out),
-                    Framing::Body(body) => self.client.enter(State::Body(body)),
-                    Framing::Broken => self.malformed(Side::Client, out),
-                }
+                last.told.read(self.role(), out.conn, &line, &fields);
+                last.keep(rest.get(..len).unwrap_or_default(), 0..0);
+                self.request(&last.told, len, at, marks, out);
                 len
             }
             Parsed::Incomplete if rest.len() >= MAX_HEAD => {
@@ -49,14 +63,22 @@ impl Http1Session {
         }
     }
 
+    /// A whole request head of `len` bytes.
+    fn request(&mut self, told: &Request, len: usize, at: usize, marks: &Marks, out: &mut Output<'_>) {
+        let last = marks.at(at + len - 1).stamp;
+        self.client.run += len as u64;
+        self.sizing.head(Side::Client, self.client.run);
+        self.begin(told, &marks.at(at), out);
+        self.count_head(Side::Client, len as u64, last);
+        match told.framing {
+            Framing::None => self.message_done(Side::Client, last, out),
+            Framing::Body(body) => self.client.enter(State::Body(body)),
+            Framing::Broken => self.malformed(Side::Client, out),
+        }
+    }
+
     /// A request has begun.
-    pub(super) fn begin(
-        &mut self,
-        line: &RequestLine<'_>,
-        fields: &Fields<'_>,
-        first: &Mark,
-        out: &mut Output<'_>,
-    ) {
+    fn begin(&mut self, told: &Request, first: &Mark, out: &mut Output<'_>) {
         if self.server.is_vague() && !self.pipelined && self.open.front().is_some_and(|open| open.answered) {
             // Without pipelining a request means that the response before it was over.
             self.response_done(out);
@@ -69,18 +91,13 @@ impl Http1Session {
         if self.open.len() >= MAX_OPEN {
             self.give_up_matching(Reason::TooManyOpen, out);
         }
-        let role = match self.local {
-            Side::Client => Role::Client,
-            Side::Server => Role::Server,
-        };
-        let context = fields.trace.parse();
-        let started = out.begin(role, super::NAME, first, context.clone());
+        let role = self.role();
+        let started = out.begin(role, super::NAME, first, told.context.clone());
         if let Some(reason) = self.unmatched {
             out.drop_exchange(started.id, reason);
             return;
         }
-        self.open
-            .push_back(Open::new(started, role, out.conn, line, fields, context));
+        self.open.push_back(Open::new(started, role, out.conn, told));
     }
 
     /// The last request ended with the byte at `stamp`.
@@ -89,7 +106,7 @@ impl Http1Session {
             return;
         };
         open.request.done = true;
-        out.request_end(open.started.id, stamp);
+        out.request_end(open.id(), stamp);
         if open.response.done && self.open.len() == 1 {
             self.finish(out);
         }
@@ -108,7 +125,9 @@ impl Http1Session {
         let Some((line, fields)) = cut else {
             return false;
         };
-        self.begin(&line, &fields, first, out);
+        let mut told = Request::default();
+        told.read(self.role(), out.conn, &line, &fields);
+        self.begin(&told, first, out);
         self.count_head(Side::Client, partial.len() as u64, last);
         if let Some(open) = self.open.back_mut() {
             open.request.content = None;

@@ -7,6 +7,26 @@ use crate::model::Stamp;
 use crate::protocol::{Marks, Output, Side, by_name};
 use crate::telemetry::Reason;
 
+/// What a response head tells.
+#[derive(Clone, Copy, Default)]
+pub struct Response {
+    status: u16,
+    /// What follows the head, unless the request was HEAD: then nothing does.
+    framing: Framing,
+    /// The protocol that follows a switch.
+    upgrade: Option<&'static str>,
+}
+
+impl Response {
+    fn new(line: StatusLine, fields: &Fields<'_>) -> Self {
+        Self {
+            status: line.status,
+            framing: response_framing(line.status, false, fields),
+            upgrade: fields.upgrade.and_then(upgraded),
+        }
+    }
+}
+
 impl Http1Session {
     /// The next piece of a response head; returns the bytes taken, 0 to wait for more.
     pub(super) fn response_head(
@@ -16,11 +36,16 @@ impl Http1Session {
         marks: &Marks,
         out: &mut Output<'_>,
     ) -> usize {
+        if let Some(len) = self.last_response.recall(rest) {
+            self.respond(len, at, marks, out);
+            return len;
+        }
         match head::read_on::<StatusLine>(rest, self.server.searched) {
             Parsed::Whole((line, fields), len) => {
-                self.server.run += len as u64;
-                self.sizing.head(Side::Server, self.server.run);
-                self.respond(line, &fields, len, at, marks, out);
+                self.last_response.told = Response::new(line, &fields);
+                self.last_response
+                    .keep(rest.get(..len).unwrap_or_default(), fields.date);
+                self.respond(len, at, marks, out);
                 len
             }
             Parsed::Incomplete if rest.len() >= MAX_HEAD => {
@@ -47,18 +72,17 @@ impl Http1Session {
         }
     }
 
-    /// A whole response head.
-    pub(super) fn respond(
-        &mut self,
-        line: StatusLine,
-        fields: &Fields<'_>,
-        len: usize,
-        at: usize,
-        marks: &Marks,
-        out: &mut Output<'_>,
-    ) {
+    /// The last response head, which is `len` bytes long.
+    fn respond(&mut self, len: usize, at: usize, marks: &Marks, out: &mut Output<'_>) {
+        let Response {
+            status,
+            framing,
+            upgrade,
+        } = self.last_response.told;
+        self.server.run += len as u64;
+        self.sizing.head(Side::Server, self.server.run);
         let last = marks.at(at + len - 1).stamp;
-        let interim = (100..200).contains(&line.status) && line.status != 101;
+        let interim = (100..200).contains(&status) && status != 101;
         if !interim {
             self.next_response(out);
         }
@@ -68,24 +92,24 @@ impl Http1Session {
             return;
         };
         if interim {
-            open.expects_continue &= line.status != 100;
+            open.expects_continue &= status != 100;
             self.count_head(Side::Server, len as u64, last);
             self.server.enter(State::Head);
             return;
         }
         let first = marks.at(at).stamp;
         open.answered = true;
-        open.status = Some(line.status);
-        open.first_byte = Some(first);
+        open.status = Some(status);
+        open.exchange.first_byte = Some(first);
         let (is_head, is_connect) = (open.is_head, open.is_connect);
-        out.respond(open.started.id, first);
+        out.respond(open.id(), first);
         self.count_head(Side::Server, len as u64, last);
-        if line.status == 101 || (is_connect && (200..300).contains(&line.status)) {
-            let next = fields.upgrade.filter(|_| line.status == 101).and_then(upgraded);
-            self.hand_over(next, out);
+        if status == 101 || (is_connect && (200..300).contains(&status)) {
+            self.hand_over(upgrade.filter(|_| status == 101), out);
             return;
         }
-        match response_framing(line.status, is_head, fields) {
+        match framing {
+            _ if is_head => self.message_done(Side::Server, last, out),
             Framing::None => self.message_done(Side::Server, last, out),
             Framing::Body(body) => self.server.enter(State::Body(body)),
             Framing::Broken => self.malformed(Side::Server, out),
@@ -119,7 +143,7 @@ impl Http1Session {
         if !open.request.done && vague {
             // The end of the request passed unseen; its response says that it came.
             open.request.done = true;
-            out.request_end(open.started.id, open.request.last);
+            out.request_end(open.id(), open.request.last);
         }
         if open.request.done {
             self.finish(out);
@@ -147,9 +171,9 @@ impl Http1Session {
         };
         open.answered = true;
         open.status = Some(line.status);
-        open.first_byte = Some(first);
+        open.exchange.first_byte = Some(first);
         open.response.content = None;
-        out.respond(open.started.id, first);
+        out.respond(open.id(), first);
         self.count_head(Side::Server, partial.len() as u64, last);
         true
     }

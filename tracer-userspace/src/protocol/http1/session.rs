@@ -11,8 +11,11 @@ use tracer_common::Direction;
 use super::body::Body;
 use super::exchange::{Failure, Open};
 use super::head::{Looks, looks_like_known_request, looks_like_request, looks_like_response};
+use super::last::Last;
+use super::request::Request;
+use super::responses::Response;
 use super::sizing::Sizing;
-use crate::model::{Close, Mark, Stamp};
+use crate::model::{Close, Mark, Role, Stamp};
 use crate::protocol::{Marks, Output, Session, Side};
 use crate::telemetry::Reason;
 
@@ -88,6 +91,10 @@ pub struct Http1Session {
     /// Requests can't be matched with responses any more.
     pub(super) unmatched: Option<Reason>,
     pub(super) sizing: Sizing,
+    /// The last request head. It is taken out while it is used.
+    pub(super) last_request: Option<Box<Last<Request>>>,
+    /// The last response head.
+    pub(super) last_response: Last<Response>,
 }
 
 impl Http1Session {
@@ -101,6 +108,16 @@ impl Http1Session {
             pipelined: false,
             unmatched: None,
             sizing: Sizing::default(),
+            last_request: None,
+            last_response: Last::default(),
+        }
+    }
+
+    /// The part that the local end plays.
+    pub(super) const fn role(&self) -> Role {
+        match self.local {
+            Side::Client => Role::Client,
+            Side::Server => Role::Server,
         }
     }
 
