@@ -1,18 +1,28 @@
 //! A slab whose keys do not survive what they name.
 
 /// Names an entry of an [`Arena`]. Once the entry is removed the key finds nothing, also after its place was reused.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Key {
-    index: u32,
-    generation: u32,
-}
+/// One word, so that keys are compared at once: the place in the lower half, its generation in the upper.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) struct Key(u64);
 
 impl Key {
     /// Finds nothing in any arena.
-    pub const NONE: Self = Self {
-        index: u32::MAX,
-        generation: 0,
-    };
+    pub const NONE: Self = Self(u32::MAX as u64);
+
+    #[inline]
+    fn new(index: u32, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(index))
+    }
+
+    #[inline]
+    fn index(self) -> usize {
+        self.0 as u32 as usize
+    }
+
+    #[inline]
+    fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
 }
 
 impl Default for Key {
@@ -47,23 +57,20 @@ impl<T> Arena<T> {
             && let Some(place) = self.places.get_mut(index as usize)
         {
             place.value = Some(value);
-            return Key {
-                index,
-                generation: place.generation,
-            };
+            return Key::new(index, place.generation);
         }
         let index = self.places.len() as u32;
         self.places.push(Place {
             generation: 0,
             value: Some(value),
         });
-        Key { index, generation: 0 }
+        Key::new(index, 0)
     }
 
     #[inline]
     pub fn get(&self, key: Key) -> Option<&T> {
-        let place = self.places.get(key.index as usize)?;
-        if place.generation == key.generation {
+        let place = self.places.get(key.index())?;
+        if place.generation == key.generation() {
             place.value.as_ref()
         } else {
             None
@@ -72,8 +79,8 @@ impl<T> Arena<T> {
 
     #[inline]
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        let place = self.places.get_mut(key.index as usize)?;
-        if place.generation == key.generation {
+        let place = self.places.get_mut(key.index())?;
+        if place.generation == key.generation() {
             place.value.as_mut()
         } else {
             None
@@ -82,13 +89,13 @@ impl<T> Arena<T> {
 
     /// Drops the entry where it lies.
     pub fn remove(&mut self, key: Key) {
-        if let Some(place) = self.places.get_mut(key.index as usize)
-            && place.generation == key.generation
+        if let Some(place) = self.places.get_mut(key.index())
+            && place.generation == key.generation()
             && place.value.is_some()
         {
             place.value = None;
             place.generation = place.generation.wrapping_add(1);
-            self.free.push(key.index);
+            self.free.push(key.index() as u32);
         }
     }
 
@@ -98,11 +105,8 @@ impl<T> Arena<T> {
 
     pub fn keys(&self) -> Vec<Key> {
         let used = self.places.iter().enumerate().filter(|(_, p)| p.value.is_some());
-        used.map(|(index, place)| Key {
-            index: index as u32,
-            generation: place.generation,
-        })
-        .collect()
+        used.map(|(index, place)| Key::new(index as u32, place.generation))
+            .collect()
     }
 }
 
@@ -116,7 +120,7 @@ mod tests {
         let a = arena.insert("a");
         arena.remove(a);
         let b = arena.insert("b");
-        assert_eq!((a.index, arena.len()), (b.index, 1));
+        assert_eq!((a.index(), arena.len()), (b.index(), 1));
         assert_eq!((arena.get(a), arena.get(b)), (None, Some(&"b")));
         arena.remove(a);
         assert_eq!(arena.len(), 1);

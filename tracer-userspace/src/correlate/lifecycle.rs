@@ -16,7 +16,7 @@ pub(super) const NOTHING: (ExchangeId, Key) = (ExchangeId(0), Key::NONE);
 impl Correlator {
     pub(super) fn begin(&mut self, begin: Box<Begin>, services: &mut dyn FnMut(u32) -> Arc<Service>) {
         let id = begin.id;
-        if self.by_id.contains_key(&id) {
+        if self.by_id.find(id.0).is_some() {
             return;
         }
         let mover = begin.start.unit;
@@ -46,8 +46,8 @@ impl Correlator {
         let span_id = self.ids.span();
         let key = self
             .records
-            .insert(Record::new(begin, service, span_id, unit, process));
-        self.by_id.insert(id, key);
+            .insert(Record::new(*begin, service, span_id, unit, process));
+        self.by_id.insert(id.0, key);
         self.latest = (id, key);
         if is_inbound {
             self.begin_inbound(key, has_context);
@@ -205,7 +205,7 @@ impl Correlator {
         let key = if self.latest.0 == id {
             self.latest.1
         } else {
-            *self.by_id.get(&id)?
+            self.by_id.find(id.0)?
         };
         self.latest = (id, key);
         let record = self.records.get(key)?;
@@ -265,7 +265,7 @@ impl Correlator {
             }
             return;
         };
-        self.by_id.remove(&exchange.id);
+        self.by_id.remove(exchange.id.0, key);
         self.latest = NOTHING;
         let Some(record) = self.records.get_mut(key) else {
             return;
@@ -303,10 +303,11 @@ impl Correlator {
 
     /// The exchange was dropped: it will have no span, so it is nobody's parent.
     pub(super) fn lose(&mut self, id: ExchangeId) {
-        let Some(key) = self.by_id.remove(&id) else {
+        let Some(key) = self.by_id.find(id.0) else {
             self.refused = self.refused.saturating_sub(1);
             return;
         };
+        self.by_id.remove(id.0, key);
         self.latest = NOTHING;
         let Some(record) = self.records.get(key) else {
             return;

@@ -15,6 +15,7 @@ mod arena;
 mod config;
 mod evidence;
 mod ids;
+mod index;
 mod lifecycle;
 mod record;
 #[cfg(test)]
@@ -25,7 +26,7 @@ mod unit;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashMap;
 
 pub use config::Config;
 
@@ -34,6 +35,7 @@ use crate::telemetry::{Ledger, Reason};
 use arena::{Arena, Key};
 use evidence::header::{Carriers, ContextId};
 use ids::Ids;
+use index::Index;
 use record::{Record, Trace};
 use unit::Units;
 
@@ -61,15 +63,15 @@ pub struct Correlator {
     now: Nanos,
     ids: Ids,
     records: Arena<Record>,
-    by_id: HashMap<ExchangeId, Key>,
+    by_id: Index,
     /// The exchange that the last signal was about.
     latest: (ExchangeId, Key),
     /// Open exchanges for which there was no room.
     refused: u64,
     traces: Arena<Trace>,
     units: Units,
-    /// Ends of messages whose other end was not seen, by [`evidence::message`]'s hash.
-    messages: HashTable<Key>,
+    /// Ends of messages whose other end was not seen, by [`evidence::message`]'s name for them.
+    messages: Index,
     contexts: HashMap<ContextId, Carriers>,
     /// Deadlines, each in order: requests that wait for their sender, loop hints on probation, ended exchanges that are
     /// held, records that outlive their span.
@@ -95,12 +97,12 @@ impl Correlator {
             now: 0,
             ids: Ids::new(),
             records: Arena::default(),
-            by_id: HashMap::new(),
+            by_id: Index::default(),
             latest: lifecycle::NOTHING,
             refused: 0,
             traces: Arena::default(),
             units,
-            messages: HashTable::new(),
+            messages: Index::default(),
             contexts: HashMap::new(),
             peer_waits: VecDeque::new(),
             probation: VecDeque::new(),

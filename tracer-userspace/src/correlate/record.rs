@@ -22,7 +22,7 @@ pub(super) enum Parent {
 
 /// One exchange, from its [`Begin`] until a while after its span was handed on.
 pub(super) struct Record {
-    pub begin: Box<Begin>,
+    pub begin: Begin,
     pub service: Arc<Service>,
     pub span_id: SpanId,
     pub parent: Parent,
@@ -78,7 +78,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub fn new(begin: Box<Begin>, service: Arc<Service>, span_id: SpanId, unit: Key, process: Key) -> Self {
+    pub fn new(begin: Begin, service: Arc<Service>, span_id: SpanId, unit: Key, process: Key) -> Self {
         Self {
             begin,
             service,

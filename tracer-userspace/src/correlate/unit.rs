@@ -4,6 +4,7 @@ use hashbrown::HashMap;
 use std::collections::VecDeque;
 
 use super::arena::{Arena, Key};
+use super::index::Index;
 use crate::model::{ConnId, Nanos, Unit};
 
 /// What names a unit: a runtime task where one is known, else the thread.
@@ -14,15 +15,13 @@ pub(super) struct UnitId {
     pub id: u64,
 }
 
-impl std::hash::Hash for UnitId {
-    /// In one word: thread ids and task ids are small numbers.
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        let tgid = u64::from(self.tgid) << 1 | u64::from(self.is_task);
-        state.write_u64(self.id ^ tgid.rotate_left(31));
-    }
-}
-
 impl UnitId {
+    /// In one word, which hardly two units share: thread ids and task ids are small numbers.
+    fn number(&self) -> u64 {
+        let tgid = u64::from(self.tgid) << 1 | u64::from(self.is_task);
+        self.id ^ tgid.rotate_left(31)
+    }
+
     /// The unit that moved bytes. `None` where the kernel had no task of the process in hand (interrupts).
     pub fn mover(unit: &Unit) -> Option<Self> {
         if unit.task != 0 {
@@ -123,7 +122,7 @@ pub(super) struct ProcessState {
 pub(super) struct Units {
     pub units: Arena<UnitState>,
     pub processes: Arena<ProcessState>,
-    unit_keys: HashMap<UnitId, Key>,
+    unit_keys: Index,
     process_keys: HashMap<u32, Key>,
     pub max_units: usize,
     /// When units were last forgotten for want of room: looking for such is not cheap.
@@ -148,12 +147,13 @@ impl Units {
     }
 
     pub fn find(&self, id: UnitId) -> Option<Key> {
-        self.unit_keys.get(&id).copied()
+        let is_it = |key: &Key| self.units.get(*key).is_some_and(|u| u.id == id);
+        self.unit_keys.all(id.number()).find(is_it)
     }
 
     /// The unit of that name; created if it is new.
     pub fn unit(&mut self, id: UnitId, creator: u64, now: Nanos) -> Key {
-        if let Some(&key) = self.unit_keys.get(&id)
+        if let Some(key) = self.find(id)
             && let Some(u) = self.units.get_mut(key)
         {
             u.last_seen = now;
@@ -203,22 +203,23 @@ impl Units {
             last: Last::Nothing,
             order: super::evidence::event_loop::Order::default(),
         });
-        self.unit_keys.insert(id, key);
+        self.unit_keys.insert(id.number(), key);
         key
     }
 
     /// Forgets units and processes that were not seen for `idle` and have nothing open.
     pub fn sweep(&mut self, now: Nanos, idle: Nanos) {
-        let (units, processes) = (&mut self.units, &mut self.processes);
-        self.unit_keys.retain(|_, key| {
-            let keep = units
-                .get(*key)
-                .is_some_and(|u| u.open > 0 || u.calls_out > 0 || now.saturating_sub(u.last_seen) < idle);
-            if !keep {
-                units.remove(*key);
+        for key in self.units.keys() {
+            if let Some(u) = self.units.get(key)
+                && u.open == 0
+                && u.calls_out == 0
+                && now.saturating_sub(u.last_seen) >= idle
+            {
+                self.unit_keys.remove(u.id.number(), key);
+                self.units.remove(key);
             }
-            keep
-        });
+        }
+        let processes = &mut self.processes;
         self.process_keys.retain(|_, key| {
             let keep = processes.get(*key).is_some_and(|p| {
                 p.first_open != Key::NONE || !p.undecided.is_empty() || now.saturating_sub(p.last_seen) < idle

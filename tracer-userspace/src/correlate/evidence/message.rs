@@ -21,14 +21,12 @@ enum Kinship {
 }
 
 /// Equal for both ends of a message, whatever lies between them.
-fn hash(begin: &Begin) -> Option<u64> {
+fn name(begin: &Begin) -> Option<u64> {
     let pos = u64::from(begin.identity?.pos);
-    let mixed = match (begin.conn.local.address, begin.conn.remote.address) {
-        (Address::Unix(a), Address::Unix(b)) => pos ^ a.wrapping_add(b).rotate_left(32),
+    Some(match (&begin.conn.local.address, &begin.conn.remote.address) {
+        (Address::Unix(a), Address::Unix(b)) => pos ^ a.wrapping_add(*b).rotate_left(32),
         _ => pos,
-    };
-    let product = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    Some(product ^ product >> 32)
+    })
 }
 
 fn kinship(a: &Begin, b: &Begin) -> Kinship {
@@ -63,11 +61,11 @@ impl Correlator {
         let Some(record) = self.records.get(key) else {
             return false;
         };
-        let Some(hash) = hash(&record.begin) else {
+        let Some(name) = name(&record.begin) else {
             return false;
         };
         let (mut exact, mut similar, mut similars) = (Key::NONE, Key::NONE, 0);
-        for &candidate in self.messages.iter_hash(hash) {
+        for candidate in self.messages.all(name) {
             let Some(other) = self.records.get(candidate) else {
                 continue;
             };
@@ -82,12 +80,9 @@ impl Correlator {
             (exact, _) => exact,
         };
         if peer == Key::NONE {
-            let records = &self.records;
-            self.messages.insert_unique(hash, key, |&k| {
-                records.get(k).and_then(|r| r.message).unwrap_or_default()
-            });
+            self.messages.insert(name, key);
             if let Some(record) = self.records.get_mut(key) {
-                record.message = Some(hash);
+                record.message = Some(name);
             }
             return true;
         }
@@ -110,11 +105,9 @@ impl Correlator {
 
     /// The record waits for no other end any more.
     pub(in crate::correlate) fn leave_messages(&mut self, key: Key) {
-        let Some(hash) = self.records.get_mut(key).and_then(|r| r.message.take()) else {
+        let Some(name) = self.records.get_mut(key).and_then(|r| r.message.take()) else {
             return;
         };
-        if let Ok(entry) = self.messages.find_entry(hash, |&k| k == key) {
-            entry.remove();
-        }
+        self.messages.remove(name, key);
     }
 }
