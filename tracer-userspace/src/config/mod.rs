@@ -80,7 +80,7 @@ impl Default for Capture {
     fn default() -> Self {
         Self {
             backend: Backend::Auto,
-            ring_bytes: 1 << 20,
+            ring_bytes: 2 << 20,
             log: false,
         }
     }

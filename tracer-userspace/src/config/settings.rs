@@ -268,7 +268,7 @@ pub static SETTINGS: &[Setting] = &[
         variables: &["TRACER_RING_BYTES"],
         key: "capture.ring_bytes",
         value: "BYTES",
-        help: "Size of each ring buffer between the kernel and the tracer, a power of two [default: 1048576]",
+        help: "Size of each ring buffer between the kernel and the tracer, a power of two [default: 2097152]",
         set: |config, values| {
             let text = last(values);
             let bytes = text
