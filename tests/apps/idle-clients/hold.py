@@ -11,5 +11,7 @@ for n in range(int(os.environ["COUNT"])):
     connection.sendall(b"GET /hello/%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % n)
     connection.recv(4096)
     held.append(connection)
+    if n % 10 == 0:
+        time.sleep(0.005)
 print("holding", flush=True)
 time.sleep(600)
