@@ -40,6 +40,12 @@ fn check(start: Start, path: &str, recall: f64) {
         within.precision(),
         within.recall()
     );
+    let orphans: Vec<_> = called
+        .iter()
+        .filter(|s| s.parent.is_none())
+        .filter_map(tracer_tests::Span::marker)
+        .collect();
+    eprintln!("calls without a parent: {orphans:?}");
     assert_eq!(
         between.right,
         next.len(),
