@@ -1,6 +1,8 @@
 //! Attributes of one exchange: a list of keys and values over one text buffer, so that building an exchange
 //! costs two allocations however many attributes it has.
 
+use std::sync::Arc;
+
 /// Attribute names are constants of the semantic conventions.
 pub type Key = &'static str;
 
@@ -27,14 +29,25 @@ enum Stored {
 }
 
 /// An ordered list of attributes; a key appears at most once if callers use [`Attributes::set`].
+///
+/// Exchanges of one connection mostly begin with the same attributes: [`Attributes::share`] makes copies of those cheap, and
+/// comparing the copies too.
 #[derive(Clone, Default, Debug)]
 pub struct Attributes {
+    /// The first attributes, if they are shared.
+    shared: Option<Arc<List>>,
+    /// Those behind them.
+    own: List,
+}
+
+#[derive(Clone, Default, Debug)]
+struct List {
     text: String,
     entries: Vec<(Key, Stored)>,
 }
 
-/// The same keys and values in the same order. Keys are constants, so most are the same by address already.
-impl PartialEq for Attributes {
+/// Keys are constants, so most are the same by address already.
+impl PartialEq for List {
     fn eq(&self, other: &Self) -> bool {
         let same =
             |((a, x), (b, y)): (&(Key, Stored), &(Key, Stored))| (std::ptr::eq(*a, *b) || a == b) && x == y;
@@ -44,21 +57,46 @@ impl PartialEq for Attributes {
     }
 }
 
+/// The same keys and values in the same order.
+impl PartialEq for Attributes {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.shared, &other.shared) {
+            (None, None) => self.own == other.own,
+            (Some(one), Some(another)) if Arc::ptr_eq(one, another) => self.own == other.own,
+            (Some(one), Some(another)) if one.entries.len() == another.entries.len() => {
+                self.own == other.own && one == another
+            }
+            _ => self.len() == other.len() && self.iter().eq(other.iter()),
+        }
+    }
+}
+
 impl Attributes {
     /// Becomes a copy of `other`, in the memory it has.
     pub fn copy_from(&mut self, other: &Self) {
-        self.text.clone_from(&other.text);
-        self.entries.clone_from(&other.entries);
+        self.shared.clone_from(&other.shared);
+        self.own.text.clone_from(&other.own.text);
+        self.own.entries.clone_from(&other.own.entries);
+    }
+
+    /// From now on copies share what is there so far.
+    pub fn share(&mut self) {
+        if self.shared.is_none() {
+            self.shared = Some(Arc::new(std::mem::take(&mut self.own)));
+        }
     }
 
     /// A copy with room for `more` attributes, but for no more text.
     #[must_use]
     pub fn copy_with_room(&self, more: usize) -> Self {
-        let mut entries = Vec::with_capacity(self.entries.len() + more);
-        entries.extend_from_slice(&self.entries);
+        let mut entries = Vec::with_capacity(self.own.entries.len() + more);
+        entries.extend_from_slice(&self.own.entries);
         Self {
-            text: self.text.clone(),
-            entries,
+            shared: self.shared.clone(),
+            own: List {
+                text: self.own.text.clone(),
+                entries,
+            },
         }
     }
 
@@ -66,16 +104,19 @@ impl Attributes {
     #[must_use]
     pub fn with_capacity(entries: usize, text: usize) -> Self {
         Self {
-            text: String::with_capacity(text),
-            entries: Vec::with_capacity(entries),
+            shared: None,
+            own: List {
+                text: String::with_capacity(text),
+                entries: Vec::with_capacity(entries),
+            },
         }
     }
 
     /// Adds text, copied.
     pub fn push_str(&mut self, key: Key, value: &str) {
-        let start = self.text.len() as u32;
-        self.text.push_str(value);
-        self.entries.push((
+        let start = self.own.text.len() as u32;
+        self.own.text.push_str(value);
+        self.own.entries.push((
             key,
             Stored::Text {
                 start,
@@ -86,10 +127,10 @@ impl Attributes {
 
     /// Adds what `write` appends to the text buffer (formatting without a temporary string).
     pub fn push_with(&mut self, key: Key, write: impl FnOnce(&mut String)) {
-        let start = self.text.len();
-        write(&mut self.text);
-        let len = self.text.len().saturating_sub(start) as u32;
-        self.entries.push((
+        let start = self.own.text.len();
+        write(&mut self.own.text);
+        let len = self.own.text.len().saturating_sub(start) as u32;
+        self.own.entries.push((
             key,
             Stored::Text {
                 start: start as u32,
@@ -100,22 +141,22 @@ impl Attributes {
 
     /// Adds text that lives as long as the program.
     pub fn push_static(&mut self, key: Key, value: &'static str) {
-        self.entries.push((key, Stored::Static(value)));
+        self.own.entries.push((key, Stored::Static(value)));
     }
 
     /// Adds an integer.
     pub fn push_int(&mut self, key: Key, value: i64) {
-        self.entries.push((key, Stored::Int(value)));
+        self.own.entries.push((key, Stored::Int(value)));
     }
 
     /// Adds a floating-point number.
     pub fn push_double(&mut self, key: Key, value: f64) {
-        self.entries.push((key, Stored::Double(value)));
+        self.own.entries.push((key, Stored::Double(value)));
     }
 
     /// Adds a boolean.
     pub fn push_bool(&mut self, key: Key, value: bool) {
-        self.entries.push((key, Stored::Bool(value)));
+        self.own.entries.push((key, Stored::Bool(value)));
     }
 
     /// The value of `key`, if set (a linear search: lists are short).
@@ -144,6 +185,32 @@ impl Attributes {
 
     /// All attributes, in the order they were added.
     pub fn iter(&self) -> impl Iterator<Item = (Key, Value<'_>)> {
+        let shared = self.shared.iter().flat_map(|list| list.iter());
+        shared.chain(self.own.iter())
+    }
+
+    /// Number of attributes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.own.entries.len() + self.shared.as_ref().map_or(0, |list| list.entries.len())
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets all attributes, keeps the memory that is not shared.
+    pub fn clear(&mut self) {
+        self.shared = None;
+        self.own.text.clear();
+        self.own.entries.clear();
+    }
+}
+
+impl List {
+    fn iter(&self) -> impl Iterator<Item = (Key, Value<'_>)> {
         self.entries.iter().map(|(key, stored)| {
             let value = match *stored {
                 Stored::Text { start, len } => {
@@ -158,22 +225,43 @@ impl Attributes {
             (*key, value)
         })
     }
+}
 
-    /// Number of attributes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.entries.len()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(shared: Option<usize>, last: i64) -> Attributes {
+        let mut attributes = Attributes::default();
+        for (index, (key, value)) in [("a", "x"), ("b", ""), ("c", "yz")].into_iter().enumerate() {
+            if shared == Some(index) {
+                attributes.share();
+            }
+            attributes.push_str(key, value);
+        }
+        attributes.push_int("d", last);
+        attributes
     }
 
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Forgets all attributes, keeps the memory.
-    pub fn clear(&mut self) {
-        self.text.clear();
-        self.entries.clear();
+    #[test]
+    fn sharing_changes_nothing_that_can_be_seen() {
+        let plain = build(None, 1);
+        let listed: Vec<_> = plain.iter().collect();
+        for shared in [None, Some(0), Some(1), Some(2)] {
+            let one = build(shared, 1);
+            assert_eq!(one.iter().collect::<Vec<_>>(), listed, "{shared:?}");
+            assert_eq!((one.len(), one.get_str("c")), (4, Some("yz")), "{shared:?}");
+            let mut copied = Attributes::default();
+            copied.copy_from(&one);
+            for same in [&plain, &one.clone(), &one.copy_with_room(2), &copied] {
+                assert!(one == *same && *same == one, "{shared:?}");
+            }
+            for other in [None, Some(1), Some(2)] {
+                assert_eq!(one, build(other, 1), "{shared:?} {other:?}");
+                assert_ne!(one, build(other, 2), "{shared:?} {other:?}");
+            }
+            copied.clear();
+            assert!(copied.is_empty() && copied.iter().next().is_none());
+        }
     }
 }

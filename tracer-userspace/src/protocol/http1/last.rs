@@ -19,19 +19,25 @@ pub struct Last<T> {
 
 impl<T> Last<T> {
     /// The length of the head that `bytes` begin with, if it is the kept one but for the value of `Date`.
-    pub fn recall(&self, bytes: &[u8]) -> Option<usize> {
+    pub fn recall(&mut self, bytes: &[u8]) -> Option<usize> {
         let head = bytes.get(..self.head.len()).filter(|head| !head.is_empty())?;
-        let same = match self.date.is_empty() {
-            true => head == self.head,
-            false => {
-                let Range { start, end } = self.date;
-                head.get(..start) == self.head.get(..start)
-                    && head.get(end..) == self.head.get(end..)
-                    // Without a line end in it, the same lines are where they were.
-                    && !head.get(self.date.clone())?.contains(&b'\n')
-            }
+        (head == self.head || self.differs_in_date(head)).then_some(head.len())
+    }
+
+    /// Whether `head` differs in the value of `Date` only; then it is the one to compare with from now on.
+    #[cold]
+    fn differs_in_date(&mut self, head: &[u8]) -> bool {
+        let Range { start, end } = self.date;
+        let same = head.get(..start) == self.head.get(..start) && head.get(end..) == self.head.get(end..);
+        let (Some(new), Some(kept)) = (head.get(start..end), self.head.get_mut(start..end)) else {
+            return false;
         };
-        same.then_some(head.len())
+        // Without a line end in the value, the same lines are where they were.
+        let found = same && !new.contains(&b'\n');
+        if found {
+            kept.copy_from_slice(new);
+        }
+        found
     }
 
     /// Keeps a whole head, from which [`Self::told`] was read.

@@ -49,8 +49,10 @@ impl Request {
         *expects_continue = fields.expects_continue;
         *context = fields.trace.parse();
         name.clear();
-        attributes.clear();
+        // What is there is shared with exchanges, so this one gets new memory.
+        *attributes = Attributes::with_capacity(12, 160 + 3 * line.target.len().min(MAX_TEXT));
         describe(attributes, name, role, conn, line, fields, *is_connect);
+        attributes.share();
     }
 }
 
