@@ -68,7 +68,7 @@ pub struct Finished {
     pub output: String,
 }
 
-/// Four times the default: the tests count every exchange exactly while clients, servers, collector and a hardly optimised daemon
+/// Twice the default: the tests count every exchange exactly while clients, servers, collector and a hardly optimised daemon
 /// compete for the processors of a test machine. What the default holds is the benches' subject.
 const RING_BYTES: &str = "4194304";
 

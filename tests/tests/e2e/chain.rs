@@ -1,6 +1,7 @@
 //! Four services on one host: curl -> Go -> Flask -> PostgreSQL and Redis is one trace.
 
 use std::process::Command;
+use std::time::Duration;
 
 use tracer_tests::apps::{self, Setup};
 use tracer_tests::client::drive;
@@ -81,6 +82,9 @@ fn curl_go_flask_postgresql_redis() {
     assert_eq!(Client::connect(go.port).get("/chain/1").status, 200);
 
     let tracer = host.trace(&Selection::of(&[&go, &flask, &postgresql, &redis]));
+    // The daemon looks at the processes that were there before it in the background.
+    drive(go.port, 8, 0..50, |client, n| client.get(&format!("/chain/{n}")));
+    std::thread::sleep(Duration::from_secs(1));
     for n in 100..110 {
         let output = Command::new("curl")
             .args(["-sS", "--fail"])
