@@ -86,7 +86,9 @@ impl Capture {
         for name in rings.iter().take(shards) {
             loader.map_max_entries(name, ring_bytes);
         }
-        let mut ebpf = loader.load(object::BYTES).context("loading the BPF object")?;
+        let mut ebpf = loader
+            .load(object::checked()?)
+            .context("loading the BPF object")?;
 
         let btf = Btf::from_sys_fs().context("reading the kernel's type information")?;
         for name in &plan.tracepoints {
