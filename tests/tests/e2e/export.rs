@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracer_tests::apps::{self, Setup};
 use tracer_tests::client::drive;
 use tracer_tests::judge::assert_served;
-use tracer_tests::{Collector, Fault, Host, Selection, Tracer, Transport};
+use tracer_tests::{Client, Collector, Fault, Host, Selection, Tracer, Transport};
 
 #[test]
 fn http_protobuf() {
@@ -75,15 +75,14 @@ fn down() {
     let collector = Collector::start();
     collector.set_fault(Fault::Unavailable);
     let tracer = Tracer::start_with(&Selection::of(&[&app]), collector, Transport::Grpc);
-    let warm = drive(app.port, 8, 0..10_000, |client, n| {
+    // Fast enough to fill the export queue, slow enough that the rings never are.
+    let unhurried = |client: &mut Client, n: u64| {
+        std::thread::sleep(Duration::from_micros(400));
         client.get(&format!("/hello/{n}"))
-    })
-    .len();
+    };
+    let warm = drive(app.port, 4, 0..10_000, unhurried).len();
     let before = tracer.rss();
-    let more = drive(app.port, 8, 0..20_000, |client, n| {
-        client.get(&format!("/hello/{n}"))
-    })
-    .len();
+    let more = drive(app.port, 4, 0..20_000, unhurried).len();
     let grown = tracer.rss().saturating_sub(before);
     assert!(grown < 100 << 20, "memory grew by {} MiB", grown >> 20);
     let finished = tracer.finish_with_drops(&["export_failed", "export_queue_full", "shutdown"]);
