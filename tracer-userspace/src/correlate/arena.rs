@@ -52,6 +52,18 @@ impl<T> Default for Arena<T> {
 }
 
 impl<T> Arena<T> {
+    /// The key that the next entry will have.
+    pub fn next_key(&self) -> Key {
+        let place = self
+            .free
+            .last()
+            .and_then(|&index| Some((index, self.places.get(index as usize)?)));
+        match place {
+            Some((index, place)) => Key::new(index, place.generation),
+            None => Key::new(self.places.len() as u32, 0),
+        }
+    }
+
     pub fn insert(&mut self, value: T) -> Key {
         if let Some(index) = self.free.pop()
             && let Some(place) = self.places.get_mut(index as usize)
@@ -117,9 +129,13 @@ mod tests {
     #[test]
     fn a_key_does_not_outlive_its_entry() {
         let mut arena = Arena::default();
+        let next = arena.next_key();
         let a = arena.insert("a");
+        assert_eq!(a, next);
         arena.remove(a);
+        let next = arena.next_key();
         let b = arena.insert("b");
+        assert_eq!(b, next);
         assert_eq!((a.index(), arena.len()), (b.index(), 1));
         assert_eq!((arena.get(a), arena.get(b)), (None, Some(&"b")));
         arena.remove(a);

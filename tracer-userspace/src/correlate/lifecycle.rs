@@ -7,11 +7,8 @@ use super::arena::Key;
 use super::evidence::owner::Claim;
 use super::record::{Parent, Record};
 use super::unit::{Last, UnitId};
-use crate::model::{Begin, Exchange, ExchangeId, Language, Service, Stamp};
+use crate::model::{Begin, Exchange, ExchangeId, Language, Service, Stamp, Unit};
 use crate::telemetry::Reason;
-
-/// No exchange has this number: they count from 1.
-pub(super) const NOTHING: (ExchangeId, Key) = (ExchangeId(0), Key::NONE);
 
 impl Correlator {
     pub(super) fn begin(&mut self, begin: Box<Begin>, services: &mut dyn FnMut(u32) -> Arc<Service>) {
@@ -31,40 +28,35 @@ impl Correlator {
             self.refused += 1;
             return;
         }
-        let unit = match UnitId::mover(&mover) {
-            Some(id) => self.units.unit(id, mover.task_parent, self.now),
-            None => Key::NONE,
-        };
+        let unit = self.mover(&mover);
         let process = self.units.process_of(unit, tgid, self.now);
+        let begin = *begin;
         let is_inbound = begin.role.is_inbound();
-        let has_context = begin.context.is_some();
         if service.language == Language::NodeJs
             && let Some(state) = self.units.units.get_mut(unit)
         {
             state.is_loop = true;
         }
         let span_id = self.ids.span();
-        let key = self
-            .records
-            .insert(Record::new(*begin, service, span_id, unit, process));
-        self.by_id.insert(id.0, key);
-        self.latest = (id, key);
+        let mut record = Record::new(begin, service, span_id, unit, process);
+        let has_context = record.begin.context.is_some();
+        let key = self.records.next_key();
         if is_inbound {
-            self.begin_inbound(key, has_context);
+            self.open_request(key, &mut record);
+        }
+        self.records.insert(record);
+        self.by_id.insert(id.0, key);
+        if is_inbound {
+            self.begin_inbound(key, unit, has_context);
         } else {
-            self.begin_outbound(key, has_context);
+            self.begin_outbound(key, unit, process, has_context);
         }
     }
 
-    fn begin_inbound(&mut self, key: Key, has_context: bool) {
-        self.open_request(key);
+    fn begin_inbound(&mut self, key: Key, unit: Key, has_context: bool) {
         if has_context {
             self.context_arrived(key);
         }
-        let Some(record) = self.records.get(key) else {
-            return;
-        };
-        let unit = record.unit;
         self.order_event(unit, Last::ReadRequest(key));
         if self.match_message(key) {
             let wait = self.config.peer_wait_ms.saturating_mul(1_000_000);
@@ -74,11 +66,7 @@ impl Correlator {
         }
     }
 
-    fn begin_outbound(&mut self, key: Key, has_context: bool) {
-        let Some(record) = self.records.get(key) else {
-            return;
-        };
-        let (unit, process) = (record.unit, record.process);
+    fn begin_outbound(&mut self, key: Key, unit: Key, process: Key, has_context: bool) {
         if let Some(state) = self.units.units.get_mut(unit) {
             state.calls_out += 1;
         }
@@ -87,7 +75,8 @@ impl Correlator {
         if has_context {
             self.context_called(key);
         }
-        if !self.records.get(key).is_some_and(|r| r.is_decided()) {
+        let decided = has_context && self.records.get(key).is_some_and(|r| r.is_decided());
+        if !decided {
             if serves {
                 self.await_owner(key);
                 self.await_decision(key, process);
@@ -112,25 +101,21 @@ impl Correlator {
         undecided.push_back(call);
     }
 
-    /// The request enters its process's list, and its unit's.
-    fn open_request(&mut self, key: Key) {
-        let Some(record) = self.records.get(key) else {
-            return;
-        };
-        let (unit, process, conn) = (record.unit, record.process, record.begin.conn.id);
-        let mut last = Key::NONE;
-        if let Some(process) = self.units.processes.get_mut(process) {
+    /// The request, which is about to be remembered as `key`, enters its process's list, and its unit's.
+    fn open_request(&mut self, key: Key, record: &mut Record) {
+        let conn = record.begin.conn.id;
+        if let Some(process) = self.units.processes.get_mut(record.process) {
             process.serves = true;
-            last = std::mem::replace(&mut process.last_open, key);
+            let last = std::mem::replace(&mut process.last_open, key);
             if last == Key::NONE {
                 process.first_open = key;
             }
+            if let Some(before) = self.records.get_mut(last) {
+                before.next_open = key;
+            }
+            record.previous_open = last;
         }
-        if let Some(before) = self.records.get_mut(last) {
-            before.next_open = key;
-        }
-        let mut counted = false;
-        if let Some(state) = self.units.units.get_mut(unit) {
+        if let Some(state) = self.units.units.get_mut(record.unit) {
             state.reads = true;
             if state.open == 0 {
                 (state.open_conn, state.open_request) = (conn, key);
@@ -138,11 +123,7 @@ impl Correlator {
                 state.is_loop = true;
             }
             state.open += 1;
-            counted = true;
-        }
-        if let Some(record) = self.records.get_mut(key) {
-            record.previous_open = last;
-            record.open_on_unit = counted;
+            record.open_on_unit = true;
         }
     }
 
@@ -166,7 +147,9 @@ impl Correlator {
         }
         if state.first_open == key {
             state.first_open = next;
-            self.decide_unowned_calls(process);
+            if !state.undecided.is_empty() {
+                self.decide_unowned_calls(process);
+            }
         }
     }
 
@@ -200,25 +183,25 @@ impl Correlator {
     }
 
     /// The record of the exchange, the unit that moved bytes of it, and whether it is inbound.
+    #[inline]
     fn find_with_unit(&mut self, id: ExchangeId, stamp: &Stamp) -> Option<(Key, Key, bool)> {
-        // What is said of one exchange by one chunk comes in a row.
-        let key = if self.latest.0 == id {
-            self.latest.1
-        } else {
-            self.by_id.find(id.0)?
-        };
-        self.latest = (id, key);
+        let key = self.by_id.find(id.0)?;
         let record = self.records.get(key)?;
         let is_inbound = record.begin.role.is_inbound();
         let (moved, begun) = (&stamp.unit, &record.begin.start.unit);
         let unit = if (moved.tid, moved.task, moved.tgid) == (begun.tid, begun.task, begun.tgid) {
             record.unit
-        } else if let Some(unit) = UnitId::mover(moved) {
-            self.units.unit(unit, moved.task_parent, self.now)
         } else {
-            Key::NONE
+            self.mover(moved)
         };
         Some((key, unit, is_inbound))
+    }
+
+    fn mover(&mut self, moved: &Unit) -> Key {
+        match UnitId::mover(moved) {
+            Some(id) => self.units.unit(id, moved.task_parent, self.now),
+            None => Key::NONE,
+        }
     }
 
     pub(super) fn respond(&mut self, id: ExchangeId, stamp: &Stamp) {
@@ -266,13 +249,13 @@ impl Correlator {
             return;
         };
         self.by_id.remove(exchange.id.0, key);
-        self.latest = NOTHING;
         let Some(record) = self.records.get_mut(key) else {
             return;
         };
         record.ended = true;
         record.exchange = Some(exchange);
         let (begun_by, responder, responded) = (record.unit, record.responder, record.responded != 0);
+        let has_context = record.begin.context.is_some();
         if is_inbound {
             if responded {
                 // Calls made while the response was being written.
@@ -284,7 +267,9 @@ impl Correlator {
                 }
                 self.answered(key);
             }
-            self.context_left(key);
+            if has_context {
+                self.context_left(key);
+            }
             self.close_request(key);
         } else {
             if responded {
@@ -294,8 +279,7 @@ impl Correlator {
             }
             self.decide_if_nobody_can_own(key);
         }
-        self.hand_on(key);
-        if self.records.get(key).is_some_and(|r| !r.emitted) {
+        if !self.hand_on(key) {
             let hold = self.config.max_hold_ms.saturating_mul(1_000_000);
             self.holds.push_back((self.now.saturating_add(hold), key));
         }
@@ -308,7 +292,6 @@ impl Correlator {
             return;
         };
         self.by_id.remove(id.0, key);
-        self.latest = NOTHING;
         let Some(record) = self.records.get(key) else {
             return;
         };

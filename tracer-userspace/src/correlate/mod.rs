@@ -30,7 +30,7 @@ use hashbrown::HashMap;
 
 pub use config::Config;
 
-use crate::model::{ExchangeId, Nanos, Service, Signal, SignalKind, Span};
+use crate::model::{Nanos, Service, Signal, SignalKind, Span};
 use crate::telemetry::{Ledger, Reason};
 use arena::{Arena, Key};
 use evidence::header::{Carriers, ContextId};
@@ -64,8 +64,6 @@ pub struct Correlator {
     ids: Ids,
     records: Arena<Record>,
     by_id: Index,
-    /// The exchange that the last signal was about.
-    latest: (ExchangeId, Key),
     /// Open exchanges for which there was no room.
     refused: u64,
     traces: Arena<Trace>,
@@ -98,7 +96,6 @@ impl Correlator {
             ids: Ids::new(),
             records: Arena::default(),
             by_id: Index::default(),
-            latest: lifecycle::NOTHING,
             refused: 0,
             traces: Arena::default(),
             units,

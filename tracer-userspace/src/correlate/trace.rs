@@ -59,20 +59,39 @@ impl Correlator {
 
     /// Gives the record its trace if its ancestors have theirs, then those that waited for it.
     pub(super) fn settle(&mut self, key: Key) {
-        let mut stack = std::mem::take(&mut self.stack);
-        stack.push(key);
-        while let Some(key) = stack.pop() {
-            if !self.enter_trace(key) {
-                continue;
-            }
-            if let Some(record) = self.records.get_mut(key) {
-                let mut waiting = std::mem::take(&mut record.waiting);
-                while let Some(child) = self.records.get_mut(waiting) {
-                    stack.push(waiting);
-                    waiting = std::mem::take(&mut child.next_waiting);
-                }
-            }
+        if !self.enter_trace(key) {
+            return;
+        }
+        let Some(record) = self.records.get_mut(key) else {
+            return;
+        };
+        let waiting = std::mem::take(&mut record.waiting);
+        if record.ended {
             self.hand_on(key);
+        }
+        if waiting != Key::NONE {
+            self.settle_waiting(waiting);
+        }
+    }
+
+    /// Those that waited for a record's trace, and those that wait for theirs.
+    fn settle_waiting(&mut self, first: Key) {
+        let mut stack = std::mem::take(&mut self.stack);
+        let mut waiting = first;
+        loop {
+            while let Some(child) = self.records.get_mut(waiting) {
+                stack.push(waiting);
+                waiting = std::mem::take(&mut child.next_waiting);
+            }
+            let Some(key) = stack.pop() else {
+                break;
+            };
+            if self.enter_trace(key) {
+                if let Some(record) = self.records.get_mut(key) {
+                    waiting = std::mem::take(&mut record.waiting);
+                }
+                self.hand_on(key);
+            }
         }
         self.stack = stack;
     }
@@ -179,23 +198,23 @@ impl Correlator {
         true
     }
 
-    /// Hands the span on if the exchange has ended and its trace is known.
-    pub(super) fn hand_on(&mut self, key: Key) {
+    /// Hands the span on if the exchange has ended and its trace is known. Returns whether it has been handed on.
+    pub(super) fn hand_on(&mut self, key: Key) -> bool {
         let Some(record) = self.records.get_mut(key) else {
-            return;
+            return true;
         };
         let Some(trace_id) = record.trace.and_then(|t| self.traces.get(t)).map(|t| t.id) else {
-            return;
+            return false;
         };
         let Some(exchange) = record.exchange.take() else {
-            return;
+            return record.emitted;
         };
         record.emitted = true;
         self.lingering.push_back((self.now.saturating_add(LINGER), key));
         if !record.service.selected {
             self.ledger
                 .dropped(Some(&record.service.name), Reason::NotSelected, 1);
-            return;
+            return true;
         }
         let evidence = record.evidence.filter(|_| record.parent_span.is_some());
         match evidence {
@@ -217,6 +236,7 @@ impl Correlator {
             exchange,
             service: record.service.clone(),
         });
+        true
     }
 
     /// Links `from` to `to`, if `to` has a trace and `from` was not handed on.
@@ -271,13 +291,20 @@ impl Correlator {
 
     /// Forgets a record. Those that waited for its trace go on without it.
     pub(super) fn forget(&mut self, key: Key) {
-        self.leave_messages(key);
-        self.stop_waiting(key);
+        let Some(record) = self.records.get(key) else {
+            return;
+        };
+        let trace = record.trace;
+        if record.message.is_some() {
+            self.leave_messages(key);
+        }
+        if trace.is_none() {
+            self.stop_waiting(key);
+        }
         let Some(record) = self.records.get_mut(key) else {
             return;
         };
         let mut waiting = std::mem::take(&mut record.waiting);
-        let trace = record.trace;
         self.records.remove(key);
         if let Some(trace_key) = trace
             && let Some(trace) = self.traces.get_mut(trace_key)

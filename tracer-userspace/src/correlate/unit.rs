@@ -153,14 +153,14 @@ impl Units {
 
     /// The unit of that name; created if it is new.
     pub fn unit(&mut self, id: UnitId, creator: u64, now: Nanos) -> Key {
-        if let Some(key) = self.find(id)
-            && let Some(u) = self.units.get_mut(key)
-        {
-            u.last_seen = now;
-            if creator != 0 {
-                u.creator = creator;
+        for key in self.unit_keys.all(id.number()) {
+            if let Some(u) = self.units.get_mut(key).filter(|u| u.id == id) {
+                u.last_seen = now;
+                if creator != 0 {
+                    u.creator = creator;
+                }
+                return key;
             }
-            return key;
         }
         self.new_unit(id, creator, now)
     }

@@ -58,6 +58,7 @@ fn down(score: &mut i8) {
 
 impl Correlator {
     /// The unit did something; `now` is what.
+    #[inline]
     pub(in crate::correlate) fn order_event(&mut self, unit: Key, now: Last) {
         let Some(state) = self.units.units.get_mut(unit) else {
             return;
@@ -66,18 +67,24 @@ impl Correlator {
             return;
         }
         let before = std::mem::replace(&mut state.last, now);
-        let is_loop = state.is_loop;
+        if let Last::WroteCall(call) = now {
+            self.point_forward(call, before);
+        } else if state.is_loop {
+            self.loop_event(unit, before, now);
+        }
+    }
+
+    fn loop_event(&mut self, unit: Key, before: Last, now: Last) {
         match now {
-            Last::WroteCall(call) => self.point_forward(call, before),
-            Last::WroteResponse(request) if is_loop => self.point_backward(unit, request, before),
-            Last::ReadRequest(_) | Last::ReadResponse(_) if is_loop => {
+            Last::WroteResponse(request) => self.point_backward(unit, request, before),
+            Last::ReadRequest(_) | Last::ReadResponse(_) => {
                 if let Last::ReadResponse(call) = before
                     && self.is_left_hanging(call)
                 {
                     self.break_order(unit, false);
                 }
             }
-            _ => {}
+            Last::WroteCall(_) | Last::Nothing => {}
         }
     }
 

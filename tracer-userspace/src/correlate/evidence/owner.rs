@@ -86,13 +86,19 @@ impl Correlator {
     }
 
     /// The request claims the calls that wait on the unit; the others stop waiting on it.
+    #[inline]
     pub(in crate::correlate) fn claim(&mut self, unit: Key, request: Key, claim: Claim) {
+        if let Some(state) = self.units.units.get(unit)
+            && !state.pending.is_empty()
+        {
+            self.claim_pending(unit, request, claim);
+        }
+    }
+
+    fn claim_pending(&mut self, unit: Key, request: Key, claim: Claim) {
         let Some(state) = self.units.units.get_mut(unit) else {
             return;
         };
-        if state.pending.is_empty() {
-            return;
-        }
         let mut pending = std::mem::take(&mut state.pending);
         if !state.is_loop {
             for Pending { call, hops, born } in pending.drain(..) {
