@@ -331,3 +331,6 @@ fn endpoint(header: &EventHeader, address: &[u8; 16], port: u16) -> Endpoint {
         port,
     }
 }
+
+#[cfg(test)]
+mod tests;

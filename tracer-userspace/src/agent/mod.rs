@@ -10,7 +10,7 @@ mod reader;
 mod selection;
 mod stop;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -39,6 +39,13 @@ const MAX_AUTO_WORKERS: usize = 8;
 /// What could not be started, or what broke.
 pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
     let stop = stop::Requests::listen()?;
+    // Processes are looked at while the programs load: both take a while, and a runtime must be known before its first request.
+    let processes = Arc::new(Mutex::new(Processes::new(config.selection.clone(), Host::read())));
+    let looker = Arc::clone(&processes);
+    let look_around = std::thread::Builder::new()
+        .name("look-around".into())
+        .spawn(move || selection::look_around(&looker))
+        .context("starting the look around")?;
     let mut capture = Capture::start(
         plan,
         Options {
@@ -46,16 +53,15 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
             log: config.capture.log,
         },
     )?;
+    let there_before = look_around.join().unwrap_or_default();
     // Every thread started from here on holds no more than this one.
     if let Err(why) = privileges::shed() {
         tracing::warn!("keeping all privileges: {why:#}");
     }
     let ledger = Arc::new(Ledger::default());
     let exporters = export::Pipeline::start(&config.export, Clock::system(), Arc::clone(&ledger))?;
-    let people = selection::People::new(
-        Processes::new(config.selection.clone(), Host::read()),
-        capture.runtimes(),
-    );
+    let people = selection::People::new(processes, capture.runtimes());
+    people.tell_runtimes(&there_before);
     let correlation = correlation::Correlation::new(
         Correlator::new(config.correlate.clone(), Arc::clone(&ledger)),
         people.services(),
@@ -70,7 +76,6 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
     )
     .context("starting the workers")?;
     let source = capture.take_source().context("the capture has no source")?;
-    people.learn_everybody().context("starting the look around")?;
     eprintln!("tracer: ready");
 
     let mut reader = reader::Reader::new(source, pipeline, people, ledger);

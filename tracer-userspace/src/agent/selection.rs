@@ -21,28 +21,19 @@ pub struct People {
 
 impl People {
     /// Nobody is known yet.
-    pub fn new(processes: Processes, runtimes: Runtimes) -> Self {
+    pub fn new(processes: Arc<Mutex<Processes>>, runtimes: Runtimes) -> Self {
         Self {
-            processes: Arc::new(Mutex::new(processes)),
+            processes,
             runtimes,
             told: Arc::default(),
         }
     }
 
-    /// Looks at every process of the host in a thread of its own, so that runtimes are known before their first request.
-    pub fn learn_everybody(&self) -> std::io::Result<()> {
-        let people = self.clone();
-        std::thread::Builder::new()
-            .name("look-around".into())
-            .spawn(move || {
-                for tgid in process_ids() {
-                    let service = people.lock().service(tgid);
-                    if service.selected {
-                        people.tell_runtime(tgid);
-                    }
-                }
-            })?;
-        Ok(())
+    /// Tells the kernel side every runtime that is known: those of processes that were there before the tracer.
+    pub fn tell_runtimes(&self, tgids: &[u32]) {
+        for &tgid in tgids {
+            self.tell_runtime(tgid);
+        }
     }
 
     /// For the correlator: who is behind a process.
@@ -78,6 +69,13 @@ impl People {
             tracing::debug!("runtime of process {tgid}: {why:#}");
         }
     }
+}
+
+/// Looks at every process of the host, so that names and runtimes are known before the first request. Returns the selected ones.
+pub fn look_around(processes: &Mutex<Processes>) -> Vec<u32> {
+    process_ids()
+        .filter(|&tgid| locked(processes).service(tgid).selected)
+        .collect()
 }
 
 impl Selects for People {

@@ -1,0 +1,222 @@
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::*;
+use crate::model::{Exchange, Outcome, Role, SignalKind};
+use crate::telemetry::Reason;
+
+const CLIENT: u32 = 10;
+const REQUEST: &[u8] = b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+
+#[derive(Clone, Default)]
+struct Everything {
+    refused: Vec<u32>,
+    introduced: Rc<RefCell<Vec<(u32, String)>>>,
+}
+
+impl Selects for Everything {
+    fn selects(&self, conn: &Conn) -> bool {
+        !self.refused.contains(&conn.tgid)
+    }
+    fn introduce(&self, tgid: u32, comm: &str) {
+        self.introduced.borrow_mut().push((tgid, comm.to_owned()));
+    }
+    fn is_alive(&self, _tgid: u32) -> bool {
+        true
+    }
+}
+
+fn header(kind: EventKind, ts: u64) -> EventHeader {
+    EventHeader {
+        ts,
+        cookie: 7,
+        arrival: 0,
+        task: 0,
+        task_parent: 0,
+        caller: 0,
+        caller_parent: 0,
+        tgid: CLIENT,
+        tid: CLIENT + 1,
+        len: 0,
+        captured: 0,
+        pos: 0,
+        peer_pos: 0,
+        netns: 1,
+        flags: EventFlags::HAS_POSITION,
+        kind: kind.0,
+        dir: 0,
+        family: Family::INET.0,
+        lport: 40_000,
+        rport: 80,
+        state: 0,
+        old_state: 0,
+        laddr: [0; 16],
+        raddr: [0; 16],
+        tail: 0,
+        error: 0,
+    }
+}
+
+/// A lane and the positions of its one connection.
+struct Bench {
+    lane: Lane<Everything>,
+    ledger: Arc<Ledger>,
+    pos: [u32; 2],
+    now: u64,
+}
+
+impl Bench {
+    fn new(selection: Everything) -> Self {
+        let ledger = Arc::new(Ledger::default());
+        Self {
+            lane: Lane::new(0, selection, Arc::clone(&ledger)),
+            ledger,
+            pos: [100, 500],
+            now: 0,
+        }
+    }
+
+    fn state(&mut self, old: u8, new: u8, error: u32, comm: &[u8]) {
+        self.now += 1;
+        let header = EventHeader {
+            state: new,
+            old_state: old,
+            error,
+            ..header(EventKind::STATE, self.now)
+        };
+        self.lane.event(&header, comm, &[]);
+    }
+
+    /// Bytes moved; only `seen` of them are told to the lane, as if the others' event had been lost when it is 0.
+    fn data(&mut self, direction: Direction, bytes: &[u8], seen: usize) {
+        self.now += 1;
+        let d = direction as usize;
+        let header = EventHeader {
+            dir: direction as u8,
+            len: bytes.len() as u32,
+            captured: seen as u32,
+            pos: self.pos[d],
+            peer_pos: self.pos[1 - d],
+            ..header(EventKind::DATA, self.now)
+        };
+        self.pos[d] = self.pos[d].wrapping_add(bytes.len() as u32);
+        if seen > 0 {
+            self.lane.event(&header, &bytes[..seen], &[]);
+        }
+    }
+
+    fn exchange(&mut self) {
+        self.data(Direction::Send, REQUEST, REQUEST.len());
+        self.data(Direction::Recv, RESPONSE, RESPONSE.len());
+    }
+
+    fn ended(&mut self) -> Vec<Box<Exchange>> {
+        self.lane
+            .signals()
+            .drain(..)
+            .filter_map(|signal| match signal.kind {
+                SignalKind::End(exchange) => Some(exchange),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn a_connection_seen_from_its_start_gives_its_exchanges() {
+    let mut bench = Bench::new(Everything::default());
+    bench.state(7, tcp_state::SYN_SENT, 0, b"curl\0\0\0\0");
+    bench.state(tcp_state::SYN_SENT, tcp_state::ESTABLISHED, 0, &[]);
+    bench.exchange();
+    bench.exchange();
+    let ended = bench.ended();
+    assert_eq!(ended.len(), 2);
+    for exchange in &ended {
+        assert_eq!((exchange.role, &*exchange.name), (Role::Client, "GET /hello"));
+        assert_eq!((exchange.conn.joined_late, exchange.conn.tgid), (false, CLIENT));
+    }
+    assert_eq!(
+        *bench.lane.selection.introduced.borrow(),
+        [(CLIENT, "curl".to_owned())]
+    );
+}
+
+#[test]
+fn a_connection_that_was_open_before_is_joined_at_its_next_request() {
+    let mut bench = Bench::new(Everything::default());
+    bench.data(Direction::Recv, b"the rest of some body", 21);
+    bench.exchange();
+    let ended = bench.ended();
+    assert_eq!(ended.len(), 1);
+    assert!(ended[0].conn.joined_late);
+}
+
+#[test]
+fn a_refused_connect_is_an_exchange_of_its_own() {
+    let mut bench = Bench::new(Everything::default());
+    bench.state(7, tcp_state::SYN_SENT, 0, b"curl\0");
+    bench.state(
+        tcp_state::SYN_SENT,
+        tcp_state::CLOSE,
+        libc::ECONNREFUSED.cast_unsigned(),
+        &[],
+    );
+    let ended = bench.ended();
+    assert_eq!(
+        (ended.len(), &*ended[0].name, ended[0].start.unit.tgid),
+        (1, "connect", CLIENT)
+    );
+    assert!(matches!(&ended[0].outcome, Outcome::Error { kind, .. } if &**kind == "ECONNREFUSED"));
+    assert_eq!(bench.ledger.snapshot().seen, 1);
+}
+
+#[test]
+fn a_connect_that_its_own_process_gives_up_is_none() {
+    let mut bench = Bench::new(Everything::default());
+    bench.state(7, tcp_state::SYN_SENT, 0, b"curl\0");
+    bench.state(tcp_state::SYN_SENT, tcp_state::CLOSE, 0, &[]);
+    assert!(bench.ended().is_empty());
+}
+
+#[test]
+fn bytes_that_come_twice_count_once() {
+    let mut bench = Bench::new(Everything::default());
+    bench.data(Direction::Send, REQUEST, REQUEST.len());
+    bench.pos[0] = bench.pos[0].wrapping_sub(4);
+    bench.data(
+        Direction::Send,
+        &[&REQUEST[REQUEST.len() - 4..], REQUEST].concat(),
+        REQUEST.len() + 4,
+    );
+    bench.data(Direction::Recv, RESPONSE, RESPONSE.len());
+    bench.data(Direction::Recv, RESPONSE, RESPONSE.len());
+    assert_eq!(bench.ended().len(), 2);
+}
+
+#[test]
+fn an_unselected_connection_is_ignored_in_the_kernel() {
+    let mut bench = Bench::new(Everything {
+        refused: vec![CLIENT],
+        ..Everything::default()
+    });
+    bench.exchange();
+    assert!(bench.lane.signals().is_empty());
+    assert_eq!(*bench.lane.policies(), [(ConnId(7), CapturePolicy::Ignore)]);
+    assert_eq!(bench.ledger.snapshot().seen, 0);
+}
+
+#[test]
+fn what_is_open_at_the_end_is_accounted_for() {
+    let mut bench = Bench::new(Everything::default());
+    bench.data(Direction::Send, REQUEST, REQUEST.len());
+    bench.lane.finish(100);
+    let ended = bench.ended().len() as u64;
+    let ledger = bench.ledger.snapshot();
+    let dropped = ledger
+        .dropped
+        .get(&Reason::Abandoned)
+        .copied()
+        .unwrap_or_default();
+    assert_eq!((ledger.seen, ended + dropped), (1, 1), "{ledger}");
+}
