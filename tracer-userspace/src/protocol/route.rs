@@ -100,21 +100,29 @@ fn guess(path: &str, route: &mut String) {
         route.push_str(path);
         return;
     }
-    for (index, segment) in path.split('/').enumerate() {
-        if index > 0 {
-            route.push('/');
-        }
-        if index > MAX_SEGMENTS {
-            route.push('*');
-            return;
-        }
+    let mut rest = path;
+    for _ in 0..=MAX_SEGMENTS {
+        let (segment, after) = split(rest, b'/');
         write_segment(segment, route);
+        let Some(next) = after else {
+            return;
+        };
+        route.push('/');
+        rest = next;
     }
+    route.push('*');
+}
+
+/// What is before the first `mark`, and what is behind it. Segments are short: a plain loop beats setting up a search.
+fn split(text: &str, mark: u8) -> (&str, Option<&str>) {
+    let end = text.bytes().position(|byte| byte == mark).unwrap_or(text.len());
+    let (before, rest) = text.split_at_checked(end).unwrap_or((text, ""));
+    (before, rest.get(1..))
 }
 
 fn write_segment(segment: &str, route: &mut String) {
     // Matrix parameters (`;jsessionid=…`) are no part of a route.
-    let segment = segment.split(';').next().unwrap_or_default();
+    let (segment, _) = split(segment, b';');
     if segment.len() < PLAIN_SEGMENT && segment.bytes().all(|byte| PLAIN[usize::from(byte)]) {
         route.push_str(segment);
         return;
@@ -139,11 +147,11 @@ fn write_segment(segment: &str, route: &mut String) {
 
 /// The placeholder of a variable segment; `None` for a literal.
 fn classify(segment: &str) -> Option<&'static str> {
-    let shape = Shape::of(segment.as_bytes());
-    let len = segment.len();
-    if shape.digits == len && len > 0 {
+    if !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some("{id}");
     }
+    let shape = Shape::of(segment.as_bytes());
+    let len = segment.len();
     if is_uuid(segment.as_bytes()) {
         return Some("{uuid}");
     }

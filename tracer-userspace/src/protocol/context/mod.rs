@@ -136,16 +136,47 @@ fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
         return None;
     }
     let mut bytes = [0u8; N];
-    for (index, digit) in digits.iter().rev().enumerate() {
-        let nibble = (*digit as char).to_digit(16)? as u8;
-        *bytes.iter_mut().rev().nth(index / 2)? |= nibble << (4 * (index % 2));
+    let mut wrong = 0;
+    for (byte, pair) in bytes.iter_mut().rev().zip(digits.rchunks(2)) {
+        let (high, low) = match *pair {
+            [high, low] => (nibble(high), nibble(low)),
+            [low] => (0, nibble(low)),
+            _ => return None,
+        };
+        wrong |= high | low;
+        *byte = high << 4 | low & 0xf;
     }
-    (bytes != [0; N]).then_some(bytes)
+    (wrong <= 0xf && bytes != [0; N]).then_some(bytes)
 }
 
 /// Exactly `2 * N` hexadecimal digits; not zero.
 fn full_hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
-    (digits.len() == 2 * N).then(|| hex(digits))?
+    if digits.len() != 2 * N {
+        return None;
+    }
+    let mut bytes = [0u8; N];
+    let mut wrong = 0;
+    for (byte, [high, low]) in bytes.iter_mut().zip(digits.as_chunks().0) {
+        let (high, low) = (nibble(*high), nibble(*low));
+        wrong |= high | low;
+        *byte = high << 4 | low & 0xf;
+    }
+    (wrong <= 0xf && bytes != [0; N]).then_some(bytes)
+}
+
+/// The value of a hexadecimal digit, above 15 if it is none.
+fn nibble(digit: u8) -> u8 {
+    const VALUES: [u8; 256] = {
+        let mut values = [0xff; 256];
+        let mut value = 0;
+        while value < 16 {
+            values[b"0123456789abcdef"[value] as usize] = value as u8;
+            values[b"0123456789ABCDEF"[value] as usize] = value as u8;
+            value += 1;
+        }
+        values
+    };
+    VALUES[usize::from(digit)]
 }
 
 #[cfg(test)]

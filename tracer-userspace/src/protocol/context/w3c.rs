@@ -1,6 +1,6 @@
 //! W3C Trace Context Level 2: `traceparent` and `tracestate` (<https://www.w3.org/TR/trace-context-2/>).
 
-use super::{Ids, full_hex};
+use super::{Ids, full_hex, nibble};
 use crate::model::{SpanId, TraceId};
 
 /// Most bytes of `tracestate` that are kept, whole members only (section 3.3.1.5: "at least 512").
@@ -15,25 +15,27 @@ const MAX_FIELDS: usize = 4;
 /// Reads `traceparent` (section 3.2): strict for version 00, open for later ones.
 pub fn parse(value: &[u8]) -> Option<Ids> {
     let (known, more) = value.split_at_checked(55)?;
-    let mut parts = known.split(|b| *b == b'-');
-    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let lower = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let shaped = [version, trace, span, flags].into_iter().all(lower)
-        && (version.len(), flags.len()) == (2, 2)
-        && parts.next().is_none();
+    let (version, rest) = known.split_at_checked(2)?;
+    let (trace, rest) = rest.strip_prefix(b"-")?.split_at_checked(32)?;
+    let (span, flags) = rest.strip_prefix(b"-")?.split_at_checked(16)?;
+    let &[high, low] = flags.strip_prefix(b"-")? else {
+        return None;
+    };
     let fits = match version {
         b"00" => more.is_empty(),
         b"ff" => false,
         _ => matches!(more, [] | [b'-', ..]),
     };
-    if !shaped || !fits {
+    // Digits of any case are read below; here they are small.
+    let capitals = known.iter().fold(false, |seen, b| seen | b.is_ascii_uppercase());
+    let digits = version.iter().all(|b| nibble(*b) <= 0xf) && nibble(high) <= 0xf && nibble(low) <= 0xf;
+    if !fits || capitals || !digits {
         return None;
     }
-    let flags = (*flags.last()? as char).to_digit(16)?;
     Some(Ids {
         trace: TraceId(full_hex(trace)?),
         span: Some(SpanId(full_hex(span)?)),
-        sampled: Some(flags & 1 == 1),
+        sampled: Some(nibble(low) & 1 == 1),
     })
 }
 
