@@ -167,42 +167,46 @@ impl Conversation {
         if bytes.is_empty() {
             return;
         }
-        let carry = &mut self.carry[direction as usize];
-        let carried = carry.bytes.len();
-        // The usual case: nothing was left over, the session reads the captured bytes in place.
-        let (mut marks, mut rest) = if carried == 0 {
-            (
-                Marks {
-                    first: *mark,
-                    now: *mark,
-                    carried: 0,
-                },
-                bytes,
-            )
-        } else {
-            carry.bytes.extend_from_slice(bytes);
-            (
-                Marks {
-                    first: carry.first,
-                    now: *mark,
-                    carried,
-                },
-                &[][..],
-            )
+        let State::Following { session, local } = &mut self.state else {
+            return;
         };
-        let whole = std::mem::take(&mut carry.bytes);
-        if carried != 0 {
-            rest = &whole;
+        let side = side_of(direction, *local);
+        let carry = &mut self.carry[direction as usize];
+        let mut marks = Marks {
+            first: *mark,
+            now: *mark,
+            carried: carry.bytes.len(),
+        };
+        if carry.bytes.is_empty() {
+            // The usual case: nothing was left over, and the session takes the captured bytes in place, all of them.
+            let consumed = session.bytes(side, bytes, &marks, out);
+            if consumed < bytes.len() || out.switch.is_some() {
+                self.settle(direction, None, bytes, consumed, marks, out);
+            }
+        } else {
+            marks.first = carry.first;
+            let mut whole = std::mem::take(&mut carry.bytes);
+            whole.extend_from_slice(bytes);
+            let consumed = session.bytes(side, &whole, &marks, out);
+            self.settle(direction, Some(whole), bytes, consumed, marks, out);
         }
-        // A switch of protocol hands what is left to the new session; each turn but the last makes one.
+    }
+
+    /// Follows up on what the session did: it consumed some of `bytes` (behind those left over before, in `whole`, if there
+    /// were any), and may have asked for another protocol, which gets the rest.
+    fn settle(
+        &mut self,
+        direction: Direction,
+        whole: Option<Vec<u8>>,
+        bytes: &[u8],
+        mut consumed: usize,
+        mut marks: Marks,
+        out: &mut Output<'_>,
+    ) {
+        let mut rest = whole.as_deref().unwrap_or(bytes);
         let mut consumed_in_all = 0;
         loop {
-            let State::Following { session, local } = &mut self.state else {
-                return;
-            };
-            let consumed = session
-                .bytes(side_of(direction, *local), rest, &marks, out)
-                .min(rest.len());
+            consumed = consumed.min(rest.len());
             let switched = self.apply_switch(out);
             consumed_in_all += consumed;
             marks.first = marks.at(consumed);
@@ -211,15 +215,22 @@ impl Conversation {
                 marks.now = marks.first;
             }
             rest = rest.get(consumed..).unwrap_or_default();
+            let State::Following { session, local } = &mut self.state else {
+                // Given up: nobody wants the rest.
+                return;
+            };
+            // Each turn but the last makes a switch.
             if !switched || rest.is_empty() {
                 break;
             }
+            consumed = session.bytes(side_of(direction, *local), rest, &marks, out);
         }
+        let was_carried = whole.is_some();
         self.keep(
             direction,
-            whole,
+            whole.unwrap_or_default(),
             bytes,
-            carried != 0,
+            was_carried,
             consumed_in_all,
             marks.first,
             out,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Output;
-use crate::model::{Close, Conn, Mark};
+use crate::model::{Close, Conn, Mark, Stamp};
 
 /// Which end of the connection sent bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -80,6 +80,16 @@ impl Marks {
         Mark {
             pos: base.pos.wrapping_add((offset - from) as u32),
             ..base
+        }
+    }
+
+    /// When and by whom the byte at `offset` was moved.
+    #[must_use]
+    pub fn stamp(&self, offset: usize) -> Stamp {
+        if offset < self.carried {
+            self.first.stamp
+        } else {
+            self.now.stamp
         }
     }
 }

@@ -65,7 +65,7 @@ impl Http1Session {
 
     /// A whole request head of `len` bytes.
     fn request(&mut self, told: &Request, len: usize, at: usize, marks: &Marks, out: &mut Output<'_>) {
-        let last = marks.at(at + len - 1).stamp;
+        let last = marks.stamp(at + len - 1);
         self.client.run += len as u64;
         self.sizing.head(Side::Client, self.client.run);
         self.begin(told, &marks.at(at), out);

@@ -65,7 +65,7 @@ impl Http1Session {
                     Side::Server,
                     rest.len() as u64,
                     None,
-                    marks.at(at + rest.len() - 1).stamp,
+                    marks.stamp(at + rest.len() - 1),
                 );
                 rest.len()
             }
@@ -81,7 +81,7 @@ impl Http1Session {
         } = self.last_response.told;
         self.server.run += len as u64;
         self.sizing.head(Side::Server, self.server.run);
-        let last = marks.at(at + len - 1).stamp;
+        let last = marks.stamp(at + len - 1);
         let interim = (100..200).contains(&status) && status != 101;
         if !interim {
             self.next_response(out);
@@ -97,7 +97,7 @@ impl Http1Session {
             self.server.enter(State::Head);
             return;
         }
-        let first = marks.at(at).stamp;
+        let first = marks.stamp(at);
         open.answered = true;
         open.status = Some(status);
         open.exchange.first_byte = Some(first);

@@ -132,7 +132,7 @@ impl Http1Session {
     fn advance(&mut self, side: Side, rest: &[u8], at: usize, marks: &Marks, out: &mut Output<'_>) -> usize {
         match self.lane(side).state {
             State::Over => rest.len(),
-            State::Lost => self.look(side, rest, marks.at(at + rest.len() - 1).stamp),
+            State::Lost => self.look(side, rest, marks.stamp(at + rest.len() - 1)),
             State::Head => match rest.first() {
                 Some(b'\r' | b'\n') => 1,
                 _ => match side {
@@ -228,7 +228,7 @@ impl Http1Session {
     ) -> usize {
         let progress = body.take(rest);
         if progress.taken > 0 {
-            let stamp = marks.at(at + progress.taken - 1).stamp;
+            let stamp = marks.stamp(at + progress.taken - 1);
             let content = (!matches!(body, Body::Blind(_))).then_some(progress.content);
             self.count(side, progress.taken as u64, content, stamp);
         }
@@ -238,7 +238,7 @@ impl Http1Session {
             return rest.len();
         }
         if progress.done {
-            let stamp = marks.at(at + progress.taken.saturating_sub(1)).stamp;
+            let stamp = marks.stamp(at + progress.taken.saturating_sub(1));
             self.message_done(side, stamp, out);
         }
         progress.taken
@@ -255,7 +255,7 @@ impl Http1Session {
     ) {
         self.sizing.cut(side, partial.len());
         let first = marks.at(at);
-        let last = marks.at(at + partial.len().saturating_sub(1)).stamp;
+        let last = marks.stamp(at + partial.len().saturating_sub(1));
         let told = match side {
             Side::Client => self.cut_request(partial, &first, last, out),
             Side::Server => self.cut_response(partial, first.stamp, last, out),
