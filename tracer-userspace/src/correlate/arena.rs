@@ -64,6 +64,7 @@ impl<T> Arena<T> {
         }
     }
 
+    #[inline]
     pub fn insert(&mut self, value: T) -> Key {
         if let Some(index) = self.free.pop()
             && let Some(place) = self.places.get_mut(index as usize)

@@ -3,14 +3,23 @@
 use std::sync::Arc;
 
 use super::Correlator;
-use super::arena::Key;
+use super::arena::{Arena, Key};
 use super::evidence::owner::Claim;
+use super::index::Index;
 use super::record::{Parent, Record};
-use super::unit::{Last, UnitId};
-use crate::model::{Begin, Exchange, ExchangeId, Language, Service, Stamp, Unit};
+use super::unit::Last;
+use crate::model::{Begin, Exchange, ExchangeId, Language, Service, Stamp};
 use crate::telemetry::Reason;
 
+/// The record of an open exchange.
+#[inline]
+fn find<'a>(by_id: &Index, records: &'a mut Arena<Record>, id: ExchangeId) -> Option<(Key, &'a mut Record)> {
+    let key = by_id.find(id.0)?;
+    Some((key, records.get_mut(key)?))
+}
+
 impl Correlator {
+    #[inline(never)]
     pub(super) fn begin(&mut self, begin: Box<Begin>, services: &mut dyn FnMut(u32) -> Arc<Service>) {
         let id = begin.id;
         if self.by_id.find(id.0).is_some() {
@@ -28,7 +37,7 @@ impl Correlator {
             self.refused += 1;
             return;
         }
-        let unit = self.mover(&mover);
+        let unit = self.units.mover(&mover, self.now);
         let process = self.units.process_of(unit, tgid, self.now);
         let begin = *begin;
         let is_inbound = begin.role.is_inbound();
@@ -128,11 +137,7 @@ impl Correlator {
     }
 
     /// The request leaves its process's list. Calls that only it could have owned are nobody's.
-    fn close_request(&mut self, key: Key) {
-        let Some(record) = self.records.get(key) else {
-            return;
-        };
-        let (process, previous, next) = (record.process, record.previous_open, record.next_open);
+    fn close_request(&mut self, key: Key, process: Key, (previous, next): (Key, Key)) {
         if let Some(record) = self.records.get_mut(previous) {
             record.next_open = next;
         }
@@ -153,15 +158,10 @@ impl Correlator {
         }
     }
 
-    /// No longer open on the unit that read it.
-    fn answered(&mut self, key: Key) {
-        let Some(record) = self.records.get_mut(key) else {
-            return;
-        };
-        let unit = record.unit;
-        if std::mem::take(&mut record.open_on_unit)
-            && let Some(state) = self.units.units.get_mut(unit)
-        {
+    /// No longer open on the unit that read it, if it was.
+    #[inline]
+    fn answered(&mut self, key: Key, unit: Key, was_open: bool) {
+        if was_open && let Some(state) = self.units.units.get_mut(unit) {
             state.open = state.open.saturating_sub(1);
             if state.open_request == key {
                 // Pipelined: the next of the same connection (which one is found when it is answered).
@@ -170,11 +170,17 @@ impl Correlator {
         }
     }
 
+    #[inline(never)]
     pub(super) fn request_end(&mut self, id: ExchangeId, stamp: &Stamp) {
-        let Some((key, unit, is_inbound)) = self.find_with_unit(id, stamp) else {
+        let Some((key, record)) = find(&self.by_id, &mut self.records, id) else {
             return;
         };
-        let event = if is_inbound {
+        let unit = if record.begun_by(&stamp.unit) {
+            record.unit
+        } else {
+            self.units.mover(&stamp.unit, self.now)
+        };
+        let event = if record.begin.role.is_inbound() {
             Last::ReadRequest(key)
         } else {
             Last::WroteCall(key)
@@ -182,34 +188,15 @@ impl Correlator {
         self.order_event(unit, event);
     }
 
-    /// The record of the exchange, the unit that moved bytes of it, and whether it is inbound.
-    #[inline]
-    fn find_with_unit(&mut self, id: ExchangeId, stamp: &Stamp) -> Option<(Key, Key, bool)> {
-        let key = self.by_id.find(id.0)?;
-        let record = self.records.get(key)?;
-        let is_inbound = record.begin.role.is_inbound();
-        let (moved, begun) = (&stamp.unit, &record.begin.start.unit);
-        let unit = if (moved.tid, moved.task, moved.tgid) == (begun.tid, begun.task, begun.tgid) {
+    #[inline(never)]
+    pub(super) fn respond(&mut self, id: ExchangeId, stamp: &Stamp) {
+        let Some((key, record)) = find(&self.by_id, &mut self.records, id) else {
+            return;
+        };
+        let unit = if record.begun_by(&stamp.unit) {
             record.unit
         } else {
-            self.mover(moved)
-        };
-        Some((key, unit, is_inbound))
-    }
-
-    fn mover(&mut self, moved: &Unit) -> Key {
-        match UnitId::mover(moved) {
-            Some(id) => self.units.unit(id, moved.task_parent, self.now),
-            None => Key::NONE,
-        }
-    }
-
-    pub(super) fn respond(&mut self, id: ExchangeId, stamp: &Stamp) {
-        let Some((key, unit, is_inbound)) = self.find_with_unit(id, stamp) else {
-            return;
-        };
-        let Some(record) = self.records.get_mut(key) else {
-            return;
+            self.units.mover(&stamp.unit, self.now)
         };
         if record.responded != 0 {
             return;
@@ -217,8 +204,9 @@ impl Correlator {
         record.responded = stamp.ts.max(1);
         record.responder = unit;
         let begun_by = record.unit;
-        if is_inbound {
-            self.answered(key);
+        if record.begin.role.is_inbound() {
+            let was_open = std::mem::take(&mut record.open_on_unit);
+            self.answered(key, begun_by, was_open);
             self.watch_request_threads(begun_by, unit);
             self.claim(unit, key, Claim::Wrote);
             self.order_event(unit, Last::WroteResponse(key));
@@ -236,9 +224,9 @@ impl Correlator {
         }
     }
 
+    #[inline(never)]
     pub(super) fn end(&mut self, exchange: Box<Exchange>, services: &mut dyn FnMut(u32) -> Arc<Service>) {
-        let stamp = exchange.end;
-        let Some((key, unit, is_inbound)) = self.find_with_unit(exchange.id, &stamp) else {
+        let Some((key, record)) = find(&self.by_id, &mut self.records, exchange.id) else {
             if self.refused > 0 {
                 self.refused -= 1;
                 self.counters.full += 1;
@@ -249,14 +237,19 @@ impl Correlator {
             return;
         };
         self.by_id.remove(exchange.id.0, key);
-        let Some(record) = self.records.get_mut(key) else {
-            return;
+        let unit = if record.begun_by(&exchange.end.unit) {
+            record.unit
+        } else {
+            self.units.mover(&exchange.end.unit, self.now)
         };
         record.ended = true;
         record.exchange = Some(exchange);
         let (begun_by, responder, responded) = (record.unit, record.responder, record.responded != 0);
         let has_context = record.begin.context.is_some();
-        if is_inbound {
+        if record.begin.role.is_inbound() {
+            let was_open = std::mem::take(&mut record.open_on_unit);
+            let neighbours = (record.previous_open, record.next_open);
+            let process = record.process;
             if responded {
                 // Calls made while the response was being written.
                 self.claim(responder, key, Claim::Wrote);
@@ -265,12 +258,12 @@ impl Correlator {
                 if reader.is_some_and(|u| u.open == 1 && u.open_request == key) {
                     self.claim(begun_by, key, Claim::Read);
                 }
-                self.answered(key);
+                self.answered(key, begun_by, was_open);
             }
             if has_context {
                 self.context_left(key);
             }
-            self.close_request(key);
+            self.close_request(key, process, neighbours);
         } else {
             if responded {
                 self.order_event(unit, Last::ReadResponse(key));
@@ -286,23 +279,23 @@ impl Correlator {
     }
 
     /// The exchange was dropped: it will have no span, so it is nobody's parent.
+    #[inline(never)]
     pub(super) fn lose(&mut self, id: ExchangeId) {
-        let Some(key) = self.by_id.find(id.0) else {
+        let Some((key, record)) = find(&self.by_id, &mut self.records, id) else {
             self.refused = self.refused.saturating_sub(1);
             return;
         };
         self.by_id.remove(id.0, key);
-        let Some(record) = self.records.get(key) else {
-            return;
-        };
         let (unit, process, responded) = (record.unit, record.process, record.responded != 0);
         if record.begin.role.is_inbound() {
-            self.answered(key);
+            let was_open = std::mem::take(&mut record.open_on_unit);
+            let neighbours = (record.previous_open, record.next_open);
+            self.answered(key, unit, was_open);
             self.context_left(key);
             if let Some(process) = self.units.processes.get_mut(process) {
                 process.lost = self.now;
             }
-            self.close_request(key);
+            self.close_request(key, process, neighbours);
         } else if !responded && let Some(state) = self.units.units.get_mut(unit) {
             state.calls_out = state.calls_out.saturating_sub(1);
         }

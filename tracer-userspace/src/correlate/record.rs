@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::arena::Key;
-use crate::model::{Begin, Confidence, Evidence, Exchange, Link, Nanos, Service, SpanId, TraceId};
+use crate::model::{Begin, Confidence, Evidence, Exchange, Link, Nanos, Service, SpanId, TraceId, Unit};
 
 /// Where an exchange hangs in its trace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,6 +111,13 @@ impl Record {
             late_of: Key::NONE,
             ambiguous: false,
         }
+    }
+
+    /// Whether that unit moved the request's first byte.
+    #[inline]
+    pub fn begun_by(&self, unit: &Unit) -> bool {
+        let begun = &self.begin.start.unit;
+        (unit.tid, unit.task, unit.tgid) == (begun.tid, begun.task, begun.tgid)
     }
 
     pub fn start(&self) -> Nanos {

@@ -107,13 +107,16 @@ impl Correlator {
         let start = record.start();
         let (above, link) = match record.parent {
             Parent::Undecided => return false,
-            Parent::Root => (Key::NONE, None),
+            Parent::Root => {
+                let id = self.ids.trace();
+                return self.start_trace(key, id);
+            }
             Parent::Context => return self.enter_context(key),
             Parent::Local(above) => (above, None),
             Parent::Linked(above, reason) => (above, Some(reason)),
         };
         let Some(parent) = self.records.get(above) else {
-            // A root, or the parent was lost before it could be told.
+            // The parent was lost before it could be told.
             let id = self.ids.trace();
             return self.start_trace(key, id);
         };
@@ -291,20 +294,17 @@ impl Correlator {
 
     /// Forgets a record. Those that waited for its trace go on without it.
     pub(super) fn forget(&mut self, key: Key) {
-        let Some(record) = self.records.get(key) else {
+        let Some(record) = self.records.get_mut(key) else {
             return;
         };
-        let trace = record.trace;
-        if record.message.is_some() {
-            self.leave_messages(key);
+        let (trace, message) = (record.trace, record.message);
+        let mut waiting = std::mem::take(&mut record.waiting);
+        if let Some(name) = message {
+            self.messages.remove(name, key);
         }
         if trace.is_none() {
             self.stop_waiting(key);
         }
-        let Some(record) = self.records.get_mut(key) else {
-            return;
-        };
-        let mut waiting = std::mem::take(&mut record.waiting);
         self.records.remove(key);
         if let Some(trace_key) = trace
             && let Some(trace) = self.traces.get_mut(trace_key)

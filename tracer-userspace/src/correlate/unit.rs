@@ -151,6 +151,14 @@ impl Units {
         self.unit_keys.all(id.number()).find(is_it)
     }
 
+    /// The unit that moved bytes, [`Key::NONE`] if the kernel had none in hand.
+    pub fn mover(&mut self, moved: &Unit, now: Nanos) -> Key {
+        match UnitId::mover(moved) {
+            Some(id) => self.unit(id, moved.task_parent, now),
+            None => Key::NONE,
+        }
+    }
+
     /// The unit of that name; created if it is new.
     pub fn unit(&mut self, id: UnitId, creator: u64, now: Nanos) -> Key {
         for key in self.unit_keys.all(id.number()) {
