@@ -73,6 +73,10 @@ impl Policy {
             Err(error) => return Err(error).context("reading a connection's state"),
         };
         edit(&mut state);
+        // The kernel side may have moved on since the read. A stale count would cut the next capture short and a stale arrival would
+        // be told as queueing that never was; zeros only capture more, and leave one queue time out.
+        state.run_bytes = 0;
+        state.arrival = 0;
         map.insert(conn.0, Value(state), 0)
             .context("storing a connection's policy")
     }
