@@ -20,7 +20,7 @@ fn find<'a>(by_id: &Index, records: &'a mut Arena<Record>, id: ExchangeId) -> Op
 
 impl Correlator {
     #[inline(never)]
-    pub(super) fn begin(&mut self, begin: Box<Begin>, services: &mut dyn FnMut(u32) -> Arc<Service>) {
+    pub(super) fn begin(&mut self, begin: Begin, services: &mut dyn FnMut(u32) -> Arc<Service>) {
         let id = begin.id;
         if self.by_id.find(id.0).is_some() {
             return;
@@ -39,7 +39,6 @@ impl Correlator {
         }
         let unit = self.units.mover(&mover, self.now);
         let process = self.units.process_of(unit, tgid, self.now);
-        let begin = *begin;
         let is_inbound = begin.role.is_inbound();
         if service.language == Language::NodeJs
             && let Some(state) = self.units.units.get_mut(unit)

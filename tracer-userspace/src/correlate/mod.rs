@@ -116,7 +116,7 @@ impl Correlator {
     pub fn signal(&mut self, signal: Signal, services: &mut dyn FnMut(u32) -> Arc<Service>) {
         self.now = self.now.max(signal.ts);
         match signal.kind {
-            SignalKind::Begin(begin) => self.begin(begin, services),
+            SignalKind::Begin(begin) => self.begin(*begin, services),
             SignalKind::RequestEnd(id, stamp) => self.request_end(id, &stamp),
             SignalKind::Respond(id, stamp) => self.respond(id, &stamp),
             SignalKind::End(exchange) => self.end(exchange, services),
