@@ -68,8 +68,8 @@ pub struct Exchange {
     pub request_bytes: u64,
     /// Bytes of the response on the wire.
     pub response_bytes: u64,
-    /// Span name (SPANS: low cardinality).
-    pub name: Box<str>,
+    /// Span name (SPANS: low cardinality); exchanges of one connection may share it.
+    pub name: Arc<str>,
     /// Failure, if any.
     pub outcome: Outcome,
     /// What the protocol knows.

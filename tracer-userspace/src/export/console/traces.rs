@@ -17,7 +17,7 @@ pub(super) struct Node {
     pub start: Nanos,
     pub duration: Nanos,
     pub role: Role,
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// The status code, or what went wrong.
     pub status: Box<str>,
     pub is_error: bool,

@@ -90,7 +90,7 @@ impl Open {
                 queue_time: started.queue_time,
                 request_bytes: 0,
                 response_bytes: 0,
-                name: request.name.as_str().into(),
+                name: Arc::clone(&request.name),
                 outcome: Outcome::Unset,
                 attributes: request.attributes.copy_with_room(LATE_ATTRIBUTES),
                 context: request.context.clone(),

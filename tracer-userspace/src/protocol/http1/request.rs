@@ -1,6 +1,7 @@
 //! What a request head tells of its exchange: attributes by the semantic conventions, the span's name, trace context.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::framing::{Framing, request_framing};
 use super::head::{Fields, KNOWN_METHODS, RequestLine};
@@ -24,7 +25,7 @@ pub struct Request {
     /// `Expect: 100-continue`.
     pub expects_continue: bool,
     /// The span's name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Everything that the head says.
     pub attributes: Attributes,
     /// Trace context.
@@ -48,24 +49,22 @@ impl Request {
         *is_connect = line.method == b"CONNECT";
         *expects_continue = fields.expects_continue;
         *context = fields.trace.parse();
-        name.clear();
         // What is there is shared with exchanges, so this one gets new memory.
         *attributes = Attributes::with_capacity(12, 160 + 3 * line.target.len().min(MAX_TEXT));
-        describe(attributes, name, role, conn, line, fields, *is_connect);
+        *name = describe(attributes, role, conn, line, fields, *is_connect);
         attributes.share();
     }
 }
 
-/// Adds what the request head tells, and the span's name.
+/// Adds what the request head tells; returns the span's name.
 fn describe(
     attributes: &mut Attributes,
-    span_name: &mut String,
     role: Role,
     conn: &Conn,
     line: &RequestLine<'_>,
     fields: &Fields<'_>,
     is_connect: bool,
-) {
+) -> Arc<str> {
     let known = KNOWN_METHODS.iter().find(|known| known.as_bytes() == line.method);
     match known {
         Some(method) => attributes.push_static(name::REQUEST_METHOD, method),
@@ -89,12 +88,13 @@ fn describe(
         _ => "http",
     };
     attributes.push_static(name::URL_SCHEME, scheme);
+    let mut span_name = String::with_capacity(method.len() + 1 + target.path.map_or(0, str::len).min(256));
     span_name.push_str(method);
     if let Some(path) = target.path {
         attributes.push_with(name::URL_PATH, |out| redact::write_path(path, out));
         if path.starts_with('/') {
             span_name.push(' ');
-            route::write(path, span_name);
+            route::write(path, &mut span_name);
             if role == Role::Server
                 && let Some(route) = span_name.get(method.len() + 1..)
             {
@@ -124,6 +124,7 @@ fn describe(
         name::NETWORK_PROTOCOL_VERSION,
         if line.minor == 0 { "1.0" } else { "1.1" },
     );
+    span_name.into()
 }
 
 fn write_url(out: &mut String, scheme: &str, authority: Option<&str>, conn: &Conn, target: &Target<'_>) {
