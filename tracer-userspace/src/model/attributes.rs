@@ -254,7 +254,8 @@ mod tests {
             let mut copied = Attributes::default();
             copied.copy_from(&one);
             for same in [&plain, &one.clone(), &one.copy_with_room(2), &copied] {
-                assert!(one == *same && *same == one, "{shared:?}");
+                assert_eq!(&one, same, "{shared:?}");
+                assert_eq!(same, &one, "{shared:?}");
             }
             for other in [None, Some(1), Some(2)] {
                 assert_eq!(one, build(other, 1), "{shared:?} {other:?}");

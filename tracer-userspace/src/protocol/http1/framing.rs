@@ -1,7 +1,8 @@
 //! What follows a head (RFC 9112 section 6.3).
 
 use super::body::{Body, Chunked};
-use super::head::{ContentLength, Fields, TransferEncoding};
+use super::head::Fields;
+use super::lengths::{ContentLength, TransferEncoding};
 
 /// What follows a head.
 #[derive(Clone, Copy, Debug, Default)]

@@ -6,9 +6,13 @@
 
 mod body;
 mod exchange;
+mod feeds;
 mod framing;
 mod head;
 mod last;
+mod lengths;
+mod line;
+mod looks;
 mod queue;
 mod request;
 mod requests;
@@ -23,7 +27,7 @@ use std::sync::Arc;
 
 use super::{Detect, Prefix, Protocol, Session, Side};
 use crate::model::Conn;
-use head::{Looks, looks_like_request, looks_like_response};
+use looks::{Looks, looks_like_request, looks_like_response};
 
 /// Registry name.
 pub const NAME: &str = "http1";

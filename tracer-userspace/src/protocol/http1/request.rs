@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::framing::{Framing, request_framing};
-use super::head::{Fields, KNOWN_METHODS, RequestLine};
+use super::head::Fields;
+use super::line::{KNOWN_METHODS, RequestLine};
 use super::target::{Target, host_and_port};
 use crate::model::{Address, Attributes, Conn, Role, TraceContext};
 use crate::protocol::semconv::http as name;

@@ -2,8 +2,9 @@
 
 use super::exchange::Open;
 use super::framing::Framing;
-use super::head::{self, Fields, MAX_HEAD, Parsed, RequestLine};
+use super::head::{self, Fields, MAX_HEAD, Parsed};
 use super::last::Last;
+use super::line::RequestLine;
 use super::request::Request;
 use super::session::{Http1Session, MAX_OPEN, State};
 use crate::model::{Mark, Stamp};

@@ -1,7 +1,8 @@
 //! The server's lane: response heads, and how exchanges end with their responses.
 
 use super::framing::{Framing, response_framing};
-use super::head::{self, Fields, MAX_HEAD, Parsed, StartLine, StatusLine};
+use super::head::{self, Fields, MAX_HEAD, Parsed};
+use super::line::{StartLine, StatusLine};
 use super::session::{Http1Session, State};
 use crate::model::Stamp;
 use crate::protocol::{Marks, Output, Side, by_name};

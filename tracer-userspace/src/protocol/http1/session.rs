@@ -10,8 +10,8 @@ use tracer_common::Direction;
 
 use super::body::Body;
 use super::exchange::{Failure, Open};
-use super::head::{Looks, looks_like_known_request, looks_like_request, looks_like_response};
 use super::last::Last;
+use super::looks::{Looks, looks_like_known_request, looks_like_request, looks_like_response};
 use super::request::Request;
 use super::responses::Response;
 use super::sizing::Sizing;

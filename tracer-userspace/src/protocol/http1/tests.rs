@@ -2,10 +2,10 @@
 
 use super::body::{Body, Chunked};
 use super::framing::{Framing, request_framing, response_framing};
-use super::head::{
-    ContentLength, Looks, Parsed, RequestLine, StartLine, StatusLine, TransferEncoding, looks_like_request,
-    looks_like_response, read_cut, read_on,
-};
+use super::head::{Parsed, read_cut, read_on};
+use super::lengths::{ContentLength, TransferEncoding};
+use super::line::{RequestLine, StartLine, StatusLine};
+use super::looks::{looks_like_request, looks_like_response};
 use super::*;
 use crate::model::Outcome;
 use crate::protocol::replay::{Outcomes, Replay};
@@ -594,4 +594,50 @@ fn a_body_of_200_mb_is_counted_and_not_asked_for() {
         panic!("a policy")
     };
     assert!(send.0 <= 256 && recv.0 <= 256, "{send:?} {recv:?}");
+}
+
+/// What is remembered of earlier heads on a connection must not change what later ones tell.
+#[test]
+fn a_repeated_head_tells_what_it_would_tell_alone() {
+    let get = |target: &str, more: &str| format!("GET {target} HTTP/1.1\r\nHost: a:81\r\n{more}\r\n");
+    let ok = |date: &str, len: usize| {
+        let body = "x".repeat(len);
+        format!("HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: {len}\r\n\r\n{body}")
+    };
+    let moved = "HTTP/1.1 302 Found\r\nDate: 2\r\nContent-Length: 0\r\n\r\n".to_string();
+    let head = get("/a", "").replace("GET", "HEAD");
+    let bodiless = ok("1", 5).replace("xxxxx", "");
+    let rows = [
+        (get("/a", ""), ok("1", 5)),
+        (get("/a", ""), ok("1", 5)),
+        (get("/a", ""), ok("2", 5)),
+        (head.clone(), bodiless.clone()),
+        (head, bodiless),
+        (get("/a", ""), ok("2", 6)),
+        (get("/b", ""), ok("2", 6)),
+        (get("/b", "User-Agent: u\r\n"), moved.clone()),
+        (get("/b", "User-Agent: u\r\n"), moved),
+        (get("/b", "User-Agent: v\r\n"), ok("3", 6)),
+    ];
+    let play = |rows: &[(String, String)]| {
+        let mut replay = replay(Side::Client);
+        for (request, response) in rows {
+            replay.tick();
+            replay.bytes(Side::Client, request.as_bytes());
+            replay.tick();
+            replay.bytes(Side::Server, response.as_bytes());
+        }
+        replay.finish().unwrap().exchanges
+    };
+    let together = play(&rows);
+    assert_eq!(together.len(), rows.len());
+    for (row, exchange) in rows.iter().zip(&together) {
+        let [alone] = &play(std::slice::from_ref(row))[..] else {
+            panic!("one exchange of {row:?}")
+        };
+        assert_eq!((&alone.name, &alone.outcome), (&exchange.name, &exchange.outcome));
+        assert_eq!(alone.attributes, exchange.attributes, "{row:?}");
+        let sizes = (exchange.request_bytes, exchange.response_bytes);
+        assert_eq!((alone.request_bytes, alone.response_bytes), sizes, "{row:?}");
+    }
 }
