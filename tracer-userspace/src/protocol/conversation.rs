@@ -119,7 +119,13 @@ impl Conversation {
         match &mut self.state {
             State::Opaque => {}
             State::Detecting(detecting) => detecting.abandon_run(direction),
-            State::Following { .. } => self.skip(direction, u64::from(len), mark, out),
+            State::Following { .. } => {
+                let missing = Mark {
+                    pos: mark.pos.wrapping_sub(len),
+                    ..*mark
+                };
+                self.skip(direction, u64::from(len), &missing, out);
+            }
         }
     }
 

@@ -111,12 +111,12 @@ impl Bench {
         self.data(Direction::Recv, RESPONSE, RESPONSE.len());
     }
 
-    fn ended(&mut self) -> Vec<Box<Exchange>> {
+    fn ended(&mut self) -> Vec<Exchange> {
         self.lane
             .signals()
             .drain(..)
             .filter_map(|signal| match signal.kind {
-                SignalKind::End(exchange) => Some(exchange),
+                SignalKind::End(exchange) => Some(*exchange),
                 _ => None,
             })
             .collect()
@@ -177,6 +177,42 @@ fn a_connect_that_its_own_process_gives_up_is_none() {
     bench.state(7, tcp_state::SYN_SENT, 0, b"curl\0");
     bench.state(tcp_state::SYN_SENT, tcp_state::CLOSE, 0, &[]);
     assert!(bench.ended().is_empty());
+}
+
+#[test]
+fn the_exchange_after_a_lost_one_is_right_again() {
+    for (request_seen, response_seen) in [(true, false), (false, true), (false, false)] {
+        let mut bench = Bench::new(Everything::default());
+        bench.exchange();
+        bench.data(
+            Direction::Send,
+            REQUEST,
+            if request_seen { REQUEST.len() } else { 0 },
+        );
+        bench.data(
+            Direction::Recv,
+            RESPONSE,
+            if response_seen { RESPONSE.len() } else { 0 },
+        );
+        bench.exchange();
+        bench.exchange();
+        bench.state(1, tcp_state::CLOSE, 0, &[]);
+        let ended = bench.ended();
+        let whole = ended.iter().filter(|e| e.outcome == Outcome::Unset).count();
+        assert_eq!(
+            whole,
+            3,
+            "request seen: {request_seen}, response seen: {response_seen}: {:?} {}",
+            ended
+                .iter()
+                .map(|e| (&e.outcome, e.start.ts, e.end.ts))
+                .collect::<Vec<_>>(),
+            bench.ledger.snapshot()
+        );
+        let ledger = bench.ledger.snapshot();
+        let dropped: u64 = ledger.dropped.values().sum();
+        assert_eq!(ledger.seen, ended.len() as u64 + dropped, "{ledger}");
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod last;
 mod lengths;
 mod line;
 mod looks;
+mod positions;
 mod queue;
 mod request;
 mod requests;

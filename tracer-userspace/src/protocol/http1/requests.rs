@@ -85,6 +85,9 @@ impl Http1Session {
             self.response_done(out);
             self.server.enter(State::Lost);
         }
+        if !self.open.is_empty() {
+            self.notice_lost_response(first, out);
+        }
         if !self.open.is_empty() && !self.pipelined {
             self.pipelined = true;
             self.sizing.pipelined();
@@ -98,6 +101,7 @@ impl Http1Session {
             out.drop_exchange(started.id, reason);
             return;
         }
+        self.expect_answer(first);
         self.open.push_back(Open::new(started, role, out.conn, told));
     }
 

@@ -12,6 +12,7 @@ use super::body::Body;
 use super::exchange::{Failure, Open};
 use super::last::Last;
 use super::looks::{Looks, looks_like_known_request, looks_like_request, looks_like_response};
+use super::positions::Positions;
 use super::request::Request;
 use super::responses::Response;
 use super::sizing::Sizing;
@@ -34,6 +35,8 @@ pub(super) struct Lane {
     pub(super) fresh: bool,
     /// Bytes since the beginning of the run.
     pub(super) run: u64,
+    /// How far the other side had come at the last chunk.
+    pub(super) peer_pos: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +58,7 @@ impl Default for Lane {
             searched: 0,
             fresh: true,
             run: 0,
+            peer_pos: None,
         }
     }
 }
@@ -91,6 +95,7 @@ pub struct Http1Session {
     /// Requests can't be matched with responses any more.
     pub(super) unmatched: Option<Reason>,
     pub(super) sizing: Sizing,
+    pub(super) positions: Positions,
     /// The last request head. It is taken out while it is used.
     pub(super) last_request: Option<Box<Last<Request>>>,
     /// The last response head.
@@ -108,6 +113,7 @@ impl Http1Session {
             pipelined: false,
             unmatched: None,
             sizing: Sizing::default(),
+            positions: Positions::default(),
             last_request: None,
             last_response: Last::default(),
         }
@@ -280,6 +286,10 @@ impl Http1Session {
 impl Session for Http1Session {
     fn bytes(&mut self, side: Side, bytes: &[u8], marks: &Marks, out: &mut Output<'_>) -> usize {
         self.lane(side.peer()).fresh = true;
+        self.note_run(side, marks);
+        if side == Side::Server {
+            self.positions.server_bytes(&marks.first, bytes.len() as u64);
+        }
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             let before = std::mem::discriminant(&self.lane(side).state);
@@ -304,6 +314,15 @@ impl Session for Http1Session {
         self.lane(side.peer()).fresh = true;
         let stamp = marks.now.stamp;
         let mut left = len;
+        if side == Side::Server {
+            self.positions.server_bytes(&marks.now, len);
+            if !matches!(self.server.state, State::Over) && self.answer_follows(&marks.now, len) {
+                // What passed unseen was the rest of earlier responses.
+                self.server.enter(State::Head);
+                self.server.fresh = true;
+                return;
+            }
+        }
         if let State::Body(mut body) = self.lane(side).state {
             // What was held back did not begin a message after all.
             if !partial.is_empty() {
