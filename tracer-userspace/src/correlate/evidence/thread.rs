@@ -31,7 +31,12 @@ impl Correlator {
             // The thread has not answered: it may still wait for the call.
             Claim::Read => (blocked || call.responder == Key::NONE).then_some(Confidence::Likely),
             Claim::Wrote if !blocked => None,
-            Claim::Wrote if request.unit == case.unit => Some(Confidence::Certain),
+            // A runtime whose tasks move between threads shows that at its first move only; until then nothing tells it from a
+            // thread that waits for its call.
+            Claim::Wrote if request.unit == case.unit => Some(match request.service.language {
+                Language::Rust | Language::Java | Language::DotNet => Confidence::Likely,
+                _ => Confidence::Certain,
+            }),
             // Another thread read the request and queued it. What the worker still does for the request before would
             // look the same, so this is never certain, and nothing where a request was lost meanwhile.
             Claim::Wrote => {

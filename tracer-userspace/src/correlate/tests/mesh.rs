@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use super::play::{Player, Variant, begin, thread};
 use crate::correlate::Config;
-use crate::model::{Language, Nanos, Role, Stamp, Unit};
+use crate::model::{Confidence, Language, Nanos, Role, Stamp, Unit};
 
 /// How a service runs its requests.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -470,6 +470,7 @@ impl Sim {
         for (i, service) in self.services.iter().enumerate() {
             let language = match service.kind {
                 Kind::Go => Language::Go,
+                Kind::Stealing(_) => Language::Rust,
                 _ => Language::Unknown,
             };
             player.service(Self::tgid(i), language, true);
@@ -505,6 +506,11 @@ impl Sim {
                 assert_eq!(claimed, None, "the load generator has no parents");
                 continue;
             }
+            let certain = span.evidence.is_some_and(|(_, sure)| sure == Confidence::Certain);
+            assert!(
+                claimed.is_none() || claimed == truth || !certain,
+                "a wrong parent is called certain: {span:?}"
+            );
             let score = &mut scores[tgid as usize - 10];
             score.0 += usize::from(claimed.is_some());
             score.1 += usize::from(claimed.is_some() && claimed == truth);
@@ -652,6 +658,7 @@ fn event_loops_are_never_wrong() {
 #[test]
 fn moving_tasks_are_guessed_until_the_first_move_shows() {
     let table = [(1, 2), (2, 2), (2, 4), (10, 4), (50, 8)];
+    let mut wrong = 0;
     for (seed, (concurrency, threads)) in table.into_iter().cycle().take(15).enumerate() {
         let mut sim = Sim::new(
             seed as u64,
@@ -663,9 +670,11 @@ fn moving_tasks_are_guessed_until_the_first_move_shows() {
         sim.run(concurrency, 500);
         let (claimed, right, all) = sim.judge_loop();
         assert!(all > 100, "{all} calls");
+        wrong += claimed - right;
         assert!(
-            claimed - right <= 2 && claimed <= 10,
-            "{threads} threads, concurrency {concurrency}: {right} right of {claimed} claimed"
+            claimed <= 10,
+            "{threads} threads, concurrency {concurrency}: {claimed} claimed"
         );
     }
+    assert!(wrong <= 1, "{wrong} wrong parents in fifteen runs");
 }
