@@ -23,12 +23,8 @@ fn child<'a>(spans: &'a Spans, parent: &Span, service: &str, kind: Kind) -> &'a 
         found.trace_id, parent.trace_id,
         "{found} is in the trace of {parent}"
     );
-    // Both are stamped when a system call returns, and on loopback the peer may have been served within that very call: the ends of
-    // spans in different processes are in no order, but they overlap.
-    assert!(
-        parent.start <= found.end && found.start <= parent.end,
-        "{found} overlaps {parent}"
-    );
+    // No order of times is asserted: both ends are stamped when a system call returns, and on loopback the peer may have read,
+    // served and answered within the very call that sent the request.
     found
 }
 
