@@ -273,7 +273,7 @@ mod tests {
         };
         assert!(wrong(|s| s.error = true));
         assert!(wrong(|s| s.name = "POST /hello".into()));
-        assert!(wrong(|s| s.end += 5));
+        assert!(wrong(|s| s.end += SEND_SLACK + 5));
         assert!(wrong(|s| (s.start, s.end) = (s.start - SECOND, s.end - SECOND)));
         assert!(wrong(|s| s.scope.clear()));
         assert!(wrong(|s| _ = s
