@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Side;
 use crate::model::{
     Begin, Conn, Exchange, ExchangeId, Mark, MessageIdentity, Nanos, Role, Signal, SignalKind, Stamp,
     TraceContext,
@@ -21,6 +22,23 @@ pub enum CapturePolicy {
         /// Run and chunk limit of received bytes.
         recv: (u32, u32),
     },
+}
+
+impl CapturePolicy {
+    /// Run and chunk limits of requests and of responses, at the end that plays the part `local`.
+    #[must_use]
+    pub const fn by_side(local: Side, requests: (u32, u32), responses: (u32, u32)) -> Self {
+        match local {
+            Side::Client => Self::Limit {
+                send: requests,
+                recv: responses,
+            },
+            Side::Server => Self::Limit {
+                send: responses,
+                recv: requests,
+            },
+        }
+    }
 }
 
 /// The beginning of an exchange, as its session remembers it.

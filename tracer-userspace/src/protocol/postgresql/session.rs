@@ -108,16 +108,7 @@ impl PostgresqlSession {
     fn apply(&mut self, policy: [(u32, u32); 2], out: &mut Output<'_>) {
         self.policy = Some(policy);
         let [requests, responses] = policy;
-        out.capture(match self.local {
-            Side::Client => CapturePolicy::Limit {
-                send: requests,
-                recv: responses,
-            },
-            Side::Server => CapturePolicy::Limit {
-                send: responses,
-                recv: requests,
-            },
-        });
+        out.capture(CapturePolicy::by_side(self.local, requests, responses));
     }
 
     /// Adds something that the server will answer. False if too much waits already.

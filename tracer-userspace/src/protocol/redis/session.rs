@@ -119,16 +119,7 @@ impl RedisSession {
         }
         self.policy = Some(policy);
         let [requests, responses] = policy;
-        out.capture(match self.local {
-            Side::Client => CapturePolicy::Limit {
-                send: requests,
-                recv: responses,
-            },
-            Side::Server => CapturePolicy::Limit {
-                send: responses,
-                recv: requests,
-            },
-        });
+        out.capture(CapturePolicy::by_side(self.local, requests, responses));
     }
 
     /// A command that waits for its reply.
