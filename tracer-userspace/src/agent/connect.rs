@@ -12,7 +12,7 @@ pub fn failed(start: Stamp, end: Stamp, errno: u32, out: &mut Output<'_>) {
         stamp: start,
         ..Mark::default()
     };
-    let started = out.begin(Role::Client, NAME, &mark, None);
+    let started = out.begin(Role::Client, &mark, None);
     let kind = errno_name(errno).map_or_else(|| format!("errno {errno}").into(), Box::from);
     let message = std::io::Error::from_raw_os_error(errno.cast_signed())
         .to_string()

@@ -101,16 +101,26 @@ impl Index {
     /// Removes the key from under the number.
     #[inline]
     pub fn remove(&mut self, number: u64, key: Key) {
+        self.take_if(number, |found| found == key);
+    }
+
+    /// Removes the key under a number that has at most one.
+    #[inline]
+    pub fn take(&mut self, number: u64) -> Option<Key> {
+        self.take_if(number, |_| true)
+    }
+
+    #[inline]
+    fn take_if(&mut self, number: u64, is_it: impl Fn(Key) -> bool) -> Option<Key> {
         let mask = self.mask();
         let mut hole = self.home(number);
-        loop {
-            match self.slots.get(hole) {
-                Some(slot) if slot.key == Key::NONE => return,
-                Some(slot) if slot.key == key && slot.number == number => break,
-                Some(_) => hole = (hole + 1) & mask,
-                None => return,
+        let key = loop {
+            let slot = self.slots.get(hole).filter(|s| s.key != Key::NONE)?;
+            if slot.number == number && is_it(slot.key) {
+                break slot.key;
             }
-        }
+            hole = (hole + 1) & mask;
+        };
         self.used -= 1;
         // What stands behind the hole moves into it, unless its search begins behind the hole.
         let mut at = (hole + 1) & mask;
@@ -123,6 +133,7 @@ impl Index {
             at = (at + 1) & mask;
         }
         self.set(hole, EMPTY);
+        Some(key)
     }
 
     #[inline]
@@ -155,7 +166,12 @@ mod tests {
                 index.insert(number, key);
             } else if let Some(at) = rng.usize(..=keys.len()).checked_sub(1) {
                 let key = keys.swap_remove(at);
-                index.remove(number, key);
+                if keys.is_empty() {
+                    assert_eq!(index.take(number), Some(key), "turn {turn}, number {number}");
+                    assert_eq!(index.take(number), None, "turn {turn}, number {number}");
+                } else {
+                    index.remove(number, key);
+                }
             }
             index.remove(number + 1000, Key::NONE);
             let mut found: Vec<Key> = index.all(number).collect();

@@ -6,9 +6,9 @@ use super::Correlator;
 use super::arena::{Arena, Key};
 use super::evidence::owner::Claim;
 use super::index::Index;
-use super::record::{Parent, Record};
+use super::record::{Parent, Record, Trace};
 use super::unit::Last;
-use crate::model::{Begin, Exchange, ExchangeId, Language, Service, Stamp};
+use crate::model::{Begin, Evidence, Exchange, ExchangeId, Language, Nanos, Outcome, Role, Service, Stamp};
 use crate::telemetry::Reason;
 
 /// The record of an open exchange.
@@ -18,20 +18,31 @@ fn find<'a>(by_id: &Index, records: &'a mut Arena<Record>, id: ExchangeId) -> Op
     Some((key, records.get_mut(key)?))
 }
 
+/// A response that the sender of the request has read to its end at `read` had been sent before, whenever the system call
+/// that sent it returned. That is so where the response ended the exchange: not where the request's last bytes, taken
+/// after it at `requested`, or a failure did.
+fn end_before_reader(exchange: &mut Exchange, requested: Nanos, read: Nanos) {
+    if read == 0 || read >= exchange.end.ts || requested >= exchange.end.ts {
+        return;
+    }
+    if exchange.role == Role::Server && exchange.outcome == Outcome::Unset {
+        exchange.end.ts = read.max(requested);
+        if let Some(first) = &mut exchange.first_byte {
+            first.ts = first.ts.min(exchange.end.ts);
+        }
+    }
+}
+
 impl Correlator {
     #[inline(never)]
     pub(super) fn begin(&mut self, begin: Begin, services: &mut dyn FnMut(u32) -> Arc<Service>) {
         let id = begin.id;
-        if self.by_id.find(id.0).is_some() {
-            return;
-        }
         let mover = begin.start.unit;
         let tgid = if mover.tgid == 0 {
             begin.conn.tgid
         } else {
             mover.tgid
         };
-        let service = services(tgid);
         if self.records.len() >= self.config.max_open && !self.make_room() {
             // Counted when it ends: it may yet be dropped for another reason, which counts it.
             self.refused += 1;
@@ -39,6 +50,20 @@ impl Correlator {
         }
         let unit = self.units.mover(&mover, self.now);
         let process = self.units.process_of(unit, tgid, self.now);
+        let (service, serves) = match self.units.processes.get_mut(process) {
+            Some(state) => {
+                let service = match &state.service {
+                    Some((turn, known)) if *turn == self.turn => Arc::clone(known),
+                    _ => {
+                        let told = services(tgid);
+                        state.service = Some((self.turn, Arc::clone(&told)));
+                        told
+                    }
+                };
+                (service, state.serves)
+            }
+            None => (services(tgid), true),
+        };
         let is_inbound = begin.role.is_inbound();
         if service.language == Language::NodeJs
             && let Some(state) = self.units.units.get_mut(unit)
@@ -51,13 +76,17 @@ impl Correlator {
         let key = self.records.next_key();
         if is_inbound {
             self.open_request(key, &mut record);
+        } else if !serves && !has_context {
+            // Nobody can own what a process calls that serves nobody.
+            record.parent = Parent::Root;
+            record.trace = Some(self.traces.insert(Trace::new(self.ids.trace(), record.start())));
         }
         self.records.insert(record);
         self.by_id.insert(id.0, key);
         if is_inbound {
             self.begin_inbound(key, unit, has_context);
         } else {
-            self.begin_outbound(key, unit, process, has_context);
+            self.begin_outbound(key, unit, process, has_context, serves);
         }
     }
 
@@ -74,21 +103,20 @@ impl Correlator {
         }
     }
 
-    fn begin_outbound(&mut self, key: Key, unit: Key, process: Key, has_context: bool) {
+    fn begin_outbound(&mut self, key: Key, unit: Key, process: Key, has_context: bool, serves: bool) {
         if let Some(state) = self.units.units.get_mut(unit) {
             state.calls_out += 1;
         }
-        let serves = self.units.processes.get(process).is_some_and(|p| p.serves);
         self.order_event(unit, Last::WroteCall(key));
         if has_context {
             self.context_called(key);
         }
-        let decided = has_context && self.records.get(key).is_some_and(|r| r.is_decided());
-        if !decided {
-            if serves {
+        if serves || has_context {
+            let decided = has_context && self.records.get(key).is_some_and(|r| r.is_decided());
+            if !decided && serves {
                 self.await_owner(key);
                 self.await_decision(key, process);
-            } else {
+            } else if !decided {
                 self.decide_unowned(key);
             }
         }
@@ -174,32 +202,29 @@ impl Correlator {
         let Some((key, record)) = find(&self.by_id, &mut self.records, id) else {
             return;
         };
-        let unit = if record.begun_by(&stamp.unit) {
-            record.unit
-        } else {
-            self.units.mover(&stamp.unit, self.now)
-        };
+        record.requested = record.requested.max(stamp.ts);
         let event = if record.begin.role.is_inbound() {
             Last::ReadRequest(key)
         } else {
             Last::WroteCall(key)
         };
+        let unit = self.units.mover_of(record, &stamp.unit, self.now);
         self.order_event(unit, event);
     }
 
     #[inline(never)]
     pub(super) fn respond(&mut self, id: ExchangeId, stamp: &Stamp) {
-        let Some((key, record)) = find(&self.by_id, &mut self.records, id) else {
-            return;
-        };
-        let unit = if record.begun_by(&stamp.unit) {
-            record.unit
-        } else {
-            self.units.mover(&stamp.unit, self.now)
-        };
-        if record.responded != 0 {
-            return;
+        if let Some(key) = self.by_id.find(id.0) {
+            self.response_began(key, stamp);
         }
+    }
+
+    /// The first byte of the response was moved.
+    fn response_began(&mut self, key: Key, stamp: &Stamp) {
+        let Some(record) = self.records.get_mut(key).filter(|r| r.responded == 0) else {
+            return;
+        };
+        let unit = self.units.mover_of(record, &stamp.unit, self.now);
         record.responded = stamp.ts.max(1);
         record.responder = unit;
         let begun_by = record.unit;
@@ -224,8 +249,8 @@ impl Correlator {
     }
 
     #[inline(never)]
-    pub(super) fn end(&mut self, exchange: Box<Exchange>, services: &mut dyn FnMut(u32) -> Arc<Service>) {
-        let Some((key, record)) = find(&self.by_id, &mut self.records, exchange.id) else {
+    pub(super) fn end(&mut self, mut exchange: Box<Exchange>, services: &mut dyn FnMut(u32) -> Arc<Service>) {
+        let Some(key) = self.by_id.take(exchange.id.0) else {
             if self.refused > 0 {
                 self.refused -= 1;
                 self.counters.full += 1;
@@ -235,13 +260,22 @@ impl Correlator {
             }
             return;
         };
-        self.by_id.remove(exchange.id.0, key);
-        let unit = if record.begun_by(&exchange.end.unit) {
-            record.unit
-        } else {
-            self.units.mover(&exchange.end.unit, self.now)
+        if let Some(first) = &exchange.first_byte {
+            self.response_began(key, first);
+        }
+        let Some(record) = self.records.get_mut(key) else {
+            return;
+        };
+        let unit = self.units.mover_of(record, &exchange.end.unit, self.now);
+        if let (Parent::Local(sender), Some((Evidence::Message, _))) = (record.parent, record.evidence) {
+            let (requested, sender) = (record.requested, self.records.get(sender));
+            end_before_reader(&mut exchange, requested, sender.map_or(0, |s| s.ended_at));
+        }
+        let Some(record) = self.records.get_mut(key) else {
+            return;
         };
         record.ended = true;
+        record.ended_at = exchange.end.ts;
         record.exchange = Some(exchange);
         let (begun_by, responder, responded) = (record.unit, record.responder, record.responded != 0);
         let has_context = record.begin.context.is_some();
@@ -280,11 +314,13 @@ impl Correlator {
     /// The exchange was dropped: it will have no span, so it is nobody's parent.
     #[inline(never)]
     pub(super) fn lose(&mut self, id: ExchangeId) {
-        let Some((key, record)) = find(&self.by_id, &mut self.records, id) else {
+        let Some(key) = self.by_id.take(id.0) else {
             self.refused = self.refused.saturating_sub(1);
             return;
         };
-        self.by_id.remove(id.0, key);
+        let Some(record) = self.records.get_mut(key) else {
+            return;
+        };
         let (unit, process, responded) = (record.unit, record.process, record.responded != 0);
         if record.begin.role.is_inbound() {
             let was_open = std::mem::take(&mut record.open_on_unit);

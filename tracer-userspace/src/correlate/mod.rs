@@ -61,6 +61,8 @@ pub struct Correlator {
     config: Config,
     ledger: Arc<Ledger>,
     now: Nanos,
+    /// Counts calls of [`Correlator::advance`]: between two of them nobody changes his name.
+    turn: u64,
     ids: Ids,
     records: Arena<Record>,
     by_id: Index,
@@ -93,6 +95,7 @@ impl Correlator {
             config,
             ledger,
             now: 0,
+            turn: 0,
             ids: Ids::new(),
             records: Arena::default(),
             by_id: Index::default(),
@@ -116,7 +119,7 @@ impl Correlator {
     pub fn signal(&mut self, signal: Signal, services: &mut dyn FnMut(u32) -> Arc<Service>) {
         self.now = self.now.max(signal.ts);
         match signal.kind {
-            SignalKind::Begin(begin) => self.begin(*begin, services),
+            SignalKind::Begin(begin) => self.begin(begin, services),
             SignalKind::RequestEnd(id, stamp) => self.request_end(id, &stamp),
             SignalKind::Respond(id, stamp) => self.respond(id, &stamp),
             SignalKind::End(exchange) => self.end(exchange, services),
@@ -127,6 +130,7 @@ impl Correlator {
     /// Time has come to `now`: no signal before it will come any more. Hands on what is decided.
     pub fn advance(&mut self, now: Nanos, out: &mut Vec<Span>) {
         self.now = self.now.max(now);
+        self.turn += 1;
         let now = self.now;
         while let Some(&(_, key)) = self.peer_waits.front().filter(|(due, _)| *due <= now) {
             self.peer_waits.pop_front();

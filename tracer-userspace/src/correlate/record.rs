@@ -45,6 +45,12 @@ pub(super) struct Record {
     /// The unit that moved the response's first byte, and when (0: not yet).
     pub responder: Key,
     pub responded: Nanos,
+    /// When the request's last byte was moved, as far as it was told.
+    pub requested: Nanos,
+    /// When the other end of the message began, if that was earlier: what was read there had been sent.
+    pub seen_by_peer: Nanos,
+    /// When it ended (0: not yet).
+    pub ended_at: Nanos,
     /// The exchange, from its end until it is handed on.
     pub exchange: Option<Box<Exchange>>,
     /// Its end was signalled.
@@ -78,8 +84,12 @@ pub(super) struct Record {
 }
 
 impl Record {
+    #[inline]
     pub fn new(begin: Begin, service: Arc<Service>, span_id: SpanId, unit: Key, process: Key) -> Self {
         Self {
+            requested: begin.start.ts,
+            seen_by_peer: Nanos::MAX,
+            ended_at: 0,
             begin,
             service,
             span_id,
@@ -142,4 +152,16 @@ pub(super) struct Trace {
     pub spans: u32,
     /// When its first span began.
     pub start: Nanos,
+}
+
+impl Trace {
+    /// Of its first span.
+    pub fn new(id: TraceId, start: Nanos) -> Self {
+        Self {
+            id,
+            records: 1,
+            spans: 1,
+            start,
+        }
+    }
 }

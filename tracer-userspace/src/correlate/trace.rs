@@ -13,6 +13,7 @@ impl Correlator {
     /// Settles the parent of a record, once.
     pub(super) fn decide(&mut self, key: Key, mut parent: Parent, evidence: Option<(Evidence, Confidence)>) {
         if let Parent::Local(above) | Parent::Linked(above, _) = parent
+            && self.records.get(above).is_some_and(|r| r.trace.is_none())
             && self.descends(above, key)
         {
             parent = Parent::Root;
@@ -97,6 +98,7 @@ impl Correlator {
     }
 
     /// Whether the record's trace became known now.
+    #[inline]
     fn enter_trace(&mut self, key: Key) -> bool {
         let Some(record) = self.records.get(key) else {
             return false;
@@ -192,12 +194,7 @@ impl Correlator {
         let Some(record) = self.records.get_mut(key) else {
             return false;
         };
-        record.trace = Some(self.traces.insert(Trace {
-            id,
-            records: 1,
-            spans: 1,
-            start: record.begin.start.ts,
-        }));
+        record.trace = Some(self.traces.insert(Trace::new(id, record.begin.start.ts)));
         true
     }
 
@@ -209,9 +206,11 @@ impl Correlator {
         let Some(trace_id) = record.trace.and_then(|t| self.traces.get(t)).map(|t| t.id) else {
             return false;
         };
-        let Some(exchange) = record.exchange.take() else {
+        let Some(mut exchange) = record.exchange.take() else {
             return record.emitted;
         };
+        // What the peer has read had been sent before, whenever the system call that sent it returned.
+        exchange.start.ts = exchange.start.ts.min(record.seen_by_peer);
         record.emitted = true;
         self.lingering.push_back((self.now.saturating_add(LINGER), key));
         if !record.service.selected {

@@ -2,10 +2,12 @@
 
 use hashbrown::HashMap;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::arena::{Arena, Key};
 use super::index::Index;
-use crate::model::{ConnId, Nanos, Unit};
+use super::record::Record;
+use crate::model::{ConnId, Nanos, Service, Unit};
 
 /// What names a unit: a runtime task where one is known, else the thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,6 +105,8 @@ pub(super) struct UnitState {
 #[derive(Default)]
 pub(super) struct ProcessState {
     pub tgid: u32,
+    /// Who it is, as told in the turn of that number.
+    pub service: Option<(u64, Arc<Service>)>,
     /// Requests came in.
     pub serves: bool,
     /// Its open requests, oldest first: a list through the records.
@@ -156,6 +160,16 @@ impl Units {
         match UnitId::mover(moved) {
             Some(id) => self.unit(id, moved.task_parent, now),
             None => Key::NONE,
+        }
+    }
+
+    /// The unit that moved bytes of an exchange: mostly the one that began it.
+    #[inline]
+    pub fn mover_of(&mut self, record: &Record, moved: &Unit, now: Nanos) -> Key {
+        if record.begun_by(moved) {
+            record.unit
+        } else {
+            self.mover(moved, now)
         }
     }
 

@@ -75,5 +75,5 @@ pub struct Exchange {
     /// What the protocol knows.
     pub attributes: Attributes,
     /// Trace context that the request carried.
-    pub context: Option<TraceContext>,
+    pub context: Option<Arc<TraceContext>>,
 }

@@ -13,17 +13,18 @@ pub struct Begin {
     pub conn: Arc<Conn>,
     /// Which part this end plays.
     pub role: Role,
-    /// Registry name of the protocol.
-    pub protocol: &'static str,
     /// First byte of the request.
     pub start: Stamp,
     /// Where the request's first byte stands in the stream, if the socket tells.
     pub identity: Option<MessageIdentity>,
     /// Trace context that the request carries.
-    pub context: Option<TraceContext>,
+    pub context: Option<Arc<TraceContext>>,
 }
 
-/// One signal. Signals of one exchange come in order: one `Begin`, at most one `Respond`, one `End` or `Drop`.
+/// One signal. Signals of one exchange come in order: one `Begin`, at most one `RequestEnd` and one `Respond`, one `End` or `Drop`.
+///
+/// What one system call moved is told once: a request that ends with the bytes that began it has no `RequestEnd`, and a response
+/// that ends so no `Respond`; the `End` tells ([`Exchange::first_byte`]).
 #[derive(Clone, Debug)]
 pub struct Signal {
     /// When it became known: the time of the chunk that told. Signals are ordered by this.
@@ -36,7 +37,7 @@ pub struct Signal {
 #[derive(Clone, Debug)]
 pub enum SignalKind {
     /// A request was recognised.
-    Begin(Box<Begin>),
+    Begin(Begin),
     /// The request's last byte has been moved (it may come after `Respond`).
     RequestEnd(ExchangeId, Stamp),
     /// The first byte of the response was moved.

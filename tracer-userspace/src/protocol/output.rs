@@ -72,13 +72,7 @@ pub struct Output<'a> {
 
 impl Output<'_> {
     /// An exchange has begun with the byte at `mark`. Counts it as seen.
-    pub fn begin(
-        &mut self,
-        role: Role,
-        protocol: &'static str,
-        mark: &Mark,
-        context: Option<TraceContext>,
-    ) -> Started {
+    pub fn begin(&mut self, role: Role, mark: &Mark, context: Option<Arc<TraceContext>>) -> Started {
         *self.last_id += 1;
         let id = ExchangeId(*self.last_id);
         self.ledger.seen(1);
@@ -86,15 +80,14 @@ impl Output<'_> {
             pos: mark.pos,
             peer_pos: mark.peer_pos,
         });
-        self.say(SignalKind::Begin(Box::new(Begin {
+        self.say(SignalKind::Begin(Begin {
             id,
             conn: Arc::clone(self.conn),
             role,
-            protocol,
             start: mark.stamp,
             identity,
             context,
-        })));
+        }));
         let queue_time = (mark.arrival != 0).then(|| mark.stamp.ts.saturating_sub(mark.arrival));
         Started {
             id,
@@ -105,7 +98,11 @@ impl Output<'_> {
 
     /// The request's last byte was moved.
     pub fn request_end(&mut self, id: ExchangeId, stamp: Stamp) {
-        self.say(SignalKind::RequestEnd(id, stamp));
+        let begun_so =
+            |last: &Signal| matches!(&last.kind, SignalKind::Begin(b) if b.id == id && b.start == stamp);
+        if !self.signals.last().is_some_and(begun_so) {
+            self.say(SignalKind::RequestEnd(id, stamp));
+        }
     }
 
     /// The first byte of the response was moved.
@@ -115,7 +112,19 @@ impl Output<'_> {
 
     /// The exchange is over.
     pub fn end(&mut self, exchange: impl Into<Box<Exchange>>) {
-        self.say(SignalKind::End(exchange.into()));
+        let exchange = exchange.into();
+        let ts = self.now;
+        if let Some(last) = self.signals.last_mut()
+            && matches!(last.kind, SignalKind::Respond(id, stamp)
+                if id == exchange.id && exchange.first_byte == Some(stamp) && exchange.end == stamp)
+        {
+            *last = Signal {
+                ts,
+                kind: SignalKind::End(exchange),
+            };
+            return;
+        }
+        self.say(SignalKind::End(exchange));
     }
 
     /// The exchange is over and can't be told truthfully. Counts it as dropped.

@@ -92,6 +92,10 @@ impl Correlator {
             (peer, key)
         };
         self.leave_messages(peer);
+        let read = self.records.get(receiver).map_or(Nanos::MAX, |r| r.start());
+        if let Some(record) = self.records.get_mut(sender) {
+            record.seen_by_peer = read;
+        }
         if self.records.get(receiver).is_some_and(|r| r.is_decided()) {
             // The sender came too late: its receiver was declared a root, and perhaps handed on.
             self.counters.late_senders += 1;

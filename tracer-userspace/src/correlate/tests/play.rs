@@ -33,7 +33,7 @@ pub fn begin(
     start: Stamp,
     context: Option<TraceContext>,
     variant: Variant,
-) -> Box<Begin> {
+) -> Begin {
     let inbound = role.is_inbound();
     let ip = |last: u8, port: u16| Endpoint {
         address: Address::Ip(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))),
@@ -62,7 +62,7 @@ pub fn begin(
         pos: base.wrapping_add(nth * 1000),
         peer_pos: base.wrapping_mul(3).wrapping_add(nth * 500 + variant.peer_pos),
     });
-    Box::new(Begin {
+    Begin {
         id: ExchangeId(id),
         conn: Arc::new(Conn {
             id: ConnId(u64::from(conn) * 2 + u64::from(inbound)),
@@ -73,11 +73,10 @@ pub fn begin(
             joined_late: false,
         }),
         role,
-        protocol: "http1",
         start,
         identity,
-        context,
-    })
+        context: context.map(Arc::new),
+    }
 }
 
 /// A thread of a process without runtime tasks.
@@ -95,7 +94,7 @@ pub struct Player {
     pub ledger: Arc<Ledger>,
     pub services: HashMap<u32, Arc<Service>>,
     pub spans: HashMap<u64, Span>,
-    begins: HashMap<u64, Box<Begin>>,
+    begins: HashMap<u64, Begin>,
     responded: HashMap<u64, Stamp>,
     ends: HashSet<u64>,
     out: Vec<Span>,
@@ -141,7 +140,7 @@ impl Player {
         });
     }
 
-    pub fn begin(&mut self, begin: Box<Begin>) {
+    pub fn begin(&mut self, begin: Begin) {
         self.ledger.seen(1);
         self.begins.insert(begin.id.0, begin.clone());
         self.signal(begin.start.ts, SignalKind::Begin(begin));
@@ -162,7 +161,7 @@ impl Player {
         let exchange = Exchange {
             id: begin.id,
             conn: Arc::clone(&begin.conn),
-            protocol: begin.protocol,
+            protocol: "http1",
             role: begin.role,
             start: begin.start,
             first_byte: self.responded.get(&id).copied(),

@@ -16,7 +16,7 @@
 //! `process.thread/task<creator@caller<creator`. Other verbs: `body` (last byte of the request), `drop`, `advance`; and checks in
 //! the middle: `out A`, `held A`. Options: `ctx=trace:span` (`-` for none), `unix`, `nat`, `nopos`, `peer=n`.
 //! More expectations: `expect A < ctx`, `expect A dropped`, `expect B link A reason`, `expect B nolink`, `expect A same B` (one trace),
-//! `expect A other B`.
+//! `expect A other B`, `expect A from 1 to 4.5` (ms).
 
 use std::collections::HashMap;
 
@@ -189,6 +189,14 @@ impl Run {
             ["<", ..] => told == words.join(" "),
             ["same", b] => other(b).is_some_and(|b| b.trace_id == span.trace_id),
             ["other", b] => other(b).is_some_and(|b| b.trace_id != span.trace_id),
+            ["from", start, "to", end] => {
+                let ms = |text: &str| number::<f64>(text).map(|ms| (ms * 1e6) as u64);
+                let exchange = &span.exchange;
+                (exchange.start.ts, exchange.end.ts) == (ms(start)?, ms(end)?)
+                    && exchange
+                        .first_byte
+                        .is_none_or(|first| first.ts <= exchange.end.ts)
+            }
             ["nolink"] => span.links.is_empty(),
             ["link", to, reason] => other(to).is_some_and(|to| {
                 let found = span.links.iter().find(|l| l.span_id == to.span_id);

@@ -4,6 +4,8 @@ mod b3;
 mod vendor;
 mod w3c;
 
+use std::sync::Arc;
+
 use crate::model::{SpanId, TraceContext, TraceId};
 
 /// Header fields of one message that could carry trace context, as they come.
@@ -77,7 +79,7 @@ impl<'a> Carrier<'a> {
     /// The context, from the first of the formats that is present and well-formed. W3C and its kin name the caller's own span;
     /// what load balancers and clouds add on the way comes last.
     #[must_use]
-    pub fn parse(&self) -> Option<TraceContext> {
+    pub fn parse(&self) -> Option<Arc<TraceContext>> {
         if !self.any {
             return None;
         }
@@ -119,14 +121,14 @@ struct Ids {
 }
 
 impl Ids {
-    fn named(self, format: &'static str, trace_state: Box<str>) -> TraceContext {
-        TraceContext {
+    fn named(self, format: &'static str, trace_state: Box<str>) -> Arc<TraceContext> {
+        Arc::new(TraceContext {
             trace_id: self.trace,
             span_id: self.span,
             sampled: self.sampled,
             trace_state,
             format,
-        }
+        })
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Request {
     /// Everything that the head says.
     pub attributes: Attributes,
     /// Trace context.
-    pub context: Option<TraceContext>,
+    pub context: Option<Arc<TraceContext>>,
 }
 
 impl Request {

@@ -96,7 +96,7 @@ impl Http1Session {
             self.give_up_matching(Reason::TooManyOpen, out);
         }
         let role = self.role();
-        let started = out.begin(role, super::NAME, first, told.context.clone());
+        let started = out.begin(role, first, told.context.clone());
         if let Some(reason) = self.unmatched {
             out.drop_exchange(started.id, reason);
             return;

@@ -28,7 +28,7 @@ pub struct Prepared {
     /// The statement, if known.
     pub statement: Option<Arc<Statement>>,
     /// Trace context in the statement's comment.
-    pub context: Option<TraceContext>,
+    pub context: Option<Arc<TraceContext>>,
     /// What the server answered.
     pub error: Option<ServerError>,
     /// When the server began to answer.
@@ -40,7 +40,7 @@ pub struct Prepared {
 /// An exchange that has begun.
 pub struct Open {
     pub started: Started,
-    pub context: Option<TraceContext>,
+    pub context: Option<Arc<TraceContext>>,
     pub statement: Option<Arc<Statement>>,
     pub request_bytes: u64,
     pub response_bytes: u64,
@@ -59,7 +59,7 @@ pub struct Open {
 impl Open {
     pub fn new(
         started: Started,
-        context: Option<TraceContext>,
+        context: Option<Arc<TraceContext>>,
         statement: Option<Arc<Statement>>,
         request_bytes: u64,
     ) -> Self {

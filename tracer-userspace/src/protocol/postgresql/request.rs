@@ -1,6 +1,5 @@
 //! What the client says.
 
-use super::NAME;
 use super::exchange::{Item, Open, Prepared};
 use super::message::{Cursor, Header, MAX_STARTUP};
 use super::session::{Framing, Named, Phase, PostgresqlSession};
@@ -86,7 +85,7 @@ impl PostgresqlSession {
                     &[]
                 };
                 let context = sql::trace_context(text);
-                let started = out.begin(self.role, NAME, mark, context.clone());
+                let started = out.begin(self.role, mark, context.clone());
                 let statement = (!text.is_empty()).then(|| sql::statement(text, Dialect::PostgreSql));
                 let query = Item::Query(Open::new(started, context, statement, bytes));
                 self.request_open = self.push(query, out);
@@ -126,7 +125,7 @@ impl PostgresqlSession {
                     return;
                 };
                 let context = prepared.context;
-                let started = out.begin(self.role, NAME, &prepared.mark, context.clone());
+                let started = out.begin(self.role, &prepared.mark, context.clone());
                 let execute = Item::Execute(Open::new(started, context, statement, prepared.bytes));
                 self.request_open = self.push(execute, out);
             }

@@ -1,6 +1,5 @@
 //! What the server says.
 
-use super::NAME;
 use super::exchange::{Item, Open, failed};
 use super::message::{Cursor, HEADER, Header, READY, ServerError, completion_at_end};
 use super::session::{Framing, Phase, PostgresqlSession};
@@ -146,7 +145,7 @@ impl PostgresqlSession {
                 }
                 Item::Sync(prepared) => {
                     if let Some(prepared) = prepared.filter(|p| p.error.is_some()) {
-                        let started = out.begin(self.role, NAME, &prepared.mark, prepared.context.clone());
+                        let started = out.begin(self.role, &prepared.mark, prepared.context.clone());
                         let mut open =
                             Open::new(started, prepared.context, prepared.statement, prepared.bytes);
                         open.response_bytes = prepared.response_bytes;

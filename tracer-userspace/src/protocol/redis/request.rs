@@ -1,6 +1,5 @@
 //! What the client says.
 
-use super::NAME;
 use super::command::{MAX_WORD, Upper, is_container, name};
 use super::exchange::{Effect, Open};
 use super::resp::{Line, line, number};
@@ -67,7 +66,7 @@ impl RedisSession {
         let in_name = 1 + u64::from(name.contains(' '));
         let arguments = head.words.saturating_sub(in_name);
         let open = Open {
-            started: out.begin(self.role, NAME, mark, None),
+            started: out.begin(self.role, mark, None),
             effect: Effect::of(&name, arguments, second),
             name,
             arguments,

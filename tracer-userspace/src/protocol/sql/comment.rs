@@ -1,5 +1,7 @@
 //! Trace context that a client has put into a comment (sqlcommenter: `/*traceparent='00-…-…-01'*/`).
 
+use std::sync::Arc;
+
 use crate::model::TraceContext;
 use crate::protocol::context::Carrier;
 
@@ -8,7 +10,7 @@ const KEY: &[u8] = b"traceparent='";
 /// The W3C trace context in the statement's comment, if it has one. The comment stands at the end of the statement, or at
 /// its start with some libraries; elsewhere it could be part of a value.
 #[must_use]
-pub fn trace_context(text: &[u8]) -> Option<TraceContext> {
+pub fn trace_context(text: &[u8]) -> Option<Arc<TraceContext>> {
     let text = text.trim_ascii();
     let text = text.strip_suffix(b";").unwrap_or(text).trim_ascii_end();
     let comment = if let Some(body) = text.strip_suffix(b"*/") {
