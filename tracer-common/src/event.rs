@@ -140,41 +140,61 @@ impl EventHeader {
 
     /// Splits one ring record into its header, the bytes from the chunk's start and the bytes from its
     /// end. `None` if the record is shorter than it says (a record of another ABI).
+    #[inline]
     #[must_use]
     pub fn decode(record: &[u8]) -> Option<(Self, &[u8], &[u8])> {
-        let mut c = Cursor(record);
-        let header = Self {
-            ts: c.u64()?,
-            cookie: c.u64()?,
-            arrival: c.u64()?,
-            task: c.u64()?,
-            task_parent: c.u64()?,
-            caller: c.u64()?,
-            caller_parent: c.u64()?,
-            tgid: c.u32()?,
-            tid: c.u32()?,
-            len: c.u32()?,
-            captured: c.u32()?,
-            pos: c.u32()?,
-            peer_pos: c.u32()?,
-            netns: c.u32()?,
-            flags: c.u16()?,
-            kind: c.u8()?,
-            dir: c.u8()?,
-            family: c.u16()?,
-            lport: c.u16()?,
-            rport: c.u16()?,
-            state: c.u8()?,
-            old_state: c.u8()?,
-            laddr: c.take()?,
-            raddr: c.take()?,
-            tail: c.u32()?,
-            error: c.u32()?,
-        };
-        let head = c.0.get(..header.captured as usize)?;
-        let rest = c.0.get(header.captured as usize..)?;
+        // One check of the length; each field then lies at a place that the compiler knows.
+        let (fixed, payload) = record.split_first_chunk::<{ Self::SIZE }>()?;
+        let header = Self::of(fixed);
+        let (head, rest) = payload.split_at_checked(header.captured as usize)?;
         let tail = rest.get(..header.tail as usize)?;
         Some((header, head, tail))
+    }
+
+    #[inline]
+    fn of(fixed: &[u8; Self::SIZE]) -> Self {
+        macro_rules! field {
+            ($kind:ty, $name:ident) => {
+                <$kind>::from_ne_bytes(take(fixed, core::mem::offset_of!(Self, $name)))
+            };
+        }
+        Self {
+            ts: field!(u64, ts),
+            cookie: field!(u64, cookie),
+            arrival: field!(u64, arrival),
+            task: field!(u64, task),
+            task_parent: field!(u64, task_parent),
+            caller: field!(u64, caller),
+            caller_parent: field!(u64, caller_parent),
+            tgid: field!(u32, tgid),
+            tid: field!(u32, tid),
+            len: field!(u32, len),
+            captured: field!(u32, captured),
+            pos: field!(u32, pos),
+            peer_pos: field!(u32, peer_pos),
+            netns: field!(u32, netns),
+            flags: field!(u16, flags),
+            kind: field!(u8, kind),
+            dir: field!(u8, dir),
+            family: field!(u16, family),
+            lport: field!(u16, lport),
+            rport: field!(u16, rport),
+            state: field!(u8, state),
+            old_state: field!(u8, old_state),
+            laddr: take(fixed, core::mem::offset_of!(Self, laddr)),
+            raddr: take(fixed, core::mem::offset_of!(Self, raddr)),
+            tail: field!(u32, tail),
+            error: field!(u32, error),
+        }
+    }
+}
+
+/// `N` bytes from `at` on. All places are constants, so no check is left of this.
+#[inline(always)]
+fn take<const N: usize>(fixed: &[u8; EventHeader::SIZE], at: usize) -> [u8; N] {
+    match fixed.get(at..).and_then(<[u8]>::first_chunk) {
+        Some(bytes) => *bytes,
+        None => [0; N],
     }
 }
 
@@ -183,32 +203,6 @@ const _: () = assert!(core::mem::align_of::<EventHeader>() == 8);
 // The last field ends where the struct ends: no padding at the end, and 8-byte fields come first.
 const _: () = assert!(core::mem::offset_of!(EventHeader, error) + 4 == EventHeader::SIZE);
 const _: () = assert!(core::mem::offset_of!(EventHeader, laddr) == 96);
-
-struct Cursor<'a>(&'a [u8]);
-
-impl Cursor<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*head)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_ne_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.take().map(u32::from_ne_bytes)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.take().map(u16::from_ne_bytes)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.take().map(|[b]: [u8; 1]| b)
-    }
-}
 
 #[cfg(test)]
 mod tests {
