@@ -37,6 +37,10 @@ pub struct Daemon {
 pub struct Usage {
     /// User and kernel time of all its threads.
     pub cpu_ns: u64,
+    /// The part of its first thread, which reads the rings and makes spans of what is there.
+    pub reader_ns: u64,
+    /// Page faults, and ticks in user space and in the kernel.
+    pub stat: process::Stat,
     /// Resident memory.
     pub rss_kib: u64,
     /// Most resident memory ever.
@@ -90,6 +94,8 @@ impl Daemon {
         let pid = self.child.id();
         Ok(Usage {
             cpu_ns: process::cpu_ns(pid)?,
+            reader_ns: process::first_thread_ns(pid),
+            stat: process::stat(pid)?,
             rss_kib: process::status_kib(pid, "VmRSS")?,
             peak_rss_kib: process::status_kib(pid, "VmHWM")?,
             bpf: process::bpf(pid)?,

@@ -34,6 +34,12 @@ pub struct Round {
     pub wrk_ns: u64,
     /// CPU time of the daemon, until it had nothing left to do.
     pub daemon_ns: u64,
+    /// The part of the thread that reads the rings.
+    pub reader_ns: u64,
+    /// The daemon's page faults.
+    pub faults: u64,
+    /// The daemon's clock ticks in user space and in the kernel.
+    pub ticks: [u64; 2],
     /// CPU time of the process that takes the spans.
     pub sink_ns: u64,
     /// Time in BPF programs and their runs, if the kernel counts them.
@@ -75,6 +81,12 @@ pub fn round(
         nginx_ns: nginx_after - nginx_before,
         wrk_ns: wrk_after - wrk_before,
         daemon_ns: after.cpu_ns - before.cpu_ns,
+        reader_ns: after.reader_ns - before.reader_ns,
+        faults: after.stat.faults - before.stat.faults,
+        ticks: [
+            after.stat.user - before.stat.user,
+            after.stat.kernel - before.stat.kernel,
+        ],
         sink_ns: sink_after - sink_before,
         bpf_ns: after.bpf.run_ns - before.bpf.run_ns,
         bpf_runs: after.bpf.runs - before.bpf.runs,
@@ -118,6 +130,7 @@ impl Round {
             "rate": self.wrk.rate, "p50_us": self.wrk.p50_us, "p99_us": self.wrk.p99_us,
             "requests": self.requests, "elapsed_ns": self.elapsed_ns,
             "nginx_ns": self.nginx_ns, "wrk_ns": self.wrk_ns, "daemon_ns": self.daemon_ns, "sink_ns": self.sink_ns,
+            "reader_ns": self.reader_ns, "faults": self.faults, "user_ticks": self.ticks[0], "kernel_ticks": self.ticks[1],
             "bpf_ns": self.bpf_ns, "bpf_runs": self.bpf_runs, "daemon": daemon,
         })
     }

@@ -26,6 +26,41 @@ pub fn cpu_ns(pid: u32) -> io::Result<u64> {
     Ok(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
 }
 
+/// CPU time of a process's first thread in nanoseconds (`/proc/PID/task/PID/schedstat`, its first number); 0 where the kernel does not
+/// keep it.
+pub fn first_thread_ns(pid: u32) -> u64 {
+    let told = fs::read_to_string(format!("/proc/{pid}/task/{pid}/schedstat")).unwrap_or_default();
+    let first = told.split_whitespace().next().and_then(|ns| ns.parse().ok());
+    first.unwrap_or(0)
+}
+
+/// What `/proc/PID/stat` (proc_pid_stat(5)) says of all threads.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Page faults that needed no reading from disk.
+    pub faults: u64,
+    /// Clock ticks in user space, sampled.
+    pub user: u64,
+    /// Clock ticks in the kernel, sampled.
+    pub kernel: u64,
+}
+
+/// Reads it.
+pub fn stat(pid: u32) -> anyhow::Result<Stat> {
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat"))?).context("/proc/PID/stat")
+}
+
+fn parse_stat(line: &str) -> Option<Stat> {
+    // The program's name is in parentheses and may hold anything; the state behind it is field 3.
+    let (_, fields) = line.rsplit_once(") ")?;
+    let field = |number: usize| fields.split_whitespace().nth(number - 3)?.parse().ok();
+    Some(Stat {
+        faults: field(10)?,
+        user: field(14)?,
+        kernel: field(15)?,
+    })
+}
+
 /// CPU time of all children that were waited for, in nanoseconds (resolution: 1 us).
 pub fn reaped_cpu_ns() -> io::Result<u64> {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
@@ -137,6 +172,17 @@ mod tests {
         while cpu_ns(pid).expect("own clock") == before {
             x = std::hint::black_box(x.wrapping_mul(3));
         }
+    }
+
+    #[test]
+    fn the_fields_of_stat_are_found_behind_any_name() {
+        let line = "7 (a) b) S 1 7 7 0 -1 4194560 111 0 2 0 33 44 0 0 20 0 3 0 9";
+        let wanted = Stat {
+            faults: 111,
+            user: 33,
+            kernel: 44,
+        };
+        assert_eq!(parse_stat(line), Some(wanted));
     }
 
     #[test]

@@ -125,6 +125,17 @@ fn figures(result: &Value) -> anyhow::Result<BTreeMap<&'static str, f64>> {
     let daemon = round("daemon_ns")? / requests;
     figures.insert("daemon", daemon);
     figures.insert("daemon_per_exchange", daemon / EXCHANGES_PER_REQUEST);
+    let (user, kernel) = (round("user_ticks")?, round("kernel_ticks")?);
+    let kernel_share = kernel / (user + kernel).max(1.0);
+    figures.insert(
+        "kernel_per_exchange",
+        daemon * kernel_share / EXCHANGES_PER_REQUEST,
+    );
+    figures.insert(
+        "reader_per_exchange",
+        round("reader_ns")? / requests / EXCHANGES_PER_REQUEST,
+    );
+    figures.insert("faults", round("faults")? / requests / EXCHANGES_PER_REQUEST);
     figures.insert("sink", round("sink_ns")? / requests);
     figures.insert("bpf", round("bpf_ns")? / requests);
     figures.insert("bpf_runs", round("bpf_runs")? / requests);
@@ -183,6 +194,14 @@ const ROWS: &[(&str, &str, f64, usize)] = &[
     ("wrk, k a request", "wrk", 1e-3, 2),
     ("daemon, k a request", "daemon", 1e-3, 2),
     ("daemon, k an exchange", "daemon_per_exchange", 1e-3, 2),
+    (
+        "  in the thread that reads the rings",
+        "reader_per_exchange",
+        1e-3,
+        2,
+    ),
+    ("  in the kernel (sampled)", "kernel_per_exchange", 1e-3, 2),
+    ("  page faults", "faults", 1.0, 3),
     ("sink, k a request", "sink", 1e-3, 2),
     ("BPF programs, k a request", "bpf", 1e-3, 2),
     ("BPF programs, runs a request", "bpf_runs", 1.0, 2),
