@@ -1,7 +1,9 @@
-//! The system's allocator, counting.
+//! The daemon's allocator, counting.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use mimalloc::MiMalloc;
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
@@ -11,23 +13,23 @@ static COUNTING: Counting = Counting;
 
 struct Counting;
 
-// SAFETY: every call goes to the system's allocator as it came; the counters do not touch memory that it manages.
+// SAFETY: every call goes to the daemon's allocator as it came; the counters do not touch memory that it manages.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
         // SAFETY: the caller keeps the contract of `alloc`, which is the same.
-        unsafe { System.alloc(layout) }
+        unsafe { MiMalloc.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`, which is the same, and `pointer` came from `System`.
-        unsafe { System.dealloc(pointer, layout) }
+        // SAFETY: the caller keeps the contract of `dealloc`, which is the same, and `pointer` came from `MiMalloc`.
+        unsafe { MiMalloc.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size);
-        // SAFETY: the caller keeps the contract of `realloc`, which is the same, and `pointer` came from `System`.
-        unsafe { System.realloc(pointer, layout, size) }
+        // SAFETY: the caller keeps the contract of `realloc`, which is the same, and `pointer` came from `MiMalloc`.
+        unsafe { MiMalloc.realloc(pointer, layout, size) }
     }
 }
 
