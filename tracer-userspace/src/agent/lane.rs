@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use tracer_common::{Direction, EventFlags, EventHeader, EventKind, Family};
 
 use super::connect;
-use crate::flow::{Flow, Order, Stream, Table};
+use crate::flow::{Flow, Order, Place, Stream, Table};
 use crate::model::{Address, Chunk, Close, Conn, ConnId, Endpoint, Mark, Nanos, Signal, Stamp, Unit};
 use crate::protocol::{CapturePolicy, Conversation, Output, REGISTRY};
 use crate::telemetry::Ledger;
@@ -94,12 +94,9 @@ impl<S: Selects> Lane<S> {
     /// Forgets what has been idle for long and can't come back.
     pub fn sweep(&mut self, now: Nanos) {
         let selection = &self.selection;
-        let gone: Vec<_> = self
-            .table
-            .expire(now.saturating_sub(IDLE), |flow| {
-                matches!(flow.conn.local.address, Address::Unix(_)) || !selection.is_alive(flow.conn.tgid)
-            })
-            .collect();
+        let gone = self.table.expire(now.saturating_sub(IDLE), |flow| {
+            matches!(flow.conn.local.address, Address::Unix(_)) || !selection.is_alive(flow.conn.tgid)
+        });
         for flow in gone {
             self.voice.finish(flow, Close::Forgotten, now);
         }
@@ -117,18 +114,22 @@ impl<S: Selects> Lane<S> {
         let Some(direction) = direction(header) else {
             return;
         };
-        let id = ConnId(header.cookie);
-        let mut mark = mark_of(header);
-        let (mut head, mut tail) = (head, tail);
-        if self.table.get_mut(id).is_none() {
-            self.open(header);
-        }
-        let Some(flow) = self.table.get_mut(id) else {
+        let place = match self.table.find(ConnId(header.cookie)) {
+            Some(place) => place,
+            None => self.open(header),
+        };
+        let Some(flow) = self.table.at(place) else {
             return;
         };
         flow.last_seen = header.ts;
-        let mut len = header.len;
-        let order = stream(flow, direction).place(&mark, len);
+        let mut chunk = Chunk {
+            direction,
+            mark: mark_of(header),
+            len: header.len,
+            head,
+            tail,
+        };
+        let order = stream(flow, direction).place(&chunk.mark, chunk.len);
         let Flow { conn, consumer, .. } = flow;
         if consumer.is_opaque() {
             return;
@@ -136,35 +137,27 @@ impl<S: Selects> Lane<S> {
         self.voice.with(conn, header.ts, |out| {
             match order {
                 Order::Next => {}
-                Order::Gap(missing) => consumer.gap(direction, missing, &mark, out),
-                Order::Unknown => consumer.lost(direction, &mark, out),
+                Order::Gap(missing) => consumer.gap(direction, missing, &chunk.mark, out),
+                Order::Unknown => consumer.lost(direction, &chunk.mark, out),
                 Order::Duplicate => return,
                 Order::Overlap(by) => {
                     // Two threads on one socket: the kernel tells the position after the fact. Keep what is new.
-                    let captured_whole = tail.is_empty() && head.len() == len as usize;
+                    let captured_whole = tail.is_empty() && head.len() == chunk.len as usize;
                     let Some(rest) = head.get(by as usize..).filter(|_| captured_whole) else {
-                        consumer.lost(direction, &mark, out);
+                        consumer.lost(direction, &chunk.mark, out);
                         return;
                     };
-                    (head, tail) = (rest, &[]);
-                    len -= by;
-                    mark.pos = mark.pos.wrapping_add(by);
+                    (chunk.head, chunk.tail) = (rest, &[]);
+                    chunk.len -= by;
+                    chunk.mark.pos = chunk.mark.pos.wrapping_add(by);
                 }
             }
-            consumer.chunk(
-                &Chunk {
-                    direction,
-                    mark,
-                    len,
-                    head,
-                    tail,
-                },
-                out,
-            );
+            consumer.chunk(&chunk, out);
         });
     }
 
-    fn open(&mut self, header: &EventHeader) {
+    #[cold]
+    fn open(&mut self, header: &EventHeader) -> Place {
         let id = ConnId(header.cookie);
         let joined_late = self.opening.remove(&id).is_none();
         let conn = conn_of(header, header.tgid, joined_late);
@@ -174,9 +167,11 @@ impl<S: Selects> Lane<S> {
             self.voice.policies.push((id, CapturePolicy::Ignore));
             Conversation::opaque()
         };
-        if let Some(evicted) = self.table.insert(Arc::new(conn), header.ts, conversation) {
+        let (place, evicted) = self.table.insert(Arc::new(conn), header.ts, conversation);
+        if let Some(evicted) = evicted {
             self.voice.finish(evicted, Close::Forgotten, header.ts);
         }
+        place
     }
 
     fn state(&mut self, header: &EventHeader, comm: &[u8]) {
@@ -250,6 +245,7 @@ impl Voice {
         self.with(conn, now, |out| consumer.close(how, &mark, out));
     }
 
+    #[inline]
     fn with(&mut self, conn: &Arc<Conn>, now: Nanos, f: impl FnOnce(&mut Output<'_>)) {
         let mut policy = None;
         f(&mut Output {
@@ -283,6 +279,7 @@ const fn direction(header: &EventHeader) -> Option<Direction> {
     }
 }
 
+#[inline]
 fn mark_of(header: &EventHeader) -> Mark {
     Mark {
         stamp: Stamp {

@@ -4,4 +4,4 @@ mod order;
 mod table;
 
 pub use order::{Order, Stream};
-pub use table::{Flow, Table};
+pub use table::{Flow, Place, Table};

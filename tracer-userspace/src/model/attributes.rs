@@ -36,8 +36,41 @@ enum Stored {
 pub struct Attributes {
     /// The first attributes, if they are shared.
     shared: Option<Arc<List>>,
-    /// Those behind them.
+    /// Integers behind them, which cost no memory of their own.
+    numbers: Numbers,
+    /// Those behind all these.
     own: List,
+}
+
+/// A few integers: what differs between the exchanges of a connection are mostly its status and its sizes.
+#[derive(Clone, Copy, Default, Debug)]
+struct Numbers {
+    entries: [(Key, i64); Self::MOST],
+    len: usize,
+}
+
+impl Numbers {
+    const MOST: usize = 3;
+
+    fn get(&self) -> &[(Key, i64)] {
+        self.entries.get(..self.len).unwrap_or_default()
+    }
+
+    /// Adds one. False if there is no room.
+    fn push(&mut self, key: Key, value: i64) -> bool {
+        let Some(free) = self.entries.get_mut(self.len) else {
+            return false;
+        };
+        *free = (key, value);
+        self.len += 1;
+        true
+    }
+}
+
+impl PartialEq for Numbers {
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
 }
 
 #[derive(Clone, Default, Debug)]
@@ -61,10 +94,12 @@ impl PartialEq for List {
 impl PartialEq for Attributes {
     fn eq(&self, other: &Self) -> bool {
         match (&self.shared, &other.shared) {
-            (None, None) => self.own == other.own,
-            (Some(one), Some(another)) if Arc::ptr_eq(one, another) => self.own == other.own,
-            (Some(one), Some(another)) if one.entries.len() == another.entries.len() => {
-                self.own == other.own && one == another
+            (Some(one), Some(another))
+                if one.entries.len() == another.entries.len() && self.has_parts_of(other) =>
+            {
+                self.numbers == other.numbers
+                    && self.own == other.own
+                    && (Arc::ptr_eq(one, another) || one == another)
             }
             _ => self.len() == other.len() && self.iter().eq(other.iter()),
         }
@@ -72,31 +107,31 @@ impl PartialEq for Attributes {
 }
 
 impl Attributes {
+    /// Whether as many are integers, and as many are not.
+    fn has_parts_of(&self, other: &Self) -> bool {
+        self.numbers.len == other.numbers.len && self.own.entries.len() == other.own.entries.len()
+    }
+
     /// Becomes a copy of `other`, in the memory it has.
     pub fn copy_from(&mut self, other: &Self) {
         self.shared.clone_from(&other.shared);
+        self.numbers = other.numbers;
         self.own.text.clone_from(&other.own.text);
         self.own.entries.clone_from(&other.own.entries);
     }
 
-    /// From now on copies share what is there so far.
+    /// From now on copies share what is there so far. A second call changes nothing.
     pub fn share(&mut self) {
         if self.shared.is_none() {
-            self.shared = Some(Arc::new(std::mem::take(&mut self.own)));
-        }
-    }
-
-    /// A copy with room for `more` attributes, but for no more text.
-    #[must_use]
-    pub fn copy_with_room(&self, more: usize) -> Self {
-        let mut entries = Vec::with_capacity(self.own.entries.len() + more);
-        entries.extend_from_slice(&self.own.entries);
-        Self {
-            shared: self.shared.clone(),
-            own: List {
-                text: self.own.text.clone(),
-                entries,
-            },
+            let mut list = List::default();
+            list.entries.reserve_exact(self.len());
+            for (key, value) in self.numbers.get() {
+                list.entries.push((key, Stored::Int(*value)));
+            }
+            let own = std::mem::take(&mut self.own);
+            (list.text, self.numbers) = (own.text, Numbers::default());
+            list.entries.extend(own.entries);
+            self.shared = Some(Arc::new(list));
         }
     }
 
@@ -105,6 +140,7 @@ impl Attributes {
     pub fn with_capacity(entries: usize, text: usize) -> Self {
         Self {
             shared: None,
+            numbers: Numbers::default(),
             own: List {
                 text: String::with_capacity(text),
                 entries: Vec::with_capacity(entries),
@@ -146,7 +182,10 @@ impl Attributes {
 
     /// Adds an integer.
     pub fn push_int(&mut self, key: Key, value: i64) {
-        self.own.entries.push((key, Stored::Int(value)));
+        // The order is kept: behind what is not an integer there are no numbers.
+        if !self.own.entries.is_empty() || !self.numbers.push(key, value) {
+            self.own.entries.push((key, Stored::Int(value)));
+        }
     }
 
     /// Adds a floating-point number.
@@ -186,13 +225,17 @@ impl Attributes {
     /// All attributes, in the order they were added.
     pub fn iter(&self) -> impl Iterator<Item = (Key, Value<'_>)> {
         let shared = self.shared.iter().flat_map(|list| list.iter());
-        shared.chain(self.own.iter())
+        let numbers = self.numbers.get().iter();
+        shared
+            .chain(numbers.map(|(key, value)| (*key, Value::Int(*value))))
+            .chain(self.own.iter())
     }
 
     /// Number of attributes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.own.entries.len() + self.shared.as_ref().map_or(0, |list| list.entries.len())
+        let shared = self.shared.as_ref().map_or(0, |list| list.entries.len());
+        shared + self.numbers.len + self.own.entries.len()
     }
 
     /// Whether there are none.
@@ -204,6 +247,7 @@ impl Attributes {
     /// Forgets all attributes, keeps the memory that is not shared.
     pub fn clear(&mut self) {
         self.shared = None;
+        self.numbers = Numbers::default();
         self.own.text.clear();
         self.own.entries.clear();
     }
@@ -233,13 +277,19 @@ mod tests {
 
     fn build(shared: Option<usize>, last: i64) -> Attributes {
         let mut attributes = Attributes::default();
+        attributes.push_int("first", 7);
         for (index, (key, value)) in [("a", "x"), ("b", ""), ("c", "yz")].into_iter().enumerate() {
             if shared == Some(index) {
                 attributes.share();
             }
             attributes.push_str(key, value);
         }
-        attributes.push_int("d", last);
+        for (index, key) in ["d", "e", "f", "g"].into_iter().enumerate() {
+            if shared == Some(3 + index) {
+                attributes.share();
+            }
+            attributes.push_int(key, last);
+        }
         attributes
     }
 
@@ -247,17 +297,21 @@ mod tests {
     fn sharing_changes_nothing_that_can_be_seen() {
         let plain = build(None, 1);
         let listed: Vec<_> = plain.iter().collect();
-        for shared in [None, Some(0), Some(1), Some(2)] {
+        assert_eq!(
+            listed.iter().map(|(key, _)| *key).collect::<String>(),
+            "firstabcdefg"
+        );
+        for shared in [None, Some(0), Some(1), Some(2), Some(3), Some(4), Some(6)] {
             let one = build(shared, 1);
             assert_eq!(one.iter().collect::<Vec<_>>(), listed, "{shared:?}");
-            assert_eq!((one.len(), one.get_str("c")), (4, Some("yz")), "{shared:?}");
+            assert_eq!((one.len(), one.get_str("c")), (8, Some("yz")), "{shared:?}");
             let mut copied = Attributes::default();
             copied.copy_from(&one);
-            for same in [&plain, &one.clone(), &one.copy_with_room(2), &copied] {
+            for same in [&plain, &one.clone(), &copied] {
                 assert_eq!(&one, same, "{shared:?}");
                 assert_eq!(same, &one, "{shared:?}");
             }
-            for other in [None, Some(1), Some(2)] {
+            for other in [None, Some(1), Some(2), Some(3), Some(5)] {
                 assert_eq!(one, build(other, 1), "{shared:?} {other:?}");
                 assert_ne!(one, build(other, 2), "{shared:?} {other:?}");
             }

@@ -107,9 +107,15 @@ impl Conversation {
 
     /// The next chunk of its direction. Chunks come in stream order; holes were announced by [`Self::gap`] or [`Self::lost`].
     pub fn chunk(&mut self, chunk: &Chunk<'_>, out: &mut Output<'_>) {
-        match &self.state {
+        match &mut self.state {
             State::Opaque => {}
-            State::Following { .. } => self.follow(chunk, out),
+            State::Following { session, local } => {
+                let side = side_of(chunk.direction, *local);
+                if !self.carry[chunk.direction as usize].bytes.is_empty() || !session.whole(side, chunk, out)
+                {
+                    self.follow(chunk, out);
+                }
+            }
             State::Detecting(_) => self.detect(chunk, out),
         }
     }
@@ -151,8 +157,16 @@ impl Conversation {
         }
     }
 
+    #[inline]
     fn follow(&mut self, chunk: &Chunk<'_>, out: &mut Output<'_>) {
         self.bytes(chunk.direction, chunk.head, &chunk.mark, out);
+        if chunk.head.len() < chunk.len as usize {
+            self.follow_cut(chunk, out);
+        }
+    }
+
+    /// What is behind the head of a chunk that was not captured whole.
+    fn follow_cut(&mut self, chunk: &Chunk<'_>, out: &mut Output<'_>) {
         let seen = chunk.head.len() + chunk.tail.len();
         let hole = (chunk.len as usize).saturating_sub(seen);
         if hole > 0 {
@@ -169,6 +183,7 @@ impl Conversation {
         }
     }
 
+    #[inline]
     fn bytes(&mut self, direction: Direction, bytes: &[u8], mark: &Mark, out: &mut Output<'_>) {
         if bytes.is_empty() {
             return;
@@ -177,25 +192,38 @@ impl Conversation {
             return;
         };
         let side = side_of(direction, *local);
-        let carry = &mut self.carry[direction as usize];
-        let mut marks = Marks {
-            first: *mark,
-            now: *mark,
-            carried: carry.bytes.len(),
-        };
-        if carry.bytes.is_empty() {
+        if self.carry[direction as usize].bytes.is_empty() {
             // The usual case: nothing was left over, and the session takes the captured bytes in place, all of them.
+            let marks = Marks {
+                first: mark,
+                now: mark,
+                carried: 0,
+            };
             let consumed = session.bytes(side, bytes, &marks, out);
             if consumed < bytes.len() || out.switch.is_some() {
                 self.settle(direction, None, bytes, consumed, marks, out);
             }
         } else {
-            marks.first = carry.first;
-            let mut whole = std::mem::take(&mut carry.bytes);
-            whole.extend_from_slice(bytes);
-            let consumed = session.bytes(side, &whole, &marks, out);
-            self.settle(direction, Some(whole), bytes, consumed, marks, out);
+            self.carried_bytes(direction, bytes, mark, out);
         }
+    }
+
+    /// More bytes, behind those that the session left.
+    fn carried_bytes(&mut self, direction: Direction, bytes: &[u8], mark: &Mark, out: &mut Output<'_>) {
+        let State::Following { session, local } = &mut self.state else {
+            return;
+        };
+        let carry = &mut self.carry[direction as usize];
+        let first = carry.first;
+        let marks = Marks {
+            first: &first,
+            now: mark,
+            carried: carry.bytes.len(),
+        };
+        let mut whole = std::mem::take(&mut carry.bytes);
+        whole.extend_from_slice(bytes);
+        let consumed = session.bytes(side_of(direction, *local), &whole, &marks, out);
+        self.settle(direction, Some(whole), bytes, consumed, marks, out);
     }
 
     /// Follows up on what the session did: it consumed some of `bytes` (behind those left over before, in `whole`, if there
@@ -206,19 +234,25 @@ impl Conversation {
         whole: Option<Vec<u8>>,
         bytes: &[u8],
         mut consumed: usize,
-        mut marks: Marks,
+        marks: Marks<'_>,
         out: &mut Output<'_>,
     ) {
         let mut rest = whole.as_deref().unwrap_or(bytes);
         let mut consumed_in_all = 0;
+        let (mut first, mut now, mut carried) = (*marks.first, *marks.now, marks.carried);
         loop {
             consumed = consumed.min(rest.len());
             let switched = self.apply_switch(out);
             consumed_in_all += consumed;
-            marks.first = marks.at(consumed);
-            marks.carried = marks.carried.saturating_sub(consumed);
-            if marks.carried == 0 {
-                marks.now = marks.first;
+            first = Marks {
+                first: &first,
+                now: &now,
+                carried,
+            }
+            .at(consumed);
+            carried = carried.saturating_sub(consumed);
+            if carried == 0 {
+                now = first;
             }
             rest = rest.get(consumed..).unwrap_or_default();
             let State::Following { session, local } = &mut self.state else {
@@ -229,6 +263,11 @@ impl Conversation {
             if !switched || rest.is_empty() {
                 break;
             }
+            let marks = Marks {
+                first: &first,
+                now: &now,
+                carried,
+            };
             consumed = session.bytes(side_of(direction, *local), rest, &marks, out);
         }
         let was_carried = whole.is_some();
@@ -238,7 +277,7 @@ impl Conversation {
             bytes,
             was_carried,
             consumed_in_all,
-            marks.first,
+            first,
             out,
         );
     }
@@ -276,8 +315,8 @@ impl Conversation {
         let carry = &mut self.carry[direction as usize];
         let carried = carry.bytes.len();
         let marks = Marks {
-            first: if carried == 0 { *mark } else { carry.first },
-            now: *mark,
+            first: if carried == 0 { mark } else { &carry.first },
+            now: mark,
             carried,
         };
         session.skipped(side_of(direction, *local), &carry.bytes, len, &marks, out);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Output;
-use crate::model::{Close, Conn, Mark, Stamp};
+use crate::model::{Chunk, Close, Conn, Mark, Stamp};
 
 /// Which end of the connection sent bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -59,17 +59,18 @@ pub trait Protocol: Sync {
 /// The buffer may hold bytes left over from earlier chunks (`carried` of them) before those of the current chunk. A
 /// session consumes whole messages, so a message that starts inside the carried bytes starts at their first byte.
 #[derive(Clone, Copy, Debug)]
-pub struct Marks {
+pub struct Marks<'a> {
     /// The place of the buffer's first byte.
-    pub first: Mark,
+    pub first: &'a Mark,
     /// The current chunk: the place of the byte at `carried`.
-    pub now: Mark,
+    pub now: &'a Mark,
     /// Bytes left over from earlier chunks.
     pub carried: usize,
 }
 
-impl Marks {
+impl<'a> Marks<'a> {
     /// The mark of the byte at `offset`, its stream position included.
+    #[inline]
     #[must_use]
     pub fn at(&self, offset: usize) -> Mark {
         let (base, from) = if offset < self.carried {
@@ -79,31 +80,39 @@ impl Marks {
         };
         Mark {
             pos: base.pos.wrapping_add((offset - from) as u32),
-            ..base
+            ..*base
         }
     }
 
     /// When and by whom the byte at `offset` was moved.
+    #[inline]
     #[must_use]
-    pub fn stamp(&self, offset: usize) -> Stamp {
+    pub fn stamp(&self, offset: usize) -> &'a Stamp {
         if offset < self.carried {
-            self.first.stamp
+            &self.first.stamp
         } else {
-            self.now.stamp
+            &self.now.stamp
         }
     }
 }
 
 /// Follows one connection. Never panics, whatever the bytes; bounds every size that the peer controls.
 pub trait Session: Send {
+    /// A chunk that begins where everything before it was consumed. True if the session has taken all of it at once, captured or not;
+    /// false if it wants it piece by piece, with [`Self::bytes`] and [`Self::skipped`], and has done nothing yet. What it tells is the
+    /// same either way.
+    fn whole(&mut self, _side: Side, _chunk: &Chunk<'_>, _out: &mut Output<'_>) -> bool {
+        false
+    }
+
     /// `bytes` are the next bytes that `side` sent, from the first not yet consumed. Returns how many were consumed;
     /// the rest comes again, with more behind it. A session that needs more than [`MAX_BUFFER`] bytes at once
     /// must consume and remember instead.
-    fn bytes(&mut self, side: Side, bytes: &[u8], marks: &Marks, out: &mut Output<'_>) -> usize;
+    fn bytes(&mut self, side: Side, bytes: &[u8], marks: &Marks<'_>, out: &mut Output<'_>) -> usize;
 
     /// `len` bytes follow whose contents were not captured. `partial` are the bytes before them that the session had
     /// not consumed: they are gone after this call.
-    fn skipped(&mut self, side: Side, partial: &[u8], len: u64, marks: &Marks, out: &mut Output<'_>);
+    fn skipped(&mut self, side: Side, partial: &[u8], len: u64, marks: &Marks<'_>, out: &mut Output<'_>);
 
     /// An unknown number of bytes of `side` was lost, or the tracer joined here. The session forgets what it cannot know and looks for the
     /// next place to continue; exchanges that can't be told truthfully are dropped (and thereby counted).

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::request::Request;
 use crate::model::{Conn, Exchange, ExchangeId, Outcome, Role, Stamp};
-use crate::protocol::Started;
 use crate::protocol::semconv::http as name;
+use crate::protocol::{Side, Started};
 
 /// Why an exchange ended before its response did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,22 +33,20 @@ impl Failure {
 }
 
 /// The request or the response of an exchange.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Part {
-    /// Bytes on the wire.
-    pub bytes: u64,
     /// Bytes of content; `None` if they could not be counted.
     pub content: Option<u64>,
-    /// When its last byte so far was moved.
-    pub last: Stamp,
-    /// Whether that was its last byte.
+    /// Whether its last byte was moved.
     pub done: bool,
 }
 
 /// An exchange that has not ended.
 pub struct Open {
-    /// What is exported in the end, as far as it is known.
+    /// What is exported in the end, as far as it is known: the bytes so far, and as its end the response's last byte so far.
     pub exchange: Box<Exchange>,
+    /// When the request's last byte so far was moved.
+    pub request_last: Stamp,
     /// The request.
     pub request: Part,
     /// The response, interim ones included.
@@ -67,16 +65,12 @@ pub struct Open {
     pub expects_continue: bool,
 }
 
-/// Attributes that are known at the end only.
-const LATE_ATTRIBUTES: usize = 3;
-
 impl Open {
     /// An exchange whose request head is known.
     pub fn new(started: Started, role: Role, conn: &Arc<Conn>, request: &Request) -> Self {
         let part = Part {
             content: Some(0),
-            last: started.start,
-            ..Part::default()
+            done: false,
         };
         Self {
             exchange: Box::new(Exchange {
@@ -92,9 +86,10 @@ impl Open {
                 response_bytes: 0,
                 name: Arc::clone(&request.name),
                 outcome: Outcome::Unset,
-                attributes: request.attributes.copy_with_room(LATE_ATTRIBUTES),
+                attributes: request.attributes.clone(),
                 context: request.context.clone(),
             }),
+            request_last: started.start,
             request: part,
             response: part,
             status: None,
@@ -111,18 +106,31 @@ impl Open {
         self.exchange.id
     }
 
-    /// The last byte moved either way.
-    pub fn last(&self) -> Stamp {
-        let (request, response) = (self.request.last, self.response.last);
-        if request.ts > response.ts {
-            request
-        } else {
-            response
+    /// Bytes of one part were moved, the last of them at `stamp`; `content` is `None` where it can't be told from framing.
+    #[inline]
+    pub fn count(&mut self, side: Side, len: u64, content: Option<u64>, stamp: &Stamp) {
+        let exchange = &mut *self.exchange;
+        let (part, bytes, last) = match side {
+            Side::Client => (
+                &mut self.request,
+                &mut exchange.request_bytes,
+                &mut self.request_last,
+            ),
+            Side::Server => (
+                &mut self.response,
+                &mut exchange.response_bytes,
+                &mut exchange.end,
+            ),
+        };
+        if !part.done {
+            *bytes = bytes.saturating_add(len);
+            part.content = part.content.zip(content).map(|(a, b)| a.saturating_add(b));
+            *last = *stamp;
         }
     }
 
-    /// The exchange is over at `end`.
-    pub fn finish(self, end: Stamp) -> Box<Exchange> {
+    /// The exchange is over: at `end`, or else at the last byte moved either way.
+    pub fn finish(self, end: Option<&Stamp>) -> Box<Exchange> {
         let outcome = self.outcome();
         let mut exchange = self.exchange;
         let attributes = &mut exchange.attributes;
@@ -135,9 +143,11 @@ impl Open {
         if let (Some(size), Some(_)) = (self.response.content, self.status) {
             attributes.push_int(name::RESPONSE_BODY_SIZE, size as i64);
         }
-        exchange.end = end;
-        exchange.request_bytes = self.request.bytes;
-        exchange.response_bytes = self.response.bytes;
+        match end {
+            Some(end) => exchange.end = *end,
+            None if self.request_last.ts > exchange.end.ts => exchange.end = self.request_last,
+            None => {}
+        }
         exchange.outcome = outcome;
         exchange
     }

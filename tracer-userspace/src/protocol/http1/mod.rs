@@ -23,6 +23,7 @@ mod sizing;
 mod target;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::sync::Arc;
 

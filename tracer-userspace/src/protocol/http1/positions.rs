@@ -4,7 +4,7 @@
 
 use super::session::{Http1Session, State};
 use crate::model::Mark;
-use crate::protocol::{Marks, Output, Side};
+use crate::protocol::{Output, Side};
 use crate::telemetry::Reason;
 
 /// A distance beyond this is none: positions are modulo 2^32.
@@ -28,10 +28,10 @@ impl Positions {
 
 impl Http1Session {
     /// Whether the chunk begins a run: the other side has moved since this side's last chunk, seen or unseen.
-    pub(super) fn note_run(&mut self, side: Side, marks: &Marks) {
-        if marks.now.has_position {
+    pub(super) fn note_run(&mut self, side: Side, now: &Mark) {
+        if now.has_position {
             let lane = self.lane(side);
-            if lane.peer_pos.replace(marks.now.peer_pos) != Some(marks.now.peer_pos) {
+            if lane.peer_pos.replace(now.peer_pos) != Some(now.peer_pos) {
                 lane.fresh = true;
             }
         }

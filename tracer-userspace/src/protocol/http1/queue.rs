@@ -69,40 +69,37 @@ impl Http1Session {
     }
 
     /// Bytes of the current message of `side`; `content` is `None` where it can't be told from framing.
-    pub(super) fn count(&mut self, side: Side, len: u64, content: Option<u64>, stamp: Stamp) {
+    pub(super) fn count(&mut self, side: Side, len: u64, content: Option<u64>, stamp: &Stamp) {
         self.lane(side).run += len;
         self.count_part(side, len, content, stamp);
     }
 
     /// Bytes of a head, which the run has counted already.
-    pub(super) fn count_head(&mut self, side: Side, len: u64, stamp: Stamp) {
+    #[inline]
+    pub(super) fn count_head(&mut self, side: Side, len: u64, stamp: &Stamp) {
         self.count_part(side, len, Some(0), stamp);
     }
 
     /// Bytes of the current message of `side`, wherever they are counted already.
-    fn count_part(&mut self, side: Side, len: u64, content: Option<u64>, stamp: Stamp) {
-        let part = match side {
-            Side::Client => self.open.back_mut().map(|open| &mut open.request),
+    #[inline]
+    fn count_part(&mut self, side: Side, len: u64, content: Option<u64>, stamp: &Stamp) {
+        let open = match side {
+            Side::Client => self.open.back_mut(),
             // What comes before its head, after a loss, is not the response to the first request.
-            Side::Server if matches!(self.server.state, State::Lost) => self
-                .open
-                .front_mut()
-                .filter(|open| open.answered)
-                .map(|open| &mut open.response),
-            Side::Server => self.open.front_mut().map(|open| &mut open.response),
+            Side::Server if matches!(self.server.state, State::Lost) => {
+                self.open.front_mut().filter(|open| open.answered)
+            }
+            Side::Server => self.open.front_mut(),
         };
-        if let Some(part) = part.filter(|part| !part.done) {
-            part.bytes = part.bytes.saturating_add(len);
-            part.content = part.content.zip(content).map(|(a, b)| a.saturating_add(b));
-            part.last = stamp;
+        if let Some(open) = open {
+            open.count(side, len, content, stamp);
         }
     }
 
     /// Ends the first open exchange, at its last byte.
     pub(super) fn finish(&mut self, out: &mut Output<'_>) {
         if let Some(open) = self.open.pop_front() {
-            let end = open.last();
-            out.end(open.finish(end));
+            out.end(open.finish(None));
         }
         self.tell_policy(out);
     }
@@ -117,10 +114,10 @@ impl Http1Session {
         }
         while let Some(mut open) = self.open.pop_front() {
             let end = if open.response.done {
-                open.last()
+                None
             } else {
                 open.failure.get_or_insert(failure);
-                mark.stamp
+                Some(&mark.stamp)
             };
             out.end(open.finish(end));
         }

@@ -17,7 +17,7 @@ impl Http1Session {
         &mut self,
         rest: &[u8],
         at: usize,
-        marks: &Marks,
+        marks: &Marks<'_>,
         out: &mut Output<'_>,
     ) -> usize {
         let mut last = self.last_request.take().unwrap_or_default();
@@ -38,7 +38,7 @@ impl Http1Session {
         last: &mut Last<Request>,
         rest: &[u8],
         at: usize,
-        marks: &Marks,
+        marks: &Marks<'_>,
         out: &mut Output<'_>,
     ) -> usize {
         match head::read_on::<RequestLine<'_>>(rest, self.client.searched) {
@@ -65,7 +65,7 @@ impl Http1Session {
     }
 
     /// A whole request head of `len` bytes.
-    fn request(&mut self, told: &Request, len: usize, at: usize, marks: &Marks, out: &mut Output<'_>) {
+    fn request(&mut self, told: &Request, len: usize, at: usize, marks: &Marks<'_>, out: &mut Output<'_>) {
         let last = marks.stamp(at + len - 1);
         self.client.run += len as u64;
         self.sizing.head(Side::Client, self.client.run);
@@ -79,7 +79,7 @@ impl Http1Session {
     }
 
     /// A request has begun.
-    fn begin(&mut self, told: &Request, first: &Mark, out: &mut Output<'_>) {
+    pub(super) fn begin(&mut self, told: &Request, first: &Mark, out: &mut Output<'_>) {
         if self.server.is_vague() && !self.pipelined && self.open.front().is_some_and(|open| open.answered) {
             // Without pipelining a request means that the response before it was over.
             self.response_done(out);
@@ -106,12 +106,15 @@ impl Http1Session {
     }
 
     /// The last request ended with the byte at `stamp`.
-    pub(super) fn request_done(&mut self, stamp: Stamp, out: &mut Output<'_>) {
+    pub(super) fn request_done(&mut self, stamp: &Stamp, out: &mut Output<'_>) {
         let Some(open) = self.open.back_mut().filter(|open| !open.request.done) else {
             return;
         };
         open.request.done = true;
-        out.request_end(open.id(), stamp);
+        // A request that came whole in one chunk has told all with its beginning.
+        if *stamp != open.exchange.start {
+            out.request_end(open.id(), *stamp);
+        }
         if open.response.done && self.open.len() == 1 {
             self.finish(out);
         }
@@ -122,7 +125,7 @@ impl Http1Session {
         &mut self,
         partial: &[u8],
         first: &Mark,
-        last: Stamp,
+        last: &Stamp,
         out: &mut Output<'_>,
     ) -> bool {
         let cut = head::read_cut::<RequestLine<'_>>(partial)

@@ -11,9 +11,9 @@ use crate::telemetry::Reason;
 /// What a response head tells.
 #[derive(Clone, Copy, Default)]
 pub struct Response {
-    status: u16,
+    pub(super) status: u16,
     /// What follows the head, unless the request was HEAD: then nothing does.
-    framing: Framing,
+    pub(super) framing: Framing,
     /// The protocol that follows a switch.
     upgrade: Option<&'static str>,
 }
@@ -34,7 +34,7 @@ impl Http1Session {
         &mut self,
         rest: &[u8],
         at: usize,
-        marks: &Marks,
+        marks: &Marks<'_>,
         out: &mut Output<'_>,
     ) -> usize {
         if let Some(len) = self.last_response.recall(rest) {
@@ -74,7 +74,7 @@ impl Http1Session {
     }
 
     /// The last response head, which is `len` bytes long.
-    fn respond(&mut self, len: usize, at: usize, marks: &Marks, out: &mut Output<'_>) {
+    fn respond(&mut self, len: usize, at: usize, marks: &Marks<'_>, out: &mut Output<'_>) {
         let Response {
             status,
             framing,
@@ -101,9 +101,9 @@ impl Http1Session {
         let first = marks.stamp(at);
         open.answered = true;
         open.status = Some(status);
-        open.exchange.first_byte = Some(first);
+        open.exchange.first_byte = Some(*first);
         let (is_head, is_connect) = (open.is_head, open.is_connect);
-        out.respond(open.id(), first);
+        out.respond(open.id(), *first);
         self.count_head(Side::Server, len as u64, last);
         if status == 101 || (is_connect && (200..300).contains(&status)) {
             self.hand_over(upgrade.filter(|_| status == 101), out);
@@ -144,7 +144,7 @@ impl Http1Session {
         if !open.request.done && vague {
             // The end of the request passed unseen; its response says that it came.
             open.request.done = true;
-            out.request_end(open.id(), open.request.last);
+            out.request_end(open.id(), open.request_last);
         }
         if open.request.done {
             self.finish(out);
@@ -155,8 +155,8 @@ impl Http1Session {
     pub(super) fn cut_response(
         &mut self,
         partial: &[u8],
-        first: Stamp,
-        last: Stamp,
+        first: &Stamp,
+        last: &Stamp,
         out: &mut Output<'_>,
     ) -> bool {
         let cut = head::read_cut::<StatusLine>(partial).map(|(line, _)| line);
@@ -172,9 +172,9 @@ impl Http1Session {
         };
         open.answered = true;
         open.status = Some(line.status);
-        open.exchange.first_byte = Some(first);
+        open.exchange.first_byte = Some(*first);
         open.response.content = None;
-        out.respond(open.id(), first);
+        out.respond(open.id(), *first);
         self.count_head(Side::Server, partial.len() as u64, last);
         true
     }

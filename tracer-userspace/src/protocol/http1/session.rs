@@ -16,7 +16,7 @@ use super::positions::Positions;
 use super::request::Request;
 use super::responses::Response;
 use super::sizing::Sizing;
-use crate::model::{Close, Mark, Role, Stamp};
+use crate::model::{Chunk, Close, Mark, Role, Stamp};
 use crate::protocol::{Marks, Output, Session, Side};
 use crate::telemetry::Reason;
 
@@ -135,8 +135,15 @@ impl Http1Session {
     }
 
     /// The next piece of a message; returns the bytes taken, 0 to wait for more.
-    fn advance(&mut self, side: Side, rest: &[u8], at: usize, marks: &Marks, out: &mut Output<'_>) -> usize {
-        match self.lane(side).state {
+    fn advance(
+        &mut self,
+        side: Side,
+        rest: &[u8],
+        at: usize,
+        marks: &Marks<'_>,
+        out: &mut Output<'_>,
+    ) -> usize {
+        match &self.lane(side).state {
             State::Over => rest.len(),
             State::Lost => self.look(side, rest, marks.stamp(at + rest.len() - 1)),
             State::Head => match rest.first() {
@@ -147,16 +154,17 @@ impl Http1Session {
                 },
             },
             State::Body(body) => {
+                let body = *body;
                 if self.lane(side).fresh && self.begins_anew(side, body, rest) != Looks::No {
                     return self.restart(side, body, rest, out);
                 }
-                self.body(side, body, rest, at, marks, out)
+                self.body(side, rest, at, marks, out)
             }
         }
     }
 
     /// Looks for the beginning of a message after bytes were lost.
-    fn look(&mut self, side: Side, rest: &[u8], stamp: Stamp) -> usize {
+    fn look(&mut self, side: Side, rest: &[u8], stamp: &Stamp) -> usize {
         let looks = match (self.lane(side).fresh, side) {
             (false, _) => Looks::No,
             (true, Side::Client) => looks_like_request(rest),
@@ -213,8 +221,8 @@ impl Http1Session {
             match side {
                 Side::Client => {
                     if let Some(open) = self.open.back_mut() {
-                        let stamp = open.request.last;
-                        self.request_done(stamp, out);
+                        let stamp = open.request_last;
+                        self.request_done(&stamp, out);
                     }
                 }
                 Side::Server => self.response_done(out),
@@ -223,22 +231,16 @@ impl Http1Session {
         0
     }
 
-    fn body(
-        &mut self,
-        side: Side,
-        mut body: Body,
-        rest: &[u8],
-        at: usize,
-        marks: &Marks,
-        out: &mut Output<'_>,
-    ) -> usize {
+    fn body(&mut self, side: Side, rest: &[u8], at: usize, marks: &Marks<'_>, out: &mut Output<'_>) -> usize {
+        let State::Body(body) = &mut self.lane(side).state else {
+            return 0;
+        };
         let progress = body.take(rest);
         if progress.taken > 0 {
-            let stamp = marks.stamp(at + progress.taken - 1);
             let content = (!matches!(body, Body::Blind(_))).then_some(progress.content);
+            let stamp = marks.stamp(at + progress.taken - 1);
             self.count(side, progress.taken as u64, content, stamp);
         }
-        self.lane(side).state = State::Body(body);
         if progress.malformed {
             self.malformed(side, out);
             return rest.len();
@@ -256,7 +258,7 @@ impl Http1Session {
         side: Side,
         partial: &[u8],
         at: usize,
-        marks: &Marks,
+        marks: &Marks<'_>,
         out: &mut Output<'_>,
     ) {
         self.sizing.cut(side, partial.len());
@@ -264,7 +266,7 @@ impl Http1Session {
         let last = marks.stamp(at + partial.len().saturating_sub(1));
         let told = match side {
             Side::Client => self.cut_request(partial, &first, last, out),
-            Side::Server => self.cut_response(partial, first.stamp, last, out),
+            Side::Server => self.cut_response(partial, &first.stamp, last, out),
         };
         self.lane(side).stray();
         match told {
@@ -274,7 +276,7 @@ impl Http1Session {
         self.tell_policy(out);
     }
 
-    pub(super) fn message_done(&mut self, side: Side, stamp: Stamp, out: &mut Output<'_>) {
+    pub(super) fn message_done(&mut self, side: Side, stamp: &Stamp, out: &mut Output<'_>) {
         self.lane(side).enter(State::Head);
         match side {
             Side::Client => self.request_done(stamp, out),
@@ -284,23 +286,32 @@ impl Http1Session {
 }
 
 impl Session for Http1Session {
-    fn bytes(&mut self, side: Side, bytes: &[u8], marks: &Marks, out: &mut Output<'_>) -> usize {
+    fn whole(&mut self, side: Side, chunk: &Chunk<'_>, out: &mut Output<'_>) -> bool {
+        match side {
+            Side::Client => self.whole_request(chunk, out),
+            Side::Server => self.whole_response(chunk, out),
+        }
+    }
+
+    fn bytes(&mut self, side: Side, bytes: &[u8], marks: &Marks<'_>, out: &mut Output<'_>) -> usize {
         self.lane(side.peer()).fresh = true;
-        self.note_run(side, marks);
+        self.note_run(side, marks.now);
         if side == Side::Server {
-            self.positions.server_bytes(&marks.first, bytes.len() as u64);
+            self.positions.server_bytes(marks.first, bytes.len() as u64);
         }
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            let before = std::mem::discriminant(&self.lane(side).state);
-            if self.lane(side).fresh {
-                self.lane(side).run = 0;
+            let lane = self.lane(side);
+            let before = std::mem::discriminant(&lane.state);
+            if lane.fresh {
+                lane.run = 0;
             }
             let taken = self.advance(side, rest, at, marks, out);
+            let lane = self.lane(side);
             if taken > 0 {
-                self.lane(side).fresh = false;
+                lane.fresh = false;
                 at += taken;
-            } else if std::mem::discriminant(&self.lane(side).state) == before {
+            } else if std::mem::discriminant(&lane.state) == before {
                 break;
             }
             if matches!(self.client.state, State::Over) && matches!(self.server.state, State::Over) {
@@ -310,13 +321,13 @@ impl Session for Http1Session {
         at
     }
 
-    fn skipped(&mut self, side: Side, partial: &[u8], len: u64, marks: &Marks, out: &mut Output<'_>) {
+    fn skipped(&mut self, side: Side, partial: &[u8], len: u64, marks: &Marks<'_>, out: &mut Output<'_>) {
         self.lane(side.peer()).fresh = true;
-        let stamp = marks.now.stamp;
+        let stamp = &marks.now.stamp;
         let mut left = len;
         if side == Side::Server {
-            self.positions.server_bytes(&marks.now, len);
-            if !matches!(self.server.state, State::Over) && self.answer_follows(&marks.now, len) {
+            self.positions.server_bytes(marks.now, len);
+            if !matches!(self.server.state, State::Over) && self.answer_follows(marks.now, len) {
                 // What passed unseen was the rest of earlier responses.
                 self.server.enter(State::Head);
                 self.server.fresh = true;
@@ -364,7 +375,7 @@ impl Session for Http1Session {
             Side::Client => {
                 if let Some(open) = self.open.back_mut().filter(|open| !open.request.done) {
                     open.request.content = None;
-                    open.request.last = mark.stamp;
+                    open.request_last = mark.stamp;
                 }
                 self.unknown_messages(side, out);
             }
@@ -388,8 +399,8 @@ impl Session for Http1Session {
                         self.client.enter(State::Over);
                         // A half-closed client still waits for its responses; its last request will not go on.
                         if let Some(open) = self.open.back().filter(|open| !open.request.done) {
-                            let stamp = open.request.last;
-                            self.request_done(stamp, out);
+                            let stamp = open.request_last;
+                            self.request_done(&stamp, out);
                         }
                     }
                 }

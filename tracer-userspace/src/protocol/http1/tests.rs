@@ -7,7 +7,7 @@ use super::lengths::{ContentLength, TransferEncoding};
 use super::line::{RequestLine, StartLine, StatusLine};
 use super::looks::{looks_like_request, looks_like_response};
 use super::*;
-use crate::model::Outcome;
+use crate::model::{Exchange, Outcome};
 use crate::protocol::replay::{Outcomes, Replay};
 
 /// Lines of requests: method, target and minor version; empty if it is none.
@@ -619,25 +619,40 @@ fn a_repeated_head_tells_what_it_would_tell_alone() {
         (get("/b", "User-Agent: u\r\n"), moved),
         (get("/b", "User-Agent: v\r\n"), ok("3", 6)),
     ];
-    let play = |rows: &[(String, String)]| {
+    let play = |rows: &[(String, String)], unseen: usize| {
         let mut replay = replay(Side::Client);
         for (request, response) in rows {
             replay.tick();
             replay.bytes(Side::Client, request.as_bytes());
             replay.tick();
-            replay.bytes(Side::Server, response.as_bytes());
+            let body = response.len() - response.find("\r\n\r\n").map_or(0, |end| end + 4);
+            let unseen = unseen.min(body);
+            let seen = response.len() - unseen;
+            replay.cut(Side::Server, &response.as_bytes()[..seen], unseen as u32);
         }
         replay.finish().unwrap().exchanges
     };
-    let together = play(&rows);
-    assert_eq!(together.len(), rows.len());
-    for (row, exchange) in rows.iter().zip(&together) {
-        let [alone] = &play(std::slice::from_ref(row))[..] else {
-            panic!("one exchange of {row:?}")
-        };
-        assert_eq!((&alone.name, &alone.outcome), (&exchange.name, &exchange.outcome));
-        assert_eq!(alone.attributes, exchange.attributes, "{row:?}");
-        let sizes = (exchange.request_bytes, exchange.response_bytes);
-        assert_eq!((alone.request_bytes, alone.response_bytes), sizes, "{row:?}");
+    // The same bytes, with as many of each response's last ones not captured.
+    for unseen in [0, 1, 4, 1_000] {
+        let together = play(&rows, unseen);
+        assert_eq!(together.len(), rows.len());
+        for (row, exchange) in rows.iter().zip(&together) {
+            let [alone] = &play(std::slice::from_ref(row), 0)[..] else {
+                panic!("one exchange of {row:?}")
+            };
+            assert_eq!((&alone.name, &alone.outcome), (&exchange.name, &exchange.outcome));
+            assert_eq!(alone.attributes, exchange.attributes, "{unseen} {row:?}");
+            let lasted = |exchange: &Exchange| {
+                let first_byte = exchange.first_byte.map(|first| first.ts - exchange.start.ts);
+                (first_byte, exchange.end.ts - exchange.start.ts)
+            };
+            assert_eq!(lasted(alone), lasted(exchange), "{unseen} {row:?}");
+            let sizes = (exchange.request_bytes, exchange.response_bytes);
+            assert_eq!(
+                (alone.request_bytes, alone.response_bytes),
+                sizes,
+                "{unseen} {row:?}"
+            );
+        }
     }
 }

@@ -248,7 +248,7 @@ impl PostgresqlSession {
 }
 
 impl Session for PostgresqlSession {
-    fn bytes(&mut self, side: Side, bytes: &[u8], marks: &Marks, out: &mut Output<'_>) -> usize {
+    fn bytes(&mut self, side: Side, bytes: &[u8], marks: &Marks<'_>, out: &mut Output<'_>) -> usize {
         let mut at = 0_usize;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             let mark = marks.at(at);
@@ -298,7 +298,7 @@ impl Session for PostgresqlSession {
         at
     }
 
-    fn skipped(&mut self, side: Side, partial: &[u8], len: u64, marks: &Marks, out: &mut Output<'_>) {
+    fn skipped(&mut self, side: Side, partial: &[u8], len: u64, marks: &Marks<'_>, out: &mut Output<'_>) {
         let stamp = marks.now.stamp;
         if self.phase != Phase::Running {
             self.phase = Phase::Running;
@@ -310,7 +310,7 @@ impl Session for PostgresqlSession {
             // As much of the body as there is has to do.
             (Framing::Aligned, Framed::Message(message)) => {
                 let body = partial.get(HEADER..).unwrap_or_default();
-                self.deliver(side, message, body, &marks.first, out);
+                self.deliver(side, message, body, marks.first, out);
             }
             _ => len = len.saturating_add(partial.len() as u64),
         }

@@ -214,7 +214,7 @@ impl RedisSession {
 }
 
 impl Session for RedisSession {
-    fn bytes(&mut self, side: Side, bytes: &[u8], marks: &Marks, out: &mut Output<'_>) -> usize {
+    fn bytes(&mut self, side: Side, bytes: &[u8], marks: &Marks<'_>, out: &mut Output<'_>) -> usize {
         let mut at = 0_usize;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             let mark = marks.at(at);
@@ -231,7 +231,7 @@ impl Session for RedisSession {
         at
     }
 
-    fn skipped(&mut self, side: Side, partial: &[u8], len: u64, marks: &Marks, out: &mut Output<'_>) {
+    fn skipped(&mut self, side: Side, partial: &[u8], len: u64, marks: &Marks<'_>, out: &mut Output<'_>) {
         let stamp = marks.now.stamp;
         let all = len.saturating_add(partial.len() as u64);
         match side {

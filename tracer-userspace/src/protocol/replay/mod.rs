@@ -9,7 +9,9 @@ use std::sync::Arc;
 use tracer_common::Direction;
 
 use super::{CapturePolicy, MAX_BUFFER, Marks, Output, Protocol, Session, Side};
-use crate::model::{Address, Close, Conn, ConnId, Endpoint, Exchange, Mark, Signal, SignalKind, Stamp, Unit};
+use crate::model::{
+    Address, Chunk, Close, Conn, ConnId, Endpoint, Exchange, Mark, Signal, SignalKind, Stamp, Unit,
+};
 use crate::telemetry::{Ledger, Reason};
 
 pub use capture::{Capture, Expected, Only, Part, Scalar, Step};
@@ -113,12 +115,17 @@ impl Replay {
         if carried == 0 {
             lane.first = now;
         }
-        lane.buffer.extend_from_slice(bytes);
+        let first = lane.first;
         lane.pos = lane.pos.wrapping_add(bytes.len() as u32);
+        if carried == 0 && self.whole(side, bytes, 0, &now) {
+            return;
+        }
+        let lane = &mut self.lanes[side as usize];
+        lane.buffer.extend_from_slice(bytes);
         let buffer = std::mem::take(&mut lane.buffer);
         let marks = Marks {
-            first: lane.first,
-            now,
+            first: &first,
+            now: &now,
             carried,
         };
         let consumed = self.with(|session, out| session.bytes(side, &buffer, &marks, out));
@@ -136,14 +143,46 @@ impl Replay {
         }
     }
 
+    /// Whether the session takes a chunk at once: these bytes and `unseen` ones that were not captured.
+    fn whole(&mut self, side: Side, bytes: &[u8], unseen: u32, now: &Mark) -> bool {
+        let direction = if side == self.local {
+            Direction::Send
+        } else {
+            Direction::Recv
+        };
+        let chunk = Chunk {
+            direction,
+            mark: *now,
+            len: bytes.len() as u32 + unseen,
+            head: bytes,
+            tail: &[],
+        };
+        self.with(|session, out| session.whole(side, &chunk, out))
+            .unwrap_or(false)
+    }
+
+    /// `side` sent a chunk of which only these first bytes were captured, and not `unseen` ones behind them.
+    pub fn cut(&mut self, side: Side, bytes: &[u8], unseen: u32) {
+        let now = self.mark(side);
+        let lane = &mut self.lanes[side as usize];
+        if lane.buffer.is_empty() && self.whole(side, bytes, unseen, &now) {
+            let lane = &mut self.lanes[side as usize];
+            lane.pos = lane.pos.wrapping_add(bytes.len() as u32 + unseen);
+            return;
+        }
+        self.bytes(side, bytes);
+        self.skip(side, u64::from(unseen));
+    }
+
     /// `side` sent `len` bytes that were not captured.
     pub fn skip(&mut self, side: Side, len: u64) {
         let now = self.mark(side);
         let lane = &mut self.lanes[side as usize];
         let partial = std::mem::take(&mut lane.buffer);
+        let first = lane.first;
         let marks = Marks {
-            first: if partial.is_empty() { now } else { lane.first },
-            now,
+            first: if partial.is_empty() { &now } else { &first },
+            now: &now,
             carried: partial.len(),
         };
         lane.pos = lane.pos.wrapping_add(len as u32);
