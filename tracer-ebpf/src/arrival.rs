@@ -10,6 +10,7 @@ use aya_ebpf::{
 use tracer_common::{Family, PolicyMode};
 
 use crate::{
+    access::{Access, Typed},
     conns,
     socket::{Socket, Stream},
 };
@@ -17,13 +18,14 @@ use crate::{
 #[btf_tracepoint(function = "sk_data_ready")]
 pub fn sk_data_ready(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the first argument of the prototype above.
-    let socket = unsafe { Socket::new(ctx.arg(0)) };
+    let socket = unsafe { Socket::<Typed>::new(ctx.arg(0)) };
     arrived(socket);
     0
 }
 
+/// Bytes arrived in that socket's buffer.
 #[inline(always)]
-fn arrived(socket: Socket) -> Option<()> {
+pub fn arrived<A: Access>(socket: Socket<A>) -> Option<()> {
     let family = socket.family();
     let conn = if family == Family::INET.0 || family == Family::INET6.0 {
         // A TCP connection has its entry from ESTABLISHED on; what has none (listeners, datagrams) needs no time.

@@ -18,7 +18,9 @@ use aya_ebpf::{
 use tracer_common::{COMM_BYTES, ConnState, EventFlags, EventKind, Family, PolicyMode};
 
 use crate::{
-    OWN_TGID, conns, emit,
+    OWN_TGID,
+    access::{Access, Typed},
+    conns, emit,
     socket::{Socket, Stream, tcp_state},
     unit::Thread,
 };
@@ -26,7 +28,7 @@ use crate::{
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the first argument of the prototype above.
-    let socket = unsafe { Socket::new(ctx.arg(0)) };
+    let socket = unsafe { Socket::<Typed>::new(ctx.arg(0)) };
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     state_changed(socket, old as u8, new as u8);
     0
@@ -35,7 +37,7 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "tcp_receive_reset")]
 pub fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the first argument of the prototype above.
-    let socket = unsafe { Socket::new(ctx.arg(0)) };
+    let socket = unsafe { Socket::<Typed>::new(ctx.arg(0)) };
     reset(socket);
     0
 }
@@ -43,7 +45,7 @@ pub fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the first argument of the prototype above.
-    let socket = unsafe { Socket::new(ctx.arg(0)) };
+    let socket = unsafe { Socket::<Typed>::new(ctx.arg(0)) };
     if !socket.is_null() {
         reset(socket);
     }
@@ -51,7 +53,7 @@ pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn state_changed(socket: Socket, old: u8, new: u8) -> Option<()> {
+pub fn state_changed<A: Access>(socket: Socket<A>, old: u8, new: u8) -> Option<()> {
     // What lies between (SYN_RECV, FIN_WAIT2, CLOSING) says nothing that the others do not say.
     if !matches!(
         new,
@@ -101,7 +103,7 @@ fn state_changed(socket: Socket, old: u8, new: u8) -> Option<()> {
 }
 
 #[inline(always)]
-fn reset(socket: Socket) -> Option<()> {
+pub fn reset<A: Access>(socket: Socket<A>) -> Option<()> {
     let family = socket.family();
     if family != Family::INET.0 && family != Family::INET6.0 {
         return None;
@@ -130,8 +132,8 @@ fn reset(socket: Socket) -> Option<()> {
 }
 
 #[inline(always)]
-fn emit_fact(
-    socket: Socket,
+fn emit_fact<A: Access>(
+    socket: Socket<A>,
     family: u16,
     cookie: u64,
     kind: EventKind,

@@ -2,9 +2,13 @@
 //!
 //! The kernel side states facts and keeps no opinions. One kernel subject per file:
 //!
-//! - [`message`]: bytes moved over a socket (`sock_send_length`, `sock_recv_length`);
+//! - [`message`]: bytes moved over a socket;
 //! - [`arrival`]: when bytes arrived in a socket's buffer (`sk_data_ready`);
 //! - [`lifecycle`]: opens, closes and resets (`inet_sock_set_state`, `tcp_receive_reset`, `tcp_send_reset`).
+//!
+//! A back end is a file of programs that see messages move and tell [`message`]: [`tracepoint`], [`fentry`]. User space loads those of one
+//! back end (`tracer-userspace/src/kernel/plan.rs`); what is behind them does not know which. A back end says how its programs
+//! may read kernel memory ([`access`]) and where the bytes lie ([`buffers`]).
 //!
 //! Struct offsets are read-only globals that user space sets from the host's BTF before it loads the
 //! programs ([`layout`]); the verifier sees constants.
@@ -12,16 +16,22 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod access;
 mod arrival;
+mod buffers;
 mod conns;
 mod emit;
+mod fentry;
+mod identity;
+mod iter;
 mod layout;
 mod lifecycle;
 mod message;
 mod opaque;
 mod payload;
+mod registers;
 mod socket;
-mod syscall;
+mod tracepoint;
 mod unit;
 
 use aya_ebpf::Global;

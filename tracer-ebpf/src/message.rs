@@ -1,25 +1,19 @@
-//! Bytes moved over sockets.
+//! Bytes moved over sockets: what all back ends have in common.
 //!
-//! Hooks, as BTF tracepoints (include/trace/events/sock.h, Linux 6.3):
-//! - `sock_send_length(struct sock *sk, int ret, int flags)`, from `sock_sendmsg_nosec` in net/socket.c;
-//! - `sock_recv_length(struct sock *sk, int ret, int flags)`, from `sock_recvmsg_nosec`.
-//!
-//! Both fire after the copy, once for every message on every socket family, whatever system call moved it. Emits
-//! `DATA`, and `EOF` for a receive that found the peer's end.
+//! Emits `DATA`, and `EOF` for a receive that found the peer's end.
 
-use aya_ebpf::{
-    helpers::generated::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext,
-};
+use aya_ebpf::{EbpfContext, helpers::generated::bpf_ktime_get_ns};
 use aya_log_ebpf::debug;
 use tracer_common::{ConnState, Direction, EventFlags, EventKind, PolicyMode, counter};
 
 use crate::{
     OWN_TGID,
+    access::Access,
+    buffers::Buffers,
     conns::{self, count},
     emit,
     payload::{Missing, Wanted},
     socket::{Socket, Stream, tcp_state},
-    syscall,
     unit::Thread,
 };
 
@@ -28,30 +22,32 @@ const NOT_CONSUMING: u32 = 0x1 | 0x2 | 0x2000;
 /// `MSG_TRUNC`: TCP throws the bytes away instead of copying them.
 const MSG_TRUNC: u32 = 0x20;
 
-#[btf_tracepoint(function = "sock_send_length")]
-pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
-    // SAFETY: the first argument of the prototype above.
-    let socket = unsafe { Socket::new(ctx.arg(0)) };
-    message(&ctx, socket, Direction::Send, ctx.arg(1), ctx.arg(2));
-    0
+/// One message, as a back end saw it.
+#[derive(Clone, Copy)]
+pub struct Moved<A> {
+    pub socket: Socket<A>,
+    pub direction: Direction,
+    /// What the kernel's function returned: bytes, 0, or an error number below 0.
+    pub result: i32,
+    /// `MSG_*` as the kernel's function got them.
+    pub flags: u32,
 }
 
-#[btf_tracepoint(function = "sock_recv_length")]
-pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
-    // SAFETY: the first argument of the prototype above.
-    let socket = unsafe { Socket::new(ctx.arg(0)) };
-    message(&ctx, socket, Direction::Recv, ctx.arg(1), ctx.arg(2));
-    0
-}
-
+/// What every back end calls, once for each message that moved, after the copy and in the context of the thread that moved it.
+///
+/// `buffers` says where the bytes lie; it is asked only if they are wanted.
 #[inline(always)]
-fn message(
-    ctx: &BtfTracePointContext,
-    socket: Socket,
-    direction: Direction,
-    moved: i32,
-    flags: u32,
+pub fn message<A: Access>(
+    ctx: &impl EbpfContext,
+    message: Moved<A>,
+    buffers: impl FnOnce() -> Buffers,
 ) -> Option<()> {
+    let Moved {
+        socket,
+        direction,
+        result: moved,
+        flags,
+    } = message;
     if moved < 0 || (moved == 0 && direction == Direction::Send) {
         return None;
     }
@@ -112,7 +108,7 @@ fn message(
     } else if direction == Direction::Recv && flags & MSG_TRUNC != 0 {
         (Wanted::NOTHING, Missing::Unavailable)
     } else {
-        Wanted::new(syscall::buffers(), u64::from(len), head, direction)
+        Wanted::new(buffers(), u64::from(len), head, direction)
     };
 
     let mut bits = 0;

@@ -12,9 +12,9 @@ use aya_ebpf::{
 use tracer_common::{Direction, MAX_IOVECS, SIZE_CLASSES, TAIL_BYTES};
 
 use crate::{
+    buffers::{Buffers, Vectors},
     emit::Record,
     opaque::{at_most, opaque},
-    syscall::{Buffers, read_user},
 };
 
 const TAIL: u64 = TAIL_BYTES as u64;
@@ -96,10 +96,10 @@ impl Wanted {
     pub fn new(buffers: Buffers, len: u64, head: u64, direction: Direction) -> (Self, Missing) {
         match buffers {
             Buffers::One { base } => (Self::one(base, len, head), Missing::Nothing),
-            Buffers::Many { iovecs, count } => match read_user::<[u64; 2]>(iovecs) {
+            Buffers::Many(vectors) => match vectors.entry(0) {
                 // The first vector holds the whole message: one buffer.
                 Some([base, size]) if size >= len => (Self::one(base, len, head), Missing::Nothing),
-                Some(_) => match gather(iovecs, count, len, head, direction) {
+                Some(_) => match gather(&vectors, len, head, direction) {
                     Some(wanted) => (wanted, Missing::Nothing),
                     None => (Self::NOTHING, Missing::Fault),
                 },
@@ -162,7 +162,7 @@ impl Wanted {
 }
 
 #[inline(always)]
-fn gather(iovecs: u64, count: u64, len: u64, head: u64, direction: Direction) -> Option<Wanted> {
+fn gather(vectors: &Vectors, len: u64, head: u64, direction: Direction) -> Option<Wanted> {
     let scratch = SCRATCHES.get_ptr_mut(direction as u32)?;
     // SAFETY: this CPU's slot; only this program uses it, and a program does not interrupt itself
     // (kernel/trace/bpf_trace.c: __bpf_trace_run).
@@ -174,8 +174,8 @@ fn gather(iovecs: u64, count: u64, len: u64, head: u64, direction: Direction) ->
     walked.previous = Piece { base: 0, size: 0 };
     walked.last = Piece { base: 0, size: 0 };
     let mut index = 0;
-    while index < MAX_IOVECS as u64 && index < count && walked.left > 0 {
-        visit(walked, iovecs.wrapping_add(index * 16));
+    while index < MAX_IOVECS as u64 && index < vectors.count && walked.left > 0 {
+        visit(walked, vectors.entry(index));
         index = opaque(index + 1); // or the compiler writes the loop out
     }
     if walked.fault != 0 {
@@ -220,8 +220,8 @@ impl Piece {
 
 /// Takes up one vector.
 #[inline(always)]
-fn visit(walked: &mut Scratch, iovec: u64) {
-    let Some([base, size]) = read_user::<[u64; 2]>(iovec) else {
+fn visit(walked: &mut Scratch, entry: Option<[u64; 2]>) {
+    let Some([base, size]) = entry else {
         walked.fault = 1;
         walked.left = 0;
         return;

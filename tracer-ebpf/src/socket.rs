@@ -1,9 +1,25 @@
 //! Identity of a socket, read from the socket itself at each event.
 
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock};
+use core::marker::PhantomData;
+
+use aya_ebpf::{
+    Global,
+    helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock},
+};
 use tracer_common::{EventHeader, Family};
 
-use crate::layout::{self, load};
+use crate::{
+    access::{Access, Untyped, load},
+    identity, layout,
+};
+
+/// Whether this kernel gives tracing programs `bpf_get_socket_cookie` (Linux 5.12), and the back end's programs may call it.
+#[unsafe(no_mangle)]
+static HAS_SOCKET_COOKIE: Global<u32> = Global::new(1);
+
+/// Whether it has `bpf_skc_to_unix_sock` (Linux 5.16).
+#[unsafe(no_mangle)]
+static HAS_UNIX_SOCK: Global<u32> = Global::new(1);
 
 /// `SOCK_STREAM` (include/linux/net.h: enum sock_type; the same on x86_64 and aarch64).
 const SOCK_STREAM: u16 = 1;
@@ -21,15 +37,17 @@ pub mod tcp_state {
     pub const SYN_SENT: u8 = 2;
     pub const FIN_WAIT1: u8 = 4;
     pub const FIN_WAIT2: u8 = 5;
+    pub const TIME_WAIT: u8 = 6;
     pub const CLOSE: u8 = 7;
     pub const CLOSE_WAIT: u8 = 8;
     pub const LAST_ACK: u8 = 9;
     pub const CLOSING: u8 = 11;
+    pub const NEW_SYN_RECV: u8 = 12;
 }
 
-/// A `struct sock *` that the verifier knows by its type: an argument of a BTF tracepoint.
+/// A `struct sock *`, and how a program may read it.
 #[derive(Clone, Copy)]
-pub struct Socket(*const u8);
+pub struct Socket<A>(*const u8, PhantomData<A>);
 
 /// What kind of stream a socket is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,12 +56,12 @@ pub enum Stream {
     Unix,
 }
 
-impl Socket {
+impl<A: Access> Socket<A> {
     /// # Safety
-    /// `sk` is a `struct sock *` argument of a BTF tracepoint.
+    /// `sk` is a `struct sock *`; if `A` is [`crate::access::Typed`], the verifier knows it as one.
     #[inline(always)]
     pub unsafe fn new(sk: *const u8) -> Self {
-        Self(sk)
+        Self(sk, PhantomData)
     }
 
     #[inline(always)]
@@ -53,9 +71,9 @@ impl Socket {
 
     /// Reads a field of `struct sock`.
     #[inline(always)]
-    fn field<T: Copy>(self, offset: &aya_ebpf::Global<u32>) -> T {
+    fn field<T: Copy>(self, offset: &Global<u32>) -> T {
         // SAFETY: by the promise of `new`; the offset is that of the field's row in the layout table.
-        unsafe { load(self.0, offset) }
+        unsafe { load::<A, T>(self.0, offset) }
     }
 
     #[inline(always)]
@@ -82,7 +100,7 @@ impl Socket {
     pub fn has_file(self) -> bool {
         let socket: *const u8 = self.field(&layout::SOCK__SOCKET);
         // SAFETY: `sk_socket` is typed by BTF.
-        let file: u64 = unsafe { load(socket, &layout::SOCKET__FILE) };
+        let file: u64 = unsafe { load::<A, _>(socket, &layout::SOCKET__FILE) };
         file != 0
     }
 
@@ -93,13 +111,23 @@ impl Socket {
         if cookie != 0 {
             return cookie;
         }
-        // SAFETY: takes any typed `struct sock *`.
-        unsafe { bpf_get_socket_cookie(self.0.cast_mut().cast()) }
+        if A::TYPED && HAS_SOCKET_COOKIE.load() != 0 {
+            // SAFETY: takes any typed `struct sock *`.
+            unsafe { bpf_get_socket_cookie(self.0.cast_mut().cast()) }
+        } else {
+            identity::give(self.0)
+        }
     }
 
     /// The socket cookie if it has one already, else 0.
     #[inline(always)]
     pub fn known_cookie(self) -> u64 {
+        // Our own comes first: somebody else may give the socket a cookie in the middle of its life.
+        if HAS_SOCKET_COOKIE.load() == 0
+            && let Some(own) = identity::find(self.0)
+        {
+            return own;
+        }
         self.field(&layout::SOCK__COOKIE)
     }
 
@@ -123,15 +151,22 @@ impl Socket {
     /// count bytes alone: a FIN takes a number too (`tcp_send_fin`, `tcp_recvmsg_locked`), and that is taken off again.
     #[inline(always)]
     pub fn tcp_positions(self) -> Option<(u32, u32)> {
-        // SAFETY: takes any typed `struct sock *`.
-        let tcp: *const u8 = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) }.cast();
+        let tcp: *const u8 = if A::TYPED {
+            // SAFETY: takes any typed `struct sock *`.
+            unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) }.cast()
+        } else if !matches!(self.state(), tcp_state::TIME_WAIT | tcp_state::NEW_SYN_RECV) {
+            // `struct tcp_sock` begins with its `struct sock` (include/linux/tcp.h); the two states have smaller structs.
+            self.0
+        } else {
+            core::ptr::null()
+        };
         if tcp.is_null() {
             return None;
         }
         // SAFETY: the helper's result is typed.
-        let mut written: u32 = unsafe { load(tcp, &layout::TCP_SOCK__WRITE_SEQ) };
+        let mut written: u32 = unsafe { load::<A, _>(tcp, &layout::TCP_SOCK__WRITE_SEQ) };
         // SAFETY: as above.
-        let mut read: u32 = unsafe { load(tcp, &layout::TCP_SOCK__COPIED_SEQ) };
+        let mut read: u32 = unsafe { load::<A, _>(tcp, &layout::TCP_SOCK__COPIED_SEQ) };
         if matches!(
             self.state(),
             tcp_state::FIN_WAIT1 | tcp_state::FIN_WAIT2 | tcp_state::LAST_ACK | tcp_state::CLOSING
@@ -140,7 +175,7 @@ impl Socket {
         }
         if self.field::<u64>(&layout::SOCK__FLAGS) & SOCK_DONE != 0 {
             // SAFETY: as above.
-            let received: u32 = unsafe { load(tcp, &layout::TCP_SOCK__RCV_NXT) };
+            let received: u32 = unsafe { load::<A, _>(tcp, &layout::TCP_SOCK__RCV_NXT) };
             if read == received {
                 read = read.wrapping_sub(1);
             }
@@ -151,19 +186,30 @@ impl Socket {
     /// The cookie of the Unix socket at the other end, 0 if there is none.
     #[inline(always)]
     fn unix_peer_cookie(self) -> u64 {
-        // SAFETY: takes any typed `struct sock *`.
-        let unix: *const u8 = unsafe { bpf_skc_to_unix_sock(self.0.cast_mut().cast()) }.cast();
-        if unix.is_null() {
-            return 0;
-        }
         // A connected stream socket holds a reference to its peer until it is released itself
         // (net/unix/af_unix.c: unix_release_sock), and a system call is running on it.
-        // SAFETY: the helper's result is typed.
-        let peer: *const u8 = unsafe { load(unix, &layout::UNIX_SOCK__PEER) };
-        if peer.is_null() {
-            return 0;
+        if A::TYPED && HAS_UNIX_SOCK.load() != 0 {
+            // SAFETY: takes any typed `struct sock *`.
+            let unix: *const u8 = unsafe { bpf_skc_to_unix_sock(self.0.cast_mut().cast()) }.cast();
+            if unix.is_null() {
+                return 0;
+            }
+            // SAFETY: the helper's result is typed.
+            let peer: *const u8 = unsafe { load::<A, _>(unix, &layout::UNIX_SOCK__PEER) };
+            // SAFETY: `peer` is typed by BTF.
+            unsafe { Self::new(peer) }.cookie_unless_null()
+        } else {
+            // `struct unix_sock` begins with its `struct sock` (include/net/af_unix.h).
+            // SAFETY: `Untyped` reads any address.
+            let peer: *const u8 = unsafe { load::<Untyped, _>(self.0, &layout::UNIX_SOCK__PEER) };
+            // SAFETY: as above.
+            unsafe { Socket::<Untyped>::new(peer) }.cookie_unless_null()
         }
-        Self(peer).cookie()
+    }
+
+    #[inline(always)]
+    fn cookie_unless_null(self) -> u64 {
+        if self.is_null() { 0 } else { self.cookie() }
     }
 
     /// Writes addresses, ports, family, state and namespace.
@@ -171,7 +217,7 @@ impl Socket {
     pub fn describe(self, family: u16, cookie: u64, header: *mut EventHeader) {
         let net: *const u8 = self.field(&layout::SOCK__NET);
         // SAFETY: `skc_net.net` is typed by BTF.
-        let netns: u32 = unsafe { load(net, &layout::NET__INUM) };
+        let netns: u32 = unsafe { load::<A, _>(net, &layout::NET__INUM) };
         let (local, remote) = if family == Family::UNIX.0 {
             ([cookie, 0], [self.unix_peer_cookie(), 0])
         } else if family == Family::INET.0 {

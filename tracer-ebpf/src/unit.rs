@@ -4,13 +4,22 @@
 //! fails or finds nothing plausible leaves zeros.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_get_current_pid_tgid, bpf_get_current_task_btf},
+    Global,
+    helpers::generated::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf},
     macros::map,
     maps::{Array, HashMap},
 };
 use tracer_common::{Direction, GoOffsets, MAX_RUNTIMES, RuntimeEntry, RuntimeKind};
 
-use crate::{layout, syscall::read_user};
+use crate::{
+    access::{Typed, Untyped, load},
+    buffers::read_user,
+    layout,
+};
+
+/// Whether this kernel has `bpf_get_current_task_btf` (Linux 5.11).
+#[unsafe(no_mangle)]
+static HAS_TASK_BTF: Global<u32> = Global::new(1);
 
 /// By tgid.
 #[map]
@@ -88,10 +97,17 @@ impl Thread {
 /// waits for that goroutine's write-error channel.
 #[inline(always)]
 fn go(offsets: &GoOffsets, direction: Direction) -> Tasks {
-    // SAFETY: no arguments.
-    let task: *const u8 = unsafe { bpf_get_current_task_btf() }.cast_const().cast();
-    // SAFETY: the current task is typed.
-    let thread_pointer: u64 = unsafe { layout::load(task, &layout::TASK__THREAD_POINTER) };
+    let thread_pointer: u64 = if HAS_TASK_BTF.load() != 0 {
+        // SAFETY: no arguments.
+        let task: *const u8 = unsafe { bpf_get_current_task_btf() }.cast_const().cast();
+        // SAFETY: the current task is typed.
+        unsafe { load::<Typed, _>(task, &layout::TASK__THREAD_POINTER) }
+    } else {
+        // SAFETY: no arguments.
+        let task = unsafe { bpf_get_current_task() } as *const u8;
+        // SAFETY: any address will do.
+        unsafe { load::<Untyped, _>(task, &layout::TASK__THREAD_POINTER) }
+    };
     let slot = thread_pointer.wrapping_add_signed(i64::from(offsets.g_tls));
     let Some(g) = pointer(slot) else {
         return Tasks::NONE;

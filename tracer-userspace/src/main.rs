@@ -23,7 +23,7 @@ fn main() -> ExitCode {
 
 fn run(config: &Config) -> ExitCode {
     log_to_stderr(&config.log_level);
-    let plan = match kernel::plan_for_this_host() {
+    let plan = match kernel::plan_for_this_host(config.capture.backend.wanted()) {
         Ok(plan) => plan,
         Err(why) => {
             eprintln!("tracer: this host can't be traced\n{why:#}\n'tracer doctor' tells more.");
@@ -40,7 +40,7 @@ fn run(config: &Config) -> ExitCode {
 }
 
 fn doctor(json: bool) -> ExitCode {
-    let report = kernel::report(&kernel::Features::probe());
+    let report = kernel::report(&kernel::Features::probe(), None);
     let census = Processes::new(Selection::default(), Host::read()).census();
     let (text, code) = cli::doctor(&report, &census, json);
     // A closed pipe does not change what was found.

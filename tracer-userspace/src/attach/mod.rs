@@ -1,5 +1,6 @@
 //! Loads the programs, attaches what the plan says, and hands out what the other stages need.
 
+mod hooks;
 mod object;
 mod policy;
 mod runtimes;
@@ -9,7 +10,6 @@ use anyhow::Context as _;
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, Map, MapData, PerCpuArray},
-    programs::BtfTracePoint,
 };
 use aya_log::EbpfLogger;
 use std::{
@@ -79,8 +79,11 @@ impl Capture {
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .override_global("OWN_TGID", &own_tgid, true)
             .override_global("WAKE_ABOVE", &wake_above, true);
-        for (name, offset) in &plan.layout.offsets {
-            loader.override_global(name, offset, true);
+        for (name, value) in &plan.globals {
+            loader.override_global(name, value, true);
+        }
+        if plan.globals.contains(&("HAS_SOCKET_COOKIE", 1)) {
+            loader.map_max_entries("IDENTITIES", 1);
         }
         let rings = ring_names();
         for name in rings.iter().take(shards) {
@@ -91,18 +94,12 @@ impl Capture {
             .context("loading the BPF object")?;
 
         let btf = Btf::from_sys_fs().context("reading the kernel's type information")?;
-        for name in &plan.tracepoints {
-            let program: &mut BtfTracePoint = ebpf
-                .program_mut(name)
-                .with_context(|| format!("the object has no program {name}"))?
-                .try_into()
-                .with_context(|| format!("program {name}"))?;
-            program
-                .load(name, &btf)
-                .with_context(|| format!("loading program {name}"))?;
-            program
-                .attach()
-                .with_context(|| format!("attaching program {name}"))?;
+        for hook in &plan.hooks {
+            let program = ebpf
+                .program_mut(hook.program)
+                .with_context(|| format!("the object has no program {}", hook.program))?;
+            hooks::attach(program, hook, &btf)
+                .with_context(|| format!("program {} at {}", hook.program, hook.target))?;
         }
 
         let logger = options
@@ -152,9 +149,7 @@ impl Capture {
     /// Stops capturing; what lies in the rings and what was counted can still be read.
     pub fn detach(&mut self) {
         for (name, program) in self.ebpf.programs_mut() {
-            if let aya::programs::Program::BtfTracePoint(program) = program
-                && let Err(why) = program.unload()
-            {
+            if let Err(why) = hooks::detach(program) {
                 tracing::debug!("detaching {name}: {why}");
             }
         }

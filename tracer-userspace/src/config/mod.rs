@@ -8,7 +8,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use crate::{correlate, discover::Selection, export};
+use crate::{correlate, discover::Selection, export, kernel};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::time::Duration;
 
@@ -60,6 +60,20 @@ pub enum Backend {
     Auto,
     /// The socket tracepoints (Linux 6.3 and later), or nothing.
     Tracepoint,
+    /// The ends of the socket functions (fexit), or nothing.
+    Fentry,
+}
+
+impl Backend {
+    /// The one that was asked for, if any.
+    #[must_use]
+    pub const fn wanted(self) -> Option<kernel::Backend> {
+        match self {
+            Self::Auto => None,
+            Self::Tracepoint => Some(kernel::Backend::Tracepoint),
+            Self::Fentry => Some(kernel::Backend::Fentry),
+        }
+    }
 }
 
 impl Default for Config {

@@ -251,13 +251,14 @@ pub static SETTINGS: &[Setting] = &[
         variables: &["TRACER_CAPTURE"],
         key: "capture.backend",
         value: "BACKEND",
-        possible: &["auto", "tracepoint"],
+        possible: &["auto", "tracepoint", "fentry"],
         help: "How to hook the kernel [default: auto, the first that this kernel allows]",
         set: |config, values| {
             config.capture.backend = match last(values).as_str() {
                 "auto" => Backend::Auto,
                 "tracepoint" => Backend::Tracepoint,
-                _ => return Err("use auto or tracepoint".to_owned()),
+                "fentry" => Backend::Fentry,
+                _ => return Err("use auto, tracepoint or fentry".to_owned()),
             };
             Ok(())
         },

@@ -144,7 +144,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         flag: "capture",
-        values: ["tracepoint", "auto", "tracepoint"],
+        values: ["tracepoint", "fentry", "auto"],
         get: |c| format!("{:?}", c.capture.backend).to_lowercase(),
     },
     Row {

@@ -60,6 +60,8 @@ pub enum Error {
     NoStruct(&'static str),
     /// The struct has no such field.
     NoField(&'static str, &'static str),
+    /// The enum has no such value.
+    NoValue(&'static str, &'static str),
     /// The field is there, but is not as large as the programs expect: (struct, field, expected, found), in bytes.
     Size(&'static str, &'static str, u32, u32),
 }
@@ -70,6 +72,7 @@ impl fmt::Display for Error {
             Self::Malformed => write!(f, "malformed type information"),
             Self::NoStruct(name) => write!(f, "no struct {name}"),
             Self::NoField(name, field) => write!(f, "struct {name} has no field {field}"),
+            Self::NoValue(name, value) => write!(f, "enum {name} has no value {value}"),
             Self::Size(name, field, expected, found) => {
                 write!(
                     f,
@@ -147,16 +150,27 @@ impl Btf {
         })
     }
 
-    /// Whether there is a BTF tracepoint of that name.
+    /// Id of a kernel function.
     #[must_use]
-    pub fn has_tracepoint(&self, name: &str) -> bool {
-        self.find(Kind::TYPEDEF, &format!("btf_trace_{name}")).is_some()
+    pub fn function(&self, name: &str) -> Option<u32> {
+        self.find(Kind::FUNC, name)
     }
 
-    /// Whether there is a kernel function of that name.
+    /// Id of a BTF tracepoint (`typedef void (*btf_trace_NAME)(void *, …)`).
     #[must_use]
-    pub fn has_function(&self, name: &str) -> bool {
-        self.find(Kind::FUNC, name).is_some()
+    pub fn tracepoint(&self, name: &str) -> Option<u32> {
+        self.find(Kind::TYPEDEF, &format!("btf_trace_{name}"))
+    }
+
+    /// A value of an enum (`struct btf_enum`: name, value).
+    #[must_use]
+    pub fn value(&self, name: &str, value: &str) -> Option<u32> {
+        let found = self.get(self.find(Kind::ENUM, name)?)?;
+        (0..found.count).find_map(|index| {
+            let at = index.checked_mul(8)?;
+            self.is_named(word(found.extra, at)?, value.as_bytes())
+                .then(|| word(found.extra, at.checked_add(4)?))?
+        })
     }
 
     /// Offset in bytes of a field; `path` is the names of nested fields joined by dots. Members of unnamed structs and
@@ -340,7 +354,7 @@ mod tests {
     }
 
     /// `typedef u32 word; struct inner { u16 a; u16 b; }; struct outer { u32 x; union { struct { u16 p; u16 q; }; word w; };
-    /// struct inner nested; word list[3]; struct outer *next; }; typedef void btf_trace_event;`
+    /// struct inner nested; word list[3]; struct outer *next; }; typedef void btf_trace_event; enum kind { ONE = 1, TWO = 7 }; void call();`
     fn sample() -> Vec<u8> {
         let mut b = Builder::new();
         b.add("u16", Kind::INT, 0, 2, &[16]); // 1
@@ -356,6 +370,9 @@ mod tests {
         let members = [x, 2, 0, 0, 6, 32, n, 4, 64, l, 7, 96, t, 8, 192];
         b.add("outer", Kind::STRUCT, 5, 32, &members); // 9
         b.add("btf_trace_event", Kind::TYPEDEF, 0, 0, &[]); // 10
+        let (one, two) = (b.name("ONE"), b.name("TWO"));
+        b.add("kind", Kind::ENUM, 2, 4, &[one, 1, two, 7]); // 11
+        b.add("call", Kind::FUNC, 0, 0, &[]); // 12
         b.bytes()
     }
 
@@ -378,7 +395,11 @@ mod tests {
             assert_eq!(btf.field("outer", path, size), expected, "{path}");
         }
         assert_eq!(btf.field("missing", "x", 4), Err(Error::NoStruct("missing")));
-        assert!(btf.has_tracepoint("event") && !btf.has_tracepoint("even"));
+        for (value, expected) in [("ONE", Some(1)), ("TWO", Some(7)), ("THREE", None)] {
+            assert_eq!(btf.value("kind", value), expected, "{value}");
+        }
+        assert_eq!((btf.function("call"), btf.function("event")), (Some(12), None));
+        assert!(btf.tracepoint("event").is_some() && btf.tracepoint("even").is_none());
     }
 
     #[test]
@@ -396,7 +417,7 @@ mod tests {
                     let _ = (
                         btf.field("outer", "nested.b", 2),
                         btf.field("outer", "next", 8),
-                        btf.has_tracepoint("event"),
+                        btf.tracepoint("event"),
                     );
                 }
             }

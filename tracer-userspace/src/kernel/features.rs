@@ -5,10 +5,11 @@ use std::{fmt, io, path::Path};
 use aya::maps::MapType;
 
 use super::{
+    backend::{Attach, Hook, all_hooks},
     btf::{Btf, VMLINUX},
-    layout::Layout,
-    plan::HOOKS,
+    layout::{Group, Layouts, layouts},
     privileges::Privileges,
+    probe::{self, Helpers},
 };
 
 /// Answer to one probe. "No" differs from "could not tell".
@@ -48,12 +49,14 @@ pub struct Features {
     pub privileges: Privileges,
     /// Type information can be read.
     pub btf: Answer,
-    /// BTF tracepoints by name, in the order of the plan's hooks.
-    pub tracepoints: Vec<(&'static str, Answer)>,
-    /// Offsets of the struct fields that the programs read; empty if any is missing.
-    pub layout: Layout,
-    /// One line for each missing field.
-    pub missing_fields: Vec<String>,
+    /// Whether what the back ends hook is there, by kind of hook and name of target.
+    pub targets: Vec<(Attach, &'static str, Answer)>,
+    /// Whether programs can be attached to functions by trampolines (fentry, fexit).
+    pub trampolines: Answer,
+    /// Helpers that not every kernel has.
+    pub helpers: Helpers,
+    /// Where the struct fields are that the programs read.
+    pub layouts: Layouts,
     /// Ring buffer maps can be made.
     pub ring_buffer: Answer,
     /// Limit on locked memory in bytes, `None` if there is no limit.
@@ -71,9 +74,10 @@ impl Features {
             release_name,
             privileges: Privileges::of_this_process(),
             btf: Answer::Yes,
-            tracepoints: Vec::new(),
-            layout: Layout::default(),
-            missing_fields: Vec::new(),
+            targets: Vec::new(),
+            trampolines: Answer::Yes,
+            helpers: Helpers::unknown(""),
+            layouts: Vec::new(),
             ring_buffer: ring_buffer(),
             locked_memory: locked_memory(),
         };
@@ -92,25 +96,81 @@ impl Features {
             }
             Err(error) => return self.without_types(Answer::Unknown(format!("{}: {error}", path.display()))),
         };
-        self.tracepoints = HOOKS
-            .iter()
-            .map(|hook| {
-                let found = btf.has_tracepoint(hook.tracepoint);
-                let missing = || Answer::No(format!("no type btf_trace_{}", hook.tracepoint));
-                (hook.tracepoint, if found { Answer::Yes } else { missing() })
-            })
-            .collect();
-        match Layout::resolve(&btf) {
-            Ok(layout) => self.layout = layout,
-            Err(errors) => self.missing_fields = errors.iter().map(ToString::to_string).collect(),
-        }
+        self.targets = targets(|hook| {
+            let (found, kind) = match hook.attach {
+                Attach::BtfTracepoint => (btf.tracepoint(hook.target), "tracepoint"),
+                Attach::Fentry | Attach::Fexit => (btf.function(hook.target), "function"),
+            };
+            let missing = || Answer::No(format!("no {kind} {} in this kernel", hook.target));
+            found.map_or_else(missing, |_| Answer::Yes)
+        });
+        self.layouts = layouts(&btf);
+        self.helpers = Helpers::probe(&btf);
+        self.trampolines = probe::trampolines(&btf);
     }
 
     fn without_types(&mut self, answer: Answer) {
-        let unknown = || Answer::Unknown("type information is needed to tell".to_owned());
-        self.tracepoints = HOOKS.iter().map(|hook| (hook.tracepoint, unknown())).collect();
+        const WHY: &str = "type information is needed to tell";
+        let unknown = || Answer::Unknown(WHY.to_owned());
+        self.targets = targets(|_| unknown());
+        self.layouts = Vec::new();
+        self.helpers = Helpers::unknown(WHY);
+        self.trampolines = unknown();
         self.btf = answer;
     }
+
+    /// Whether there is what a hook is attached to.
+    #[must_use]
+    pub fn target(&self, hook: &Hook) -> Answer {
+        self.targets
+            .iter()
+            .find(|(attach, target, _)| (*attach, *target) == (hook.attach, hook.target))
+            .map_or(Answer::Unknown("not asked".to_owned()), |(_, _, answer)| {
+                answer.clone()
+            })
+    }
+
+    /// Whether the kernel attaches programs that way at all, where that is a question of its own.
+    #[must_use]
+    pub fn mechanism(&self, attach: Attach) -> Option<&Answer> {
+        match attach {
+            Attach::BtfTracepoint => None,
+            Attach::Fentry | Attach::Fexit => Some(&self.trampolines),
+        }
+    }
+
+    /// The globals of a group of structs; `None` if something is missing.
+    #[must_use]
+    pub fn offsets(&self, group: Group) -> Option<Vec<(&'static str, u32)>> {
+        let (_, found) = self.layouts.iter().find(|(of, _)| *of == group)?;
+        found.as_ref().ok().cloned()
+    }
+
+    /// Globals that tell the programs what this kernel has.
+    #[must_use]
+    pub fn switches(&self) -> Vec<(&'static str, u32)> {
+        [
+            ("HAS_SOCKET_COOKIE", &self.helpers.socket_cookie),
+            ("HAS_UNIX_SOCK", &self.helpers.unix_sock),
+            ("HAS_TASK_BTF", &self.helpers.task_btf),
+        ]
+        .map(|(name, answer)| (name, u32::from(*answer == Answer::Yes)))
+        .to_vec()
+    }
+}
+
+/// Every target of every back end, once.
+fn targets(answer: impl Fn(&Hook) -> Answer) -> Vec<(Attach, &'static str, Answer)> {
+    let mut targets: Vec<(Attach, &'static str, Answer)> = Vec::new();
+    for hook in all_hooks() {
+        if !targets
+            .iter()
+            .any(|(attach, target, _)| (*attach, *target) == (hook.attach, hook.target))
+        {
+            targets.push((hook.attach, hook.target, answer(&hook)));
+        }
+    }
+    targets
 }
 
 fn parse_release(name: &str) -> Option<Release> {
@@ -165,9 +225,9 @@ mod tests {
         assert!(matches!(&features.btf, Answer::No(_)), "{:?}", features.btf);
         assert!(
             features
-                .tracepoints
+                .targets
                 .iter()
-                .all(|(_, answer)| matches!(answer, Answer::Unknown(_)))
+                .all(|(_, _, answer)| matches!(answer, Answer::Unknown(_)))
         );
     }
 }

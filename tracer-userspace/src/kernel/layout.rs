@@ -1,6 +1,9 @@
 //! Which fields of kernel structs the programs read, and where this host has them.
 
-use super::btf::{Btf, Error};
+use super::{
+    btf::{Btf, Error},
+    iter,
+};
 
 /// One field: the global of the programs that holds its offset (`tracer-ebpf/src/layout.rs`), where it is, its
 /// size in bytes.
@@ -16,7 +19,7 @@ pub struct Field {
     pub size: u32,
 }
 
-const fn field(global: &'static str, of: &'static str, path: &'static str, size: u32) -> Field {
+pub(super) const fn field(global: &'static str, of: &'static str, path: &'static str, size: u32) -> Field {
     Field {
         global,
         of,
@@ -31,7 +34,7 @@ const THREAD_POINTER: &str = "thread.fsbase";
 #[cfg(target_arch = "aarch64")]
 const THREAD_POINTER: &str = "thread.uw.tp_value";
 
-/// Every field that the programs read.
+/// Every field of [`Group::Socket`].
 pub const FIELDS: &[Field] = &[
     field("SOCK__FAMILY", "sock", "__sk_common.skc_family", 2),
     field("SOCK__STATE", "sock", "__sk_common.skc_state", 1),
@@ -58,28 +61,62 @@ pub const FIELDS: &[Field] = &[
     field("TASK__THREAD_POINTER", "task_struct", THREAD_POINTER, 8),
 ];
 
-/// Offsets of [`FIELDS`] on this host.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Layout {
-    /// (name of the global, offset in bytes).
-    pub offsets: Vec<(&'static str, u32)>,
+/// Structs that are read together. A back end that a host cannot use must not fail for its own group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Group {
+    /// Sockets: what every back end needs.
+    Socket,
+    /// `struct msghdr` and its `struct iov_iter`.
+    Message,
 }
 
-impl Layout {
-    /// Looks every field up. All that are missing are named, not just the first.
-    pub fn resolve(btf: &Btf) -> Result<Self, Vec<Error>> {
-        let mut offsets = Vec::with_capacity(FIELDS.len());
-        let mut errors = Vec::new();
-        for field in FIELDS {
-            match btf.field(field.of, field.path, field.size) {
-                Ok(offset) => offsets.push((field.global, offset)),
-                Err(error) => errors.push(error),
-            }
+impl Group {
+    /// Every group.
+    pub const ALL: &[Self] = &[Self::Socket, Self::Message];
+
+    /// What its fields are for.
+    #[must_use]
+    pub const fn needed_for(self) -> &'static str {
+        match self {
+            Self::Socket => "reading sockets",
+            Self::Message => "finding the bytes of a message",
         }
-        if errors.is_empty() {
-            Ok(Self { offsets })
-        } else {
-            Err(errors)
+    }
+
+    /// The globals of this group, with what this host has; or what is missing, all of it.
+    fn resolve(self, btf: &Btf) -> Result<Vec<(&'static str, u32)>, Vec<Error>> {
+        match self {
+            Self::Socket => resolve(btf, FIELDS),
+            Self::Message => iter::resolve(btf),
         }
+    }
+}
+
+/// What a host has of each group: globals and their values, or one line for each thing that is missing.
+pub type Layouts = Vec<(Group, Result<Vec<(&'static str, u32)>, Vec<String>>)>;
+
+/// Looks every group up.
+pub fn layouts(btf: &Btf) -> Layouts {
+    let text = |errors: Vec<Error>| errors.iter().map(ToString::to_string).collect();
+    Group::ALL
+        .iter()
+        .map(|group| (*group, group.resolve(btf).map_err(text)))
+        .collect()
+}
+
+/// Looks fields up. All that are missing are named, not just the first.
+pub(super) fn resolve(btf: &Btf, fields: &[Field]) -> Result<Vec<(&'static str, u32)>, Vec<Error>> {
+    let mut offsets = Vec::with_capacity(fields.len());
+    let mut errors = Vec::new();
+    for field in fields {
+        match btf.field(field.of, field.path, field.size) {
+            Ok(offset) => offsets.push((field.global, offset)),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() {
+        Ok(offsets)
+    } else {
+        Err(errors)
     }
 }

@@ -1,113 +1,76 @@
 //! Features -> hooks. A pure function: every host that somebody can describe can be tested.
 
 use super::{
+    backend::{Attach, Backend, Hook, Need, Sight, TABLES, Table},
     features::{Answer, Features},
-    layout::Layout,
+    layout::Group,
 };
-
-/// One hook that the tracer can use: a BTF tracepoint, and the program of the same name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Hook {
-    /// Name without `btf_trace_`.
-    pub tracepoint: &'static str,
-    /// What is lost without it.
-    pub needed_for: &'static str,
-    /// Whether the tracer is of no use without it.
-    pub required: bool,
-    /// First release with it, for advice alone.
-    pub since: &'static str,
-}
-
-const fn hook(
-    tracepoint: &'static str,
-    since: &'static str,
-    required: bool,
-    needed_for: &'static str,
-) -> Hook {
-    Hook {
-        tracepoint,
-        needed_for,
-        required,
-        since,
-    }
-}
-
-/// Every hook of the back end `tracepoint`.
-pub const HOOKS: &[Hook] = &[
-    hook(
-        "sock_send_length",
-        "6.3",
-        true,
-        "seeing what is sent over sockets",
-    ),
-    hook(
-        "sock_recv_length",
-        "6.3",
-        true,
-        "seeing what is received over sockets",
-    ),
-    hook(
-        "inet_sock_set_state",
-        "4.16",
-        true,
-        "seeing connections open and close",
-    ),
-    hook(
-        "sk_data_ready",
-        "6.3",
-        false,
-        "the time that a request waited before it was read",
-    ),
-    hook(
-        "tcp_receive_reset",
-        "4.15",
-        false,
-        "telling a peer's reset from a close",
-    ),
-    hook(
-        "tcp_send_reset",
-        "4.15",
-        false,
-        "telling our own reset from a close",
-    ),
-];
 
 /// What the attach stage does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
-    /// Where kernel structs have their fields.
-    pub layout: Layout,
-    /// BTF tracepoints to attach; a program of the same name belongs to each.
-    pub tracepoints: Vec<&'static str>,
+    /// The back end that was chosen.
+    pub backend: Backend,
+    /// Globals of the programs: where kernel structs have their fields, and what this kernel has.
+    pub globals: Vec<(&'static str, u32)>,
+    /// Programs to load and attach.
+    pub hooks: Vec<Hook>,
 }
 
-/// The plan for a host, or `None` if the main job cannot run there ([`super::report()`] says why).
+/// The plan for a host, with the back end that is `wanted` or else the first that can be used; `None` if the main job cannot run
+/// there so ([`super::report()`] says why).
 ///
 /// What could not be told is tried: only a clear "no" stops it.
 #[must_use]
-pub fn plan(features: &Features) -> Option<Plan> {
+pub fn plan(features: &Features, wanted: Option<Backend>) -> Option<Plan> {
     if !features.privileges.may_trace() && features.privileges.known {
         return None;
     }
-    if matches!(features.ring_buffer, Answer::No(_)) || features.layout.offsets.is_empty() {
+    if matches!(features.ring_buffer, Answer::No(_)) || features.offsets(Group::Socket).is_none() {
         return None;
     }
-    let has = |name: &str| {
-        features
-            .tracepoints
-            .iter()
-            .any(|(found, answer)| *found == name && *answer == Answer::Yes)
-    };
-    if HOOKS.iter().any(|hook| hook.required && !has(hook.tracepoint)) {
-        return None;
-    }
-    let tracepoints = HOOKS
+    TABLES
         .iter()
-        .map(|hook| hook.tracepoint)
-        .filter(|name| has(name))
-        .collect();
+        .filter(|table| wanted.is_none_or(|wanted| wanted == table.backend))
+        .find_map(|table| plan_with(features, table))
+}
+
+fn plan_with(features: &Features, table: &Table) -> Option<Plan> {
+    let mut globals = features.switches();
+    for group in [Group::Socket].iter().chain(table.groups) {
+        globals.extend(features.offsets(*group)?);
+    }
+    let mut hooks = Vec::new();
+    for sight in table.sights {
+        match way(features, sight) {
+            Some(way) => hooks.extend(way),
+            None if sight.need == Need::Required && applies(features, sight) => return None,
+            None => {}
+        }
+    }
     Some(Plan {
-        layout: features.layout.clone(),
-        tracepoints,
+        backend: table.backend,
+        globals,
+        hooks,
     })
+}
+
+/// Whether the host needs that sight at all.
+pub(super) fn applies(features: &Features, sight: &Sight) -> bool {
+    sight.only_if.is_none_or(|condition| condition(features))
+}
+
+/// The first way that the host has; none if there is no need.
+pub(super) fn way(features: &Features, sight: &Sight) -> Option<&'static [Hook]> {
+    if !applies(features, sight) {
+        return None;
+    }
+    let usable = |hook: &Hook| features.target(hook) == Answer::Yes && !refused(features, hook.attach);
+    sight.ways.iter().find(|way| way.iter().all(usable)).copied()
+}
+
+fn refused(features: &Features, attach: Attach) -> bool {
+    features
+        .mechanism(attach)
+        .is_some_and(|answer| matches!(answer, Answer::No(_)))
 }

@@ -3,8 +3,10 @@
 use serde::Serialize;
 
 use super::{
+    backend::{Backend, Need, Sight, TABLES, Table},
     features::{Answer, Features, Release},
-    plan::{HOOKS, plan},
+    layout::Group,
+    plan::{applies, plan, way},
 };
 
 /// Whether a requirement is met.
@@ -54,8 +56,6 @@ pub struct Report {
 /// First release whose maps do not count as locked memory.
 const NO_LOCKED_MEMORY: Release = Release { major: 5, minor: 11 };
 
-const UPGRADE: &str = "use Linux 6.3 or newer (for example Debian 13, Ubuntu 24.04, RHEL 10)";
-
 impl Report {
     /// What keeps the main job from running, one line each.
     #[must_use]
@@ -74,24 +74,35 @@ impl Report {
     }
 }
 
-/// Judges a host.
+/// Judges a host, for the back end that is `wanted`, or else for any.
 #[must_use]
-pub fn report(features: &Features) -> Report {
-    let planned = plan(features);
+pub fn report(features: &Features, wanted: Option<Backend>) -> Report {
+    let planned = plan(features, wanted);
+    let backend = planned.as_ref().map(|plan| plan.backend);
     let mut findings = vec![
         privileges(features),
         types(features),
-        fields(features),
+        fields(features, Group::Socket, true),
         rings(features),
         memory(features),
     ];
-    findings.extend(hooks(features));
+    // A back end that will not be used is one line; the one that will, or that was asked for, is told in full.
+    for table in TABLES {
+        let matters = wanted.or(backend).is_none_or(|chosen| chosen == table.backend);
+        findings.push(summary(features, table, matters && backend.is_none()));
+        if matters {
+            findings.extend(table.groups.iter().map(|group| fields(features, *group, false)));
+            findings.extend(table.sights.iter().filter_map(|sight| seen(features, sight)));
+        }
+    }
     findings.push(processes(features));
     Report {
         kernel: features.release_name.clone(),
         can_run: planned.is_some(),
-        backend: planned.as_ref().map(|_| "tracepoint"),
-        hooks: planned.map(|plan| plan.tracepoints).unwrap_or_default(),
+        backend: backend.map(Backend::name),
+        hooks: planned.map_or_else(Vec::new, |plan| {
+            plan.hooks.iter().map(|hook| hook.target).collect()
+        }),
         findings,
     }
 }
@@ -163,18 +174,17 @@ fn types(features: &Features) -> Finding {
     )
 }
 
-fn fields(features: &Features) -> Finding {
-    let answer = if !features.missing_fields.is_empty() {
-        Answer::No(features.missing_fields.join("; "))
-    } else if features.layout.offsets.is_empty() {
-        Answer::Unknown("type information is needed to tell".to_owned())
-    } else {
-        Answer::Yes
+fn fields(features: &Features, group: Group, required: bool) -> Finding {
+    let found = features.layouts.iter().find(|(of, _)| *of == group);
+    let answer = match found {
+        Some((_, Ok(_))) => Answer::Yes,
+        Some((_, Err(missing))) => Answer::No(missing.join("; ")),
+        None => Answer::Unknown("type information is needed to tell".to_owned()),
     };
     finding(
-        "fields of kernel structs",
-        true,
-        "reading sockets",
+        format!("fields of kernel structs for {}", group.needed_for()),
+        required,
+        group.needed_for(),
         &answer,
         "report this kernel's release and this line: the programs must learn where the field went",
     )
@@ -205,17 +215,67 @@ fn memory(features: &Features) -> Finding {
     )
 }
 
-fn hooks(features: &Features) -> impl Iterator<Item = Finding> {
-    features.tracepoints.iter().filter_map(|(name, answer)| {
-        let hook = HOOKS.iter().find(|hook| hook.tracepoint == *name)?;
-        let remedy = if hook.required {
-            UPGRADE.to_owned()
-        } else {
-            format!("works without; Linux {} has it", hook.since)
-        };
-        let name = format!("tracepoint {name}");
-        Some(finding(name, hook.required, hook.needed_for, answer, &remedy))
-    })
+/// Whether a back end can be used, in one line.
+fn summary(features: &Features, table: &Table, required: bool) -> Finding {
+    let mut missing: Vec<String> = table
+        .groups
+        .iter()
+        .filter(|group| features.offsets(**group).is_none())
+        .map(|group| format!("fields for {}", group.needed_for()))
+        .collect();
+    for sight in table.sights {
+        if sight.need == Need::Required && applies(features, sight) && way(features, sight).is_none() {
+            missing.push(why_not(features, sight));
+        }
+    }
+    missing.dedup();
+    let answer = if missing.is_empty() {
+        Answer::Yes
+    } else {
+        Answer::No(missing.join("; "))
+    };
+    finding(
+        format!("capture back end {}", table.backend.name()),
+        required,
+        "seeing messages move",
+        &answer,
+        table.remedy,
+    )
+}
+
+/// Why none of its ways can be taken.
+fn why_not(features: &Features, sight: &Sight) -> String {
+    let hooks = sight.ways.iter().copied().flatten();
+    let mut reasons: Vec<String> = Vec::new();
+    for hook in hooks {
+        let mechanism = features.mechanism(hook.attach).cloned().unwrap_or(Answer::Yes);
+        for answer in [mechanism, features.target(hook)] {
+            let (Answer::No(why) | Answer::Unknown(why)) = answer else {
+                continue;
+            };
+            if !reasons.contains(&why) {
+                reasons.push(why);
+            }
+        }
+    }
+    reasons.join(", ")
+}
+
+fn seen(features: &Features, sight: &Sight) -> Option<Finding> {
+    let answer = if way(features, sight).is_some() {
+        Answer::Yes
+    } else if sight.need == Need::WithIt || !applies(features, sight) {
+        return None;
+    } else {
+        Answer::No(why_not(features, sight))
+    };
+    let required = sight.need == Need::Required;
+    let remedy = if required {
+        format!("Linux {} has it", sight.since)
+    } else {
+        format!("works without; Linux {} has it", sight.since)
+    };
+    Some(finding(sight.name, required, sight.needed_for, &answer, &remedy))
 }
 
 fn processes(features: &Features) -> Finding {
@@ -238,7 +298,11 @@ fn processes(features: &Features) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Layout, Privileges};
+    use super::super::{
+        backend::all_hooks,
+        privileges::Privileges,
+        probe::Helpers,
+    };
     use super::*;
 
     /// A host on which everything is well.
@@ -255,34 +319,56 @@ mod tests {
                 initial_user_namespace: true,
             },
             btf: Answer::Yes,
-            tracepoints: HOOKS.iter().map(|hook| (hook.tracepoint, Answer::Yes)).collect(),
-            layout: Layout {
-                offsets: vec![("SOCK__FAMILY", 16)],
+            targets: all_hooks()
+                .map(|hook| (hook.attach, hook.target, Answer::Yes))
+                .collect(),
+            trampolines: Answer::Yes,
+            helpers: Helpers {
+                socket_cookie: Answer::Yes,
+                unix_sock: Answer::Yes,
+                task_btf: Answer::Yes,
             },
-            missing_fields: Vec::new(),
+            layouts: Group::ALL
+                .iter()
+                .map(|group| (*group, Ok(vec![("OFFSET", 16)])))
+                .collect(),
             ring_buffer: Answer::Yes,
             locked_memory: None,
         }
     }
 
-    fn without(name: &str) -> impl Fn(&mut Features) {
-        move |features| {
-            for (found, answer) in &mut features.tracepoints {
-                if *found == name {
-                    *answer = Answer::No("gone".to_owned());
-                }
+    fn gone() -> Answer {
+        Answer::No("gone".to_owned())
+    }
+
+    /// Takes targets away.
+    fn without(features: &mut Features, names: &[&str]) {
+        for (_, target, answer) in &mut features.targets {
+            if names.contains(target) {
+                *answer = gone();
             }
         }
     }
 
-    /// Changes the good host, and checks whether the job runs, how many hooks are used and which findings are not ok.
-    fn check(name: &str, change: impl Fn(&mut Features), can_run: bool, hooks: usize, troubles: &[&str]) {
+    /// What Linux 6.3 brought.
+    const NEW: &[&str] = &["sock_send_length", "sock_recv_length", "sk_data_ready"];
+    const TRACEPOINT: Option<Backend> = Some(Backend::Tracepoint);
+    const FENTRY: Option<Backend> = Some(Backend::Fentry);
+
+    /// Changes the good host, and checks which back end is used and which findings are not ok.
+    fn check(
+        name: &str,
+        change: impl Fn(&mut Features),
+        wanted: Option<Backend>,
+        used: Option<Backend>,
+        troubles: &[&str],
+    ) {
         let mut features = good();
         change(&mut features);
-        let report = report(&features);
-        assert_eq!(report.can_run, can_run, "{name}");
-        assert_eq!(report.hooks.len(), hooks, "{name}");
-        assert_eq!(report.backend.is_some(), can_run, "{name}");
+        let report = report(&features, wanted);
+        assert_eq!(report.can_run, used.is_some(), "{name}");
+        assert_eq!(report.hooks.is_empty(), used.is_none(), "{name}");
+        assert_eq!(report.backend, used.map(Backend::name), "{name}");
         let found: Vec<_> = report
             .findings
             .iter()
@@ -295,7 +381,7 @@ mod tests {
         );
         for finding in found {
             assert!(finding.remedy.is_some(), "{name}: {finding:?}");
-            if finding.required && !can_run {
+            if finding.required && used.is_none() {
                 assert!(report.obstacles().contains(&finding.name), "{name}");
             }
         }
@@ -303,13 +389,13 @@ mod tests {
 
     #[test]
     fn made_up_hosts() {
-        let all = HOOKS.len();
-        check("all is well", |_| {}, true, all, &[]);
+        check("all is well", |_| {}, None, TRACEPOINT, &[]);
+        check("the second back end by force", |_| {}, FENTRY, FENTRY, &[]);
         check(
             "two capabilities are enough",
             |f| (f.privileges.sys_admin, f.privileges.sys_ptrace) = (false, true),
-            true,
-            all,
+            None,
+            TRACEPOINT,
             &[],
         );
         check(
@@ -321,60 +407,96 @@ mod tests {
                     ..Default::default()
                 }
             },
-            false,
-            0,
+            None,
+            None,
             &["privileges", "reading other users' processes"],
         );
         check(
             "root of a rootless container",
             |f| f.privileges.initial_user_namespace = false,
-            false,
-            0,
+            None,
+            None,
             &["privileges"],
         );
         check(
             "no /proc: tried all the same",
             |f| f.privileges = Privileges::default(),
-            true,
-            all,
+            None,
+            TRACEPOINT,
             &["privileges", "reading other users' processes"],
         );
         check(
             "Linux 6.1",
-            |f| {
-                for name in ["sock_send_length", "sock_recv_length", "sk_data_ready"] {
-                    without(name)(f);
-                }
-            },
-            false,
-            0,
+            |f| without(f, NEW),
+            None,
+            FENTRY,
+            &["capture back end tracepoint"],
+        );
+        check(
+            "Linux 6.1 with the first back end by force",
+            |f| without(f, NEW),
+            TRACEPOINT,
+            None,
             &[
+                "capture back end tracepoint",
                 "tracepoint sock_send_length",
                 "tracepoint sock_recv_length",
                 "tracepoint sk_data_ready",
             ],
         );
         check(
+            "trampolines are refused, which only the second needs",
+            |f| f.trampolines = gone(),
+            None,
+            TRACEPOINT,
+            &["capture back end fentry"],
+        );
+        check(
             "no arrival times",
-            without("sk_data_ready"),
-            true,
-            all - 1,
+            |f| without(f, &["sk_data_ready"]),
+            None,
+            TRACEPOINT,
             &["tracepoint sk_data_ready"],
+        );
+        check(
+            "no IPv6 in the kernel",
+            |f| without(f, &["inet6_sendmsg", "inet6_recvmsg"]),
+            FENTRY,
+            FENTRY,
+            &["function inet6_sendmsg", "function inet6_recvmsg"],
+        );
+        check(
+            "Linux 6.5 sends pages by sendmsg",
+            |f| without(f, &["inet_sendpage", "unix_stream_sendpage"]),
+            FENTRY,
+            FENTRY,
+            &[],
+        );
+        check(
+            "Linux 5.10 has no cookies for tracing programs, and a socket's end is not seen",
+            |f| {
+                f.helpers.socket_cookie = gone();
+                without(f, &["sk_destruct"]);
+            },
+            FENTRY,
+            None,
+            &["capture back end fentry", "function sk_destruct"],
         );
         check(
             "no type information",
             |f| {
-                f.btf = Answer::No("gone".to_owned());
-                f.layout = Layout::default();
-                f.tracepoints
-                    .iter_mut()
-                    .for_each(|(_, a)| *a = Answer::Unknown("?".to_owned()));
+                f.btf = gone();
+                f.layouts.clear();
+                for (_, _, answer) in &mut f.targets {
+                    *answer = Answer::Unknown("?".to_owned());
+                }
             },
-            false,
-            0,
+            TRACEPOINT,
+            None,
             &[
                 "kernel type information (BTF)",
-                "fields of kernel structs",
+                "fields of kernel structs for reading sockets",
+                "capture back end tracepoint",
                 "tracepoint sock_send_length",
                 "tracepoint sock_recv_length",
                 "tracepoint inet_sock_set_state",
@@ -384,51 +506,88 @@ mod tests {
             ],
         );
         check(
-            "a field has moved",
-            |f| {
-                f.layout = Layout::default();
-                f.missing_fields = vec!["struct tcp_sock has no field write_seq".to_owned()];
-            },
-            false,
-            0,
-            &["fields of kernel structs"],
+            "a field of sockets has moved",
+            |f| field_moved(f, Group::Socket),
+            None,
+            None,
+            &["fields of kernel structs for reading sockets"],
+        );
+        check(
+            "a field of messages has moved",
+            |f| field_moved(f, Group::Message),
+            FENTRY,
+            None,
+            &[
+                "capture back end fentry",
+                "fields of kernel structs for finding the bytes of a message",
+            ],
         );
         check(
             "no ring buffers",
-            |f| f.ring_buffer = Answer::No("unknown map".to_owned()),
-            false,
-            0,
+            |f| f.ring_buffer = gone(),
+            None,
+            None,
             &["ring buffer"],
         );
         check(
             "bpf(2) could not be asked",
             |f| f.ring_buffer = Answer::Unknown("EPERM".to_owned()),
-            true,
-            all,
+            None,
+            TRACEPOINT,
             &["ring buffer"],
         );
         check(
             "locked memory of an old kernel",
             |f| (f.release, f.locked_memory) = (Some(Release { major: 5, minor: 10 }), Some(65_536)),
-            true,
-            all,
+            None,
+            TRACEPOINT,
             &["locked memory"],
         );
         check(
             "locked memory is free today",
             |f| f.locked_memory = Some(65_536),
-            true,
-            all,
+            None,
+            TRACEPOINT,
             &[],
+        );
+    }
+
+    fn field_moved(features: &mut Features, group: Group) {
+        for (of, found) in &mut features.layouts {
+            if *of == group {
+                *found = Err(vec!["struct tcp_sock has no field write_seq".to_owned()]);
+            }
+        }
+    }
+
+    #[test]
+    fn hooks_are_what_the_host_has() {
+        let hooks = |change: &dyn Fn(&mut Features)| {
+            let mut features = good();
+            change(&mut features);
+            report(&features, FENTRY).hooks
+        };
+        let all = hooks(&|_| {});
+        assert!(
+            all.contains(&"sk_data_ready") && !all.contains(&"sock_def_readable"),
+            "{all:?}"
+        );
+        assert!(!all.contains(&"sk_destruct"), "cookies are there: {all:?}");
+        let old = hooks(&|f| {
+            without(f, NEW);
+            f.helpers.socket_cookie = gone();
+        });
+        assert!(
+            old.contains(&"sock_def_readable") && old.contains(&"sk_destruct"),
+            "{old:?}"
         );
     }
 
     #[test]
     fn a_missing_field_is_named() {
         let mut features = good();
-        features.layout = Layout::default();
-        features.missing_fields = vec!["struct tcp_sock has no field write_seq".to_owned()];
-        let text = report(&features).obstacles();
+        field_moved(&mut features, Group::Socket);
+        let text = report(&features, None).obstacles();
         assert!(text.contains("struct tcp_sock has no field write_seq"), "{text}");
     }
 }

@@ -29,9 +29,16 @@ impl Event {
     }
 }
 
+/// The back end that `TRACER_TEST_CAPTURE` asks for, so that all of them meet the same tests.
+fn backend() -> Option<kernel::Backend> {
+    let name = std::env::var("TRACER_TEST_CAPTURE").ok()?;
+    let found = kernel::Backend::ALL.iter().find(|backend| backend.name() == name);
+    Some(*found.unwrap_or_else(|| panic!("there is no back end {name}")))
+}
+
 /// Whether this host cannot run these tests; says why, also to `cargo xtask test`.
 pub fn skip() -> bool {
-    let report = kernel::report(&kernel::Features::probe());
+    let report = kernel::report(&kernel::Features::probe(), backend());
     if !report.can_run {
         let test = std::thread::current();
         let line = format!("{}: {}", test.name().unwrap_or("?"), report.obstacles());
@@ -91,7 +98,7 @@ fn spawn(scenario: &[&str]) -> Child {
 
 /// Attaches with rings of so many bytes.
 fn attach(ring_bytes: u32) -> Capture {
-    let plan = kernel::plan_for_this_host().expect("this host can be traced");
+    let plan = kernel::plan_for_this_host(backend()).expect("this host can be traced");
     Capture::start(
         &plan,
         Options {

@@ -1,17 +1,8 @@
 //! Where the running system call keeps its buffer: read from the registers that it saved on entry.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_user, bpf_task_pt_regs};
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 
-/// A buffer, or a list of buffers, in the memory of the current process.
-#[derive(Clone, Copy)]
-pub enum Buffers {
-    /// One buffer.
-    One { base: u64 },
-    /// An array of `struct iovec` with so many entries.
-    Many { iovecs: u64, count: u64 },
-    /// No buffer of a process: splice, io_uring, several messages in one call.
-    Unavailable,
-}
+use crate::buffers::{Buffers, Vectors, read_user};
 
 #[cfg(bpf_target_arch = "x86_64")]
 mod abi {
@@ -59,22 +50,6 @@ mod abi {
     pub const PWRITEV2: u64 = 287;
 }
 
-/// Reads `T` from the current process's memory.
-#[inline(always)]
-pub fn read_user<T: Copy>(address: u64) -> Option<T> {
-    let mut value = core::mem::MaybeUninit::<T>::uninit();
-    // SAFETY: the destination is as large as the size says; the helper refuses bad addresses.
-    let failed = unsafe {
-        bpf_probe_read_user(
-            value.as_mut_ptr().cast(),
-            size_of::<T>() as u32,
-            address as *const _,
-        )
-    };
-    // SAFETY: the helper filled it.
-    (failed == 0).then(|| unsafe { value.assume_init() })
-}
-
 /// One register that the system call saved.
 ///
 /// # Safety
@@ -112,7 +87,7 @@ pub fn buffers() -> Buffers {
         abi::READV | abi::WRITEV | abi::PREADV2 | abi::PWRITEV2 => {
             // SAFETY: a field of the typed struct.
             let count = unsafe { register(regs, abi::ARG2) };
-            Buffers::Many { iovecs: first, count }
+            Buffers::Many(Vectors::of_process(first, count))
         }
         abi::SENDMSG | abi::RECVMSG => message_header(first),
         abi::SENDMMSG | abi::RECVMMSG => {
@@ -133,7 +108,7 @@ pub fn buffers() -> Buffers {
 #[inline(always)]
 fn message_header(address: u64) -> Buffers {
     match read_user::<[u64; 2]>(address.wrapping_add(16)) {
-        Some([iovecs, count]) => Buffers::Many { iovecs, count },
+        Some([iovecs, count]) => Buffers::Many(Vectors::of_process(iovecs, count)),
         None => Buffers::Unavailable,
     }
 }

@@ -1,0 +1,60 @@
+//! Where the bytes of a message lie that has moved already, from what is left of its `struct iov_iter` (include/linux/uio.h).
+//!
+//! The iterator has advanced by what moved: the message's first byte is found by going back as far. So nothing is kept from the
+//! entry of the call to its end.
+
+use crate::{
+    access::{Access, load},
+    buffers::{Buffers, Vectors, read_kernel},
+    layout,
+    opaque::opaque,
+};
+
+/// Vectors that are walked back over at most; a message in more is counted and not captured.
+const MOST: u64 = tracer_common::MAX_IOVECS as u64;
+
+/// The buffers of the `moved` bytes before the place where the iterator of this `struct msghdr` stands.
+#[inline(always)]
+pub fn moved<A: Access>(msg: *const u8, moved: i32) -> Buffers {
+    let moved = moved as u32 as u64;
+    // SAFETY: `msg` is a `struct msghdr *`, typed if `A` is.
+    let kind: u8 = unsafe { load::<A, _>(msg, &layout::MSGHDR__KIND) };
+    let kind = u32::from(kind) & layout::ITER_KIND_MASK.load();
+    // SAFETY: as above.
+    let offset: u64 = unsafe { load::<A, _>(msg, &layout::MSGHDR__OFFSET) };
+    if kind == layout::ITER_UBUF.load() {
+        // SAFETY: as above.
+        let base: u64 = unsafe { load::<A, _>(msg, &layout::MSGHDR__BUFFER) };
+        return Buffers::One {
+            base: base.wrapping_add(offset).wrapping_sub(moved),
+        };
+    }
+    if kind != layout::ITER_IOVEC.load() {
+        return Buffers::Unavailable;
+    }
+    // SAFETY: as above.
+    let mut at: u64 = unsafe { load::<A, _>(msg, &layout::MSGHDR__VECTORS) };
+    // SAFETY: as above.
+    let after: u64 = unsafe { load::<A, _>(msg, &layout::MSGHDR__SEGMENTS) };
+    let mut left = moved;
+    let mut inside = offset;
+    let mut back = 0;
+    while left > inside {
+        if back == MOST {
+            return Buffers::Unavailable;
+        }
+        left -= inside;
+        at = at.wrapping_sub(16);
+        let Some([_, size]) = read_kernel::<[u64; 2]>(at) else {
+            return Buffers::Unavailable;
+        };
+        inside = size;
+        back = opaque(back + 1); // or the compiler writes the loop out
+    }
+    Buffers::Many(Vectors {
+        first: at,
+        count: back + after,
+        skip: inside - left,
+        in_kernel: true,
+    })
+}

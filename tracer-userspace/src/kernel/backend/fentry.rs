@@ -1,0 +1,115 @@
+//! The back end `fentry` (`tracer-ebpf/src/fentry.rs`), for kernels before 6.3 and wherever it is asked for.
+//!
+//! It hooks the functions that `struct proto_ops` points to, one for each address family: whatever moves bytes over a socket goes
+//! through exactly one of them, be it a system call, io_uring, splice or the kernel itself, and no compiler inlines them.
+
+use super::{Attach, Backend, Hook, Need, RESETS_IN, RESETS_OUT, STATES, Sight, Table};
+use crate::kernel::{features::Answer, layout::Group};
+
+const fn fexit(program: &'static str, target: &'static str) -> Hook {
+    Hook::new(Attach::Fexit, program, target)
+}
+
+const fn fentry(program: &'static str, target: &'static str) -> Hook {
+    Hook::new(Attach::Fentry, program, target)
+}
+
+const fn sight(
+    name: &'static str,
+    need: Need,
+    needed_for: &'static str,
+    ways: &'static [&'static [Hook]],
+) -> Sight {
+    Sight {
+        name,
+        needed_for,
+        need,
+        since: "5.5",
+        only_if: None,
+        ways,
+    }
+}
+
+pub const TABLE: Table = Table {
+    backend: Backend::Fentry,
+    sights: &[
+        sight(
+            "function inet_sendmsg",
+            Need::Required,
+            "seeing what is sent over IPv4",
+            &[&[fexit("fexit_inet_sendmsg", "inet_sendmsg")]],
+        ),
+        sight(
+            "function inet_recvmsg",
+            Need::Required,
+            "seeing what is received over IPv4",
+            &[&[fexit("fexit_inet_recvmsg", "inet_recvmsg")]],
+        ),
+        sight(
+            "function inet6_sendmsg",
+            Need::Optional,
+            "seeing what is sent over IPv6",
+            &[&[fexit("fexit_inet6_sendmsg", "inet6_sendmsg")]],
+        ),
+        sight(
+            "function inet6_recvmsg",
+            Need::Optional,
+            "seeing what is received over IPv6",
+            &[&[fexit("fexit_inet6_recvmsg", "inet6_recvmsg")]],
+        ),
+        sight(
+            "function unix_stream_sendmsg",
+            Need::Optional,
+            "seeing what is sent over Unix sockets",
+            &[&[fexit("fexit_unix_stream_sendmsg", "unix_stream_sendmsg")]],
+        ),
+        sight(
+            "function unix_stream_recvmsg",
+            Need::Optional,
+            "seeing what is received over Unix sockets",
+            &[&[fexit("fexit_unix_stream_recvmsg", "unix_stream_recvmsg")]],
+        ),
+        // Linux 6.5 has no such functions: there splice sends by sendmsg.
+        sight(
+            "function inet_sendpage",
+            Need::WithIt,
+            "counting what sendfile and splice send",
+            &[&[fexit("fexit_inet_sendpage", "inet_sendpage")]],
+        ),
+        sight(
+            "function unix_stream_sendpage",
+            Need::WithIt,
+            "counting what sendfile and splice send over Unix sockets",
+            &[&[fexit("fexit_unix_stream_sendpage", "unix_stream_sendpage")]],
+        ),
+        sight(
+            "function tcp_splice_read",
+            Need::Optional,
+            "counting what splice receives",
+            &[&[fexit("fexit_tcp_splice_read", "tcp_splice_read")]],
+        ),
+        sight(
+            "function sock_def_readable",
+            Need::Optional,
+            "the time that a request waited before it was read",
+            &[
+                &[Hook::tracepoint("sk_data_ready")],
+                &[fentry("fentry_sock_def_readable", "sock_def_readable")],
+            ],
+        ),
+        Sight {
+            name: "function sk_destruct",
+            needed_for: "telling a new socket from an old one at its address",
+            need: Need::Required,
+            since: "4.6",
+            only_if: Some(|features| features.helpers.socket_cookie != Answer::Yes),
+            ways: &[&[fentry("fentry_sk_destruct", "sk_destruct")]],
+        },
+        STATES,
+        RESETS_IN,
+        RESETS_OUT,
+    ],
+    groups: &[Group::Message],
+    remedy: "use Linux 5.10 or newer with CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS or CONFIG_KPROBES, and no lockdown that refuses \
+             both (kernel_lockdown(7))",
+};

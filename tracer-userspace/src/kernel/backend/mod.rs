@@ -1,0 +1,162 @@
+//! The capture back ends: each is a table of what it sees and by which hooks. Adding one is a file here with a table, a line in
+//! [`TABLES`], a name in [`Backend`], and a file of programs in `tracer-ebpf/src/`.
+
+mod fentry;
+mod tracepoint;
+
+use super::{features::Features, layout::Group};
+
+/// A way to see messages move.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backend {
+    /// The socket tracepoints (Linux 6.3).
+    Tracepoint,
+    /// The ends of the socket functions: fexit, or kprobe and kretprobe.
+    Fentry,
+}
+
+impl Backend {
+    /// All of them, the one to be preferred first.
+    pub const ALL: &[Self] = &[Self::Tracepoint, Self::Fentry];
+
+    /// As in `--capture`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tracepoint => "tracepoint",
+            Self::Fentry => "fentry",
+        }
+    }
+}
+
+/// How a program is attached to its target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attach {
+    /// BTF tracepoint; the target is its name without `btf_trace_`.
+    BtfTracepoint,
+    /// Entry of a kernel function, by trampoline.
+    Fentry,
+    /// End of a kernel function, by trampoline.
+    Fexit,
+}
+
+/// A program and where it is attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hook {
+    /// Kind of the program.
+    pub attach: Attach,
+    /// Name of the program in the object.
+    pub program: &'static str,
+    /// Tracepoint or function.
+    pub target: &'static str,
+}
+
+impl Hook {
+    const fn new(attach: Attach, program: &'static str, target: &'static str) -> Self {
+        Self {
+            attach,
+            program,
+            target,
+        }
+    }
+
+    /// A BTF tracepoint whose program has the same name.
+    const fn tracepoint(name: &'static str) -> Self {
+        Self::new(Attach::BtfTracepoint, name, name)
+    }
+}
+
+/// Whether the back end is of use without something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Need {
+    /// It is not.
+    Required,
+    /// It is; the lack is told.
+    Optional,
+    /// The kernel has the hook where it has what the hook sees: where it is absent nothing is lost.
+    WithIt,
+}
+
+/// One thing that a back end sees.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight {
+    /// Name in reports.
+    pub name: &'static str,
+    /// What is lost without it.
+    pub needed_for: &'static str,
+    /// How much that matters.
+    pub need: Need,
+    /// First release with it, for advice alone.
+    pub since: &'static str,
+    /// Hosts that need it at all.
+    pub only_if: Option<fn(&Features) -> bool>,
+    /// Ways to see it, best first. All hooks of a way belong together.
+    pub ways: &'static [&'static [Hook]],
+}
+
+/// One back end.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    /// Which.
+    pub backend: Backend,
+    /// What it sees.
+    pub sights: &'static [Sight],
+    /// Kernel structs that its programs read, besides [`Group::Socket`].
+    pub groups: &'static [Group],
+    /// What to do where it cannot be used.
+    pub remedy: &'static str,
+}
+
+/// All back ends, the one to be preferred first.
+pub const TABLES: &[Table] = &[tracepoint::TABLE, fentry::TABLE];
+
+/// Every hook of every back end, some of them more than once.
+pub fn all_hooks() -> impl Iterator<Item = Hook> {
+    let sights = TABLES.iter().flat_map(|table| table.sights);
+    sights.flat_map(|sight| sight.ways.iter().copied().flatten().copied())
+}
+
+/// A sight with one way: a BTF tracepoint whose program has the same name.
+const fn by_tracepoint(
+    hook: &'static [&'static [Hook]],
+    name: &'static str,
+    since: &'static str,
+    need: Need,
+    needed_for: &'static str,
+) -> Sight {
+    Sight {
+        name,
+        needed_for,
+        need,
+        since,
+        only_if: None,
+        ways: hook,
+    }
+}
+
+/// Opens and closes of connections.
+const STATES: Sight = by_tracepoint(
+    &[&[Hook::tracepoint("inet_sock_set_state")]],
+    "tracepoint inet_sock_set_state",
+    "4.16",
+    Need::Required,
+    "seeing connections open and close",
+);
+
+/// Resets by the peer.
+const RESETS_IN: Sight = by_tracepoint(
+    &[&[Hook::tracepoint("tcp_receive_reset")]],
+    "tracepoint tcp_receive_reset",
+    "4.15",
+    Need::Optional,
+    "telling a peer's reset from a close",
+);
+
+/// Resets by this host.
+const RESETS_OUT: Sight = by_tracepoint(
+    &[&[Hook::tracepoint("tcp_send_reset")]],
+    "tracepoint tcp_send_reset",
+    "4.15",
+    Need::Optional,
+    "telling our own reset from a close",
+);
