@@ -3,9 +3,12 @@
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod bench;
+mod dist;
 mod ebpf;
 mod fuzz;
+mod guest;
 mod install;
+mod kernels;
 mod record;
 mod run;
 mod shell;
@@ -23,10 +26,14 @@ struct Args {
 enum Command {
     /// Measure what tracing costs
     Bench(bench::Args),
+    /// Build static binaries of the daemon, as they are released
+    Dist(dist::Args),
     /// Rebuild the BPF objects under tracer-ebpf/prebuilt/
     Ebpf(ebpf::Args),
     /// Fuzz a protocol's session and detection, guided by coverage
     Fuzz(fuzz::Args),
+    /// Run the daemon on stock kernels of every age, in emulated guests
+    Kernels(kernels::Args),
     /// Record a conversation of real programs as a capture
     Record(record::Args),
     /// Build the daemon and trace this host in the terminal
@@ -40,8 +47,10 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Bench(args) => bench::run(&args),
+        Command::Dist(args) => dist::run(&args),
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Kernels(args) => kernels::run(&args),
         Command::Record(args) => record::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),

@@ -15,6 +15,9 @@ use super::process;
 /// The line on standard error that says that it traces.
 const READY: &str = "tracer: ready";
 
+/// An emulated kernel verifies slowly.
+const READY_WITHIN: Duration = Duration::from_secs(180);
+
 /// Where its spans go.
 #[derive(Clone, Debug)]
 pub enum Export {
@@ -52,7 +55,13 @@ pub struct Usage {
 impl Daemon {
     /// Starts it and waits until it says that it is ready.
     pub fn start(program: &Path, export: &Export) -> anyhow::Result<Self> {
+        Self::start_with(program, export, &[])
+    }
+
+    /// The same, with further options.
+    pub fn start_with(program: &Path, export: &Export, options: &[&str]) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
+        command.args(options);
         command.stdin(Stdio::null()).stderr(Stdio::piped());
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
@@ -82,11 +91,16 @@ impl Daemon {
             stderr: Some(stderr),
             attached_in: Duration::ZERO,
         };
-        match is_ready.recv_timeout(Duration::from_secs(60)) {
+        match is_ready.recv_timeout(READY_WITHIN) {
             Ok(at) => daemon.attached_in = at.duration_since(started),
             Err(_) => bail!("the daemon did not become ready; it said:\n{}", daemon.kill()),
         }
         Ok(daemon)
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it has used so far.

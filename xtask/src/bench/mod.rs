@@ -7,16 +7,16 @@ use anyhow::{Context, ensure};
 
 use crate::shell;
 
-mod daemon;
+pub mod daemon;
 mod load;
 mod measure;
 mod nginx;
 mod overhead;
 mod pipeline;
-mod process;
+pub mod process;
 mod sink;
 mod startup;
-mod table;
+pub mod table;
 mod vm;
 mod wrk;
 

@@ -103,6 +103,8 @@ pub struct Bpf {
     pub run_ns: u64,
     /// Number of runs, likewise.
     pub runs: u64,
+    /// Runs that did not take place because the same program was running on that CPU (always counted, since Linux 5.12).
+    pub misses: u64,
 }
 
 /// Adds up `/proc/PID/fdinfo` (kernel/bpf/syscall.c: `bpf_map_show_fdinfo`, `bpf_prog_show_fdinfo`); an object held by two
@@ -134,6 +136,7 @@ fn add(total: &mut Bpf, seen: &mut HashSet<(bool, u64)>, info: &str) {
         total.programs += 1;
         total.run_ns += field("run_time_ns").unwrap_or(0);
         total.runs += field("run_cnt").unwrap_or(0);
+        total.misses += field("recursion_misses").unwrap_or(0);
     }
 }
 
@@ -189,7 +192,7 @@ mod tests {
     fn objects_count_once() {
         let (mut total, mut seen) = (Bpf::default(), HashSet::new());
         let map = "pos:\t0\nmap_type:\t27\nmap_id:\t7\nmemlock:\t4096\n";
-        let program = "prog_type:\t26\nmemlock:\t8192\nprog_id:\t7\nrun_time_ns:\t50\nrun_cnt:\t2\n";
+        let program = "prog_type:\t26\nmemlock:\t8192\nprog_id:\t7\nrun_time_ns:\t50\nrun_cnt:\t2\nrecursion_misses:\t3\n";
         for info in [map, program, map, program, "pos:\t0\nflags:\t02\n"] {
             add(&mut total, &mut seen, info);
         }
@@ -200,7 +203,8 @@ mod tests {
                 maps: 1,
                 programs: 1,
                 run_ns: 50,
-                runs: 2
+                runs: 2,
+                misses: 3
             }
         );
     }

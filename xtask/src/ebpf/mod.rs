@@ -5,7 +5,7 @@
 //! versions are pinned, and every path of this machine is mapped to a fixed one.
 
 mod build;
-mod toolchain;
+pub mod toolchain;
 
 use std::{fs, path::Path};
 

@@ -41,7 +41,7 @@ impl Toolchain {
             "the BPF objects are built with rustc {RUSTC}, this is {release}: \
              `rustup toolchain install {RUSTC}`, then `cargo +{RUSTC} xtask ebpf`"
         );
-        let sysroot = PathBuf::from(output(Command::new("rustc").args(["--print", "sysroot"]))?.trim());
+        let sysroot = sysroot()?;
         let host = field("host: ").context("rustc -vV names no host")?;
         let llvm = field("LLVM version: ").context("rustc -vV names no LLVM")?;
         let major = llvm.split('.').next().unwrap_or_default().to_owned();
@@ -145,6 +145,21 @@ impl Toolchain {
         symlink(library.path(), &link).with_context(|| link.display().to_string())?;
         Ok(prefix)
     }
+}
+
+/// The sources of Rust's standard library, in the compiler's sysroot.
+pub fn standard_library_sources() -> anyhow::Result<()> {
+    let root = crate::shell::root();
+    let work = root.join("target/ebpf");
+    fs::create_dir_all(&work)?;
+    sources_of_core(root, &work, &sysroot()?)
+}
+
+/// `rustc --print sysroot`.
+pub fn sysroot() -> anyhow::Result<PathBuf> {
+    Ok(PathBuf::from(
+        output(Command::new("rustc").args(["--print", "sysroot"]))?.trim(),
+    ))
 }
 
 /// The sources of `core`: rustup's component, else Debian's package of the same version, else a folder that holds them.

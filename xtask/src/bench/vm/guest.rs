@@ -1,20 +1,17 @@
-//! The first process of the guest: makes a system of one program's size, runs the rounds, tells the results over the second
-//! serial line, one JSON object a line, and powers off.
+//! The first process of the guest: runs the rounds and tells the results.
 
-use std::ffi::CString;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::super::daemon::{self, Daemon, Export};
 use super::super::measure::{self, Load, STATUS_REQUESTS};
 use super::super::nginx::{self, Nginx};
 use super::super::process::BpfStats;
+use crate::guest::init::{self, Report};
 
 /// Options of the guest.
 #[derive(clap::Args)]
@@ -41,36 +38,13 @@ const QUIET: Duration = Duration::from_secs(5);
 
 /// Runs and never returns: the first process must not end.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        std::process::id() == 1,
-        "this is the first process of the guest of `bench vm`, nothing else"
-    );
-    let result =
-        mount_all().and_then(|()| File::options().write(true).open("/dev/ttyS1").map_err(Into::into));
-    match result {
-        Ok(mut out) => {
-            if let Err(error) = rounds(args, &mut out) {
-                let _ = tell(&mut out, &json!({ "error": format!("{error:#}") }));
-            }
-        }
-        Err(error) => eprintln!("bench guest: {error:#}"),
-    }
-    // SAFETY: the command takes no argument.
-    unsafe { libc::reboot(libc::RB_POWER_OFF) };
-    loop {
-        std::thread::sleep(Duration::from_secs(1));
-    }
+    init::run(|report| rounds(args, report))
 }
 
-fn tell(out: &mut File, value: &Value) -> anyhow::Result<()> {
-    Ok(out.write_all(format!("{value}\n").as_bytes())?)
-}
-
-fn rounds(args: &Args, out: &mut File) -> anyhow::Result<()> {
-    loopback_up()?;
+fn rounds(args: &Args, out: &mut Report) -> anyhow::Result<()> {
     let clock = fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource")?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    tell(out, &json!({ "booted": release.trim(), "clock": clock.trim() }))?;
+    out.tell(&json!({ "booted": release.trim(), "clock": clock.trim() }))?;
     let load = Load {
         program: super::super::program("wrk")?,
         connections: args.connections,
@@ -84,12 +58,12 @@ fn rounds(args: &Args, out: &mut File) -> anyhow::Result<()> {
     measure::round(&load, &nginx, None, None)?;
     for _ in 0..args.rounds {
         let round = measure::round(&load, &nginx, None, None)?;
-        tell(out, &json!({ "label": "untraced", "round": round.to_json() }))?;
+        out.tell(&json!({ "label": "untraced", "round": round.to_json() }))?;
         if args.untraced {
             continue;
         }
         for export in [&json, &otlp] {
-            tell(out, &traced(&load, &nginx, export, &sink)?)?;
+            out.tell(&traced(&load, &nginx, export, &sink)?)?;
         }
     }
     if !args.untraced {
@@ -98,9 +72,9 @@ fn rounds(args: &Args, out: &mut File) -> anyhow::Result<()> {
         if let Some(label) = counted.get_mut("label") {
             *label = "counted".into();
         }
-        tell(out, &counted)?;
+        out.tell(&counted)?;
     }
-    tell(out, &json!({ "done": true }))
+    out.tell(&json!({ "done": true }))
 }
 
 fn traced(load: &Load, nginx: &Nginx, export: &Export, sink: &Sink) -> anyhow::Result<Value> {
@@ -166,43 +140,4 @@ impl Drop for Sink {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn mount_all() -> anyhow::Result<()> {
-    for (kind, path) in [
-        ("devtmpfs", "/dev"),
-        ("proc", "/proc"),
-        ("sysfs", "/sys"),
-        ("tmpfs", "/tmp"),
-        ("tmpfs", "/run"),
-        ("tracefs", "/sys/kernel/tracing"),
-        ("bpf", "/sys/fs/bpf"),
-        ("cgroup2", "/sys/fs/cgroup"),
-    ] {
-        let (kind, path) = (CString::new(kind)?, CString::new(path)?);
-        // SAFETY: three strings that end with 0 and outlive the call; the file systems take no data.
-        let result = unsafe { libc::mount(kind.as_ptr(), path.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) };
-        if result != 0 {
-            let error = std::io::Error::last_os_error();
-            return Err(error).with_context(|| format!("mounting {kind:?} on {path:?}"));
-        }
-    }
-    Ok(())
-}
-
-/// Sets `IFF_UP` on `lo` (netdevice(7)).
-fn loopback_up() -> anyhow::Result<()> {
-    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
-    // SAFETY: zeroes are a valid ifreq.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo\0") {
-        *to = from.cast_signed();
-    }
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
-    let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
-    // SAFETY: SIOCSIFFLAGS reads one ifreq, whose name ends with 0.
-    if unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS, &raw const request) } != 0 {
-        return Err(std::io::Error::last_os_error()).context("bringing lo up");
-    }
-    Ok(())
 }

@@ -1,20 +1,20 @@
 //! nginx under wrk in a guest whose clock counts instructions: QEMU's software emulation with `-icount shift=0`, one vCPU,
 //! one host thread. A nanosecond of guest time is an instruction, so a busy machine does not change the figures.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
+use crate::guest::kernel::{self, Kernel, Series};
+use crate::guest::qemu::{Emulator, Machine};
+use crate::guest::{Arch, image::Image};
+
 mod bounds;
 pub mod guest;
-mod image;
-mod kernel;
 mod report;
 
 /// Options of `cargo xtask bench vm`.
@@ -37,6 +37,9 @@ pub struct Args {
     check: bool,
 }
 
+/// The figures in `docs/benchmarks.md` and the bounds belong to it.
+const SERIES: Series = Series::new(6, 12);
+
 /// A guest that does not get to its first round in this time has hung: QEMU's emulation is not free of faults.
 const BOOT: Duration = Duration::from_secs(120);
 /// Longest wait for a further result.
@@ -49,20 +52,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         cfg!(target_arch = "x86_64"),
         "this bench boots an x86_64 guest with this machine's programs"
     );
-    crate::install::ensure(&[
-        ("qemu-system-x86_64", "qemu-system-x86"),
-        ("nginx", "nginx-light"),
-        ("wrk", "wrk"),
-    ])?;
+    crate::install::ensure(&[("nginx", "nginx-light"), ("wrk", "wrk")])?;
     let dir = super::scratch("vm")?;
-    let kernel = kernel::find()?;
+    let emulator = Emulator::installed(Arch::X86_64)?;
+    let kernel = kernel::find(SERIES, Arch::X86_64, false)?;
     let initramfs = dir.join("initramfs.cpio");
     build_image(args, &initramfs)?;
     for attempt in 1..=ATTEMPTS {
-        match boot(args, &kernel, &initramfs, &dir)? {
+        match boot(args, &emulator, &kernel, &initramfs, &dir)? {
             Some(results) => {
                 let figures = report::Figures::new(&results)?;
-                println!("{}", figures.heading(&kernel::name(&kernel), args.connections));
+                println!("{}", figures.heading(&kernel.release, args.connections));
                 println!("{figures}");
                 return if args.check {
                     bounds::check(&figures)
@@ -80,7 +80,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn build_image(args: &Args, path: &Path) -> anyhow::Result<()> {
-    let mut image = image::Image::new();
+    let mut image = Image::new();
     image.program(&super::build_self()?, "init")?;
     if !args.untraced {
         image.program(&super::build_daemon()?, guest::DAEMON)?;
@@ -95,32 +95,41 @@ fn build_image(args: &Args, path: &Path) -> anyhow::Result<()> {
 }
 
 /// Boots the guest and collects what it tells. `None` if it never came to its first words.
-fn boot(args: &Args, kernel: &Path, initramfs: &Path, dir: &Path) -> anyhow::Result<Option<Vec<Value>>> {
-    let mut qemu = Guest(start_qemu(args, kernel, initramfs, dir)?);
-    let (sender, lines) = mpsc::channel();
-    let pipe = qemu.0.stdout.take().context("QEMU has no standard output")?;
-    std::thread::spawn(move || {
-        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
+fn boot(
+    args: &Args,
+    emulator: &Emulator,
+    kernel: &Kernel,
+    initramfs: &Path,
+    dir: &Path,
+) -> anyhow::Result<Option<Vec<Value>>> {
+    let untraced = if args.untraced { " --untraced" } else { "" };
+    // The guest's time-stamp counter counts virtual nanoseconds; `mitigations=off` leaves out what emulation can't show.
+    let append = format!(
+        "loglevel=4 panic=-1 mitigations=off tsc=reliable tsc_early_khz=1000000 rdinit=/init \
+         -- bench guest --rounds {} --seconds {} --connections {}{untraced}",
+        args.rounds, args.seconds, args.connections
+    );
+    let machine = Machine {
+        arch: Arch::X86_64,
+        kernel,
+        initramfs,
+        memory_mib: 1536,
+        cpus: 1,
+        counted: true,
+        append: &append,
+        logs: dir,
+    };
+    let guest = machine.boot(emulator)?;
     let mut results = Vec::new();
     let mut log = File::create(dir.join("rounds.jsonl"))?;
     let started = Instant::now();
     loop {
         let patience = if results.is_empty() { BOOT } else { ROUND };
-        let Ok(line) = lines.recv_timeout(patience) else {
+        let Some(line) = guest.line(patience) else {
             if results.is_empty() {
                 return Ok(None);
             }
-            let console = fs::read_to_string(dir.join("console.log")).unwrap_or_default();
-            let tail: Vec<&str> = console.lines().rev().take(30).collect();
-            bail!(
-                "the guest fell silent; its console ends:\n{}",
-                tail.into_iter().rev().collect::<Vec<_>>().join("\n")
-            );
+            bail!("the guest fell silent; its console ends:\n{}", guest.last_words());
         };
         let value: Value =
             serde_json::from_str(line.trim()).with_context(|| format!("the guest said: {line}"))?;
@@ -138,46 +147,5 @@ fn boot(args: &Args, kernel: &Path, initramfs: &Path, dir: &Path) -> anyhow::Res
         eprintln!("bench: {:4.0} s  {what}", started.elapsed().as_secs_f64());
         writeln!(log, "{value}")?;
         results.push(value);
-    }
-}
-
-fn start_qemu(args: &Args, kernel: &Path, initramfs: &Path, dir: &Path) -> anyhow::Result<Child> {
-    let untraced = if args.untraced { " --untraced" } else { "" };
-    // The guest's time-stamp counter counts virtual nanoseconds; `mitigations=off` leaves out what emulation can't show.
-    let append = format!(
-        "console=ttyS0 loglevel=4 panic=-1 mitigations=off tsc=reliable tsc_early_khz=1000000 rdinit=/init \
-         -- bench guest --rounds {} --seconds {} --connections {}{untraced}",
-        args.rounds, args.seconds, args.connections
-    );
-    Command::new("qemu-system-x86_64")
-        .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
-        .args(["-machine", "pc", "-m", "1536", "-smp", "1"])
-        .args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"])
-        // QEMU 7.2 mistakes cmpxchg16b.
-        .args(["-cpu", "Haswell-v4,-cx16"])
-        .arg("-kernel")
-        .arg(kernel)
-        .arg("-initrd")
-        .arg(initramfs)
-        .args(["-append", &append])
-        .args([
-            "-serial",
-            &format!("file:{}", dir.join("console.log").display()),
-            "-serial",
-            "stdio",
-        ])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(File::create(dir.join("qemu.log"))?)
-        .spawn()
-        .context("starting qemu-system-x86_64")
-}
-
-struct Guest(Child);
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }

@@ -66,6 +66,11 @@ impl Image {
         entry(out, 0, "TRAILER!!!", 0, &[])
     }
 
+    /// Puts a program that needs no other file at `path`.
+    pub fn static_program(&mut self, program: &Path, path: &str) -> anyhow::Result<()> {
+        self.copy(program, path)
+    }
+
     fn text(&mut self, path: &str, text: &str) {
         self.insert(path, TEXT, text.as_bytes().to_vec());
     }

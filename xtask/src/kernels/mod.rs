@@ -1,0 +1,357 @@
+//! `cargo xtask kernels`: the daemon on stock kernels of every age. Each boots in an emulated guest with the static daemon; with every
+//! back end the guest runs the cases and tells the spans' judgement. `docs/kernels.md` has the last table.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+
+use crate::guest::image::Image;
+use crate::guest::kernel::{self, Kernel, Series};
+use crate::guest::qemu::{Emulator, Machine};
+use crate::guest::{Arch, qemu};
+use crate::{dist, shell};
+
+mod cases;
+mod guest;
+mod limits;
+mod table;
+mod verdict;
+
+/// Options of `cargo xtask kernels`.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    inside: Option<Inside>,
+    /// Only these series of kernels, separated by commas: 5.10, 6.12, 7
+    #[arg(long, value_delimiter = ',')]
+    kernel: Vec<Series>,
+    /// Only this architecture
+    #[arg(long)]
+    arch: Option<Arch>,
+    /// Only these back ends, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    backend: Vec<String>,
+    /// Only these cases, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    case: Vec<String>,
+    /// A selection that shows most in little time, with a daemon that is hardly optimised
+    #[arg(long, conflicts_with_all = ["kernel", "arch"])]
+    quick: bool,
+    /// Guests at a time (default: as many as CPUs)
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Boot the images of the last run, build nothing
+    #[arg(long)]
+    no_build: bool,
+    /// Look for newer kernels than the cache has
+    #[arg(long)]
+    refresh: bool,
+}
+
+#[derive(clap::Subcommand)]
+enum Inside {
+    /// (used in the guest) The first process
+    #[command(hide = true)]
+    Guest(guest::Args),
+    /// (used in the guest) One case
+    #[command(hide = true)]
+    Case {
+        /// Its name
+        name: String,
+    },
+}
+
+/// Every back end that the daemon has.
+const BACKENDS: &[&str] = &["tracepoint"];
+
+/// Debian's oldest kernel with support, its stable ones, the last of 6.x and the newest.
+const MATRIX: &[(Arch, &str)] = &[
+    (Arch::X86_64, "5.10"),
+    (Arch::X86_64, "6.1"),
+    (Arch::X86_64, "6.12"),
+    (Arch::X86_64, "6.19"),
+    (Arch::X86_64, "7"),
+    (Arch::Aarch64, "6.12"),
+];
+
+/// What `--quick` runs: the oldest, and the one that most hosts have.
+const QUICK: &[(Arch, &str)] = &[(Arch::X86_64, "5.10"), (Arch::X86_64, "6.12")];
+
+/// Until the first words, and until the next: a guest that is silent for longer has hung.
+const BOOT: Duration = Duration::from_secs(240);
+const SILENCE: Duration = Duration::from_secs(900);
+const ATTEMPTS: u32 = 2;
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    match &args.inside {
+        Some(Inside::Guest(args)) => guest::run(args),
+        Some(Inside::Case { name }) => {
+            cases::run(cases::named(name).with_context(|| format!("no case {name}"))?)
+        }
+        None => matrix(args),
+    }
+}
+
+fn matrix(args: &Args) -> anyhow::Result<()> {
+    let selection = selection(args)?;
+    let backends = chosen(&args.backend, BACKENDS)?;
+    let names: Vec<&str> = cases::CASES.iter().map(|case| case.name).collect();
+    let cases = chosen(&args.case, &names)?;
+    let profile = if args.quick { "dev" } else { "release" };
+    let dir = shell::target_dir()?.join("kernels");
+    fs::create_dir_all(&dir)?;
+
+    let started = Instant::now();
+    let mut guests = Vec::new();
+    let mut images: Vec<(Arch, PathBuf)> = Vec::new();
+    for (arch, series) in selection {
+        let kernel = kernel::find(series, arch, args.refresh)?;
+        let initramfs = match images.iter().find(|(known, _)| *known == arch) {
+            Some((_, path)) => path.clone(),
+            None => {
+                let path = dir.join(format!("initramfs-{}.cpio", arch.name()));
+                if !args.no_build {
+                    build_image(arch, profile, &path)?;
+                }
+                images.push((arch, path.clone()));
+                path
+            }
+        };
+        let emulator = Emulator::unpacked(arch)?;
+        guests.push(Job {
+            arch,
+            kernel,
+            initramfs,
+            emulator,
+        });
+    }
+    eprintln!(
+        "kernels: everything is there after {} s",
+        started.elapsed().as_secs()
+    );
+
+    let append = format!("--backends {} --cases {}", backends.join(","), cases.join(","));
+    let columns = run_all(&guests, &append, &dir, args.jobs)?;
+    let text = table::markdown(&columns, &backends);
+    println!("{text}");
+    for column in &columns {
+        eprintln!("kernels: {} took {} s", column.release, column.seconds);
+    }
+    let failures = table::failures(&columns);
+    let whole = !args.quick
+        && args.kernel.is_empty()
+        && args.arch.is_none()
+        && args.backend.is_empty()
+        && args.case.is_empty();
+    if whole {
+        write_document(&text)?;
+    }
+    ensure!(
+        failures.is_empty(),
+        "{} cells fail; what the guests said is in {}\n{}",
+        failures.len(),
+        dir.display(),
+        failures.join("\n")
+    );
+    Ok(())
+}
+
+fn selection(args: &Args) -> anyhow::Result<Vec<(Arch, Series)>> {
+    let all = if args.quick { QUICK } else { MATRIX };
+    let mut selection = Vec::new();
+    for (arch, series) in all {
+        selection.push((*arch, series.parse::<Series>().map_err(anyhow::Error::msg)?));
+    }
+    // A series that the matrix does not have can be asked for as well.
+    if !args.kernel.is_empty() {
+        let arch = args.arch.unwrap_or_default();
+        return Ok(args.kernel.iter().map(|series| (arch, *series)).collect());
+    }
+    selection.retain(|(arch, _)| args.arch.is_none_or(|only| only == *arch));
+    Ok(selection)
+}
+
+/// What was asked for, or all there is.
+fn chosen(asked: &[String], all: &[&str]) -> anyhow::Result<Vec<String>> {
+    if let Some(stranger) = asked.iter().find(|name| !all.contains(&name.as_str())) {
+        bail!("{stranger:?} is none of: {}", all.join(", "));
+    }
+    if asked.is_empty() {
+        return Ok(all.iter().map(|name| (*name).to_owned()).collect());
+    }
+    Ok(asked.to_vec())
+}
+
+/// An initramfs with static programs, good for every kernel.
+fn build_image(arch: Arch, profile: &str, path: &Path) -> anyhow::Result<()> {
+    let mut image = Image::new();
+    let own = ["--package", "xtask", "--bin", "xtask"];
+    for (what, place) in [(dist::DAEMON, guest::DAEMON), (&own, "/init")] {
+        let built = dist::build(arch, profile, what)?;
+        // An emulated machine unpacks slowly.
+        let stripped = path.with_extension("stripped");
+        dist::strip(&built, &stripped)?;
+        image.static_program(&stripped, place)?;
+    }
+    let mut out = BufWriter::new(File::create(path)?);
+    image.write(&mut out)?;
+    Ok(out.flush()?)
+}
+
+struct Job {
+    arch: Arch,
+    kernel: Kernel,
+    initramfs: PathBuf,
+    emulator: Emulator,
+}
+
+/// Runs every guest, some at a time; the columns in the order of the guests.
+fn run_all(
+    guests: &[Job],
+    append: &str,
+    dir: &Path,
+    jobs: Option<usize>,
+) -> anyhow::Result<Vec<table::Column>> {
+    let jobs = match jobs {
+        Some(jobs) => jobs,
+        None => std::thread::available_parallelism()?.get(),
+    };
+    let next = Mutex::new(0..guests.len());
+    let done = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, guests.len().max(1)) {
+            scope.spawn(|| {
+                loop {
+                    let Some(at) = next.lock().ok().and_then(|mut next| next.next()) else {
+                        return;
+                    };
+                    let Some(job) = guests.get(at) else { return };
+                    let column = job.run(append, dir);
+                    if let Ok(mut done) = done.lock() {
+                        done.push((at, column));
+                    }
+                }
+            });
+        }
+    });
+    let mut done = done
+        .into_inner()
+        .map_err(|_| anyhow::anyhow!("a guest's thread panicked"))?;
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, column)| column).collect()
+}
+
+impl Job {
+    fn run(&self, append: &str, dir: &Path) -> anyhow::Result<table::Column> {
+        let release = &self.kernel.release;
+        let logs = dir.join(release);
+        fs::create_dir_all(&logs)?;
+        let started = Instant::now();
+        for attempt in 1..=ATTEMPTS {
+            eprintln!("kernels: {release} boots");
+            let told = self.boot(append, &logs)?;
+            if told.is_empty() {
+                eprintln!("kernels: {release} did not boot (attempt {attempt} of {ATTEMPTS})");
+                continue;
+            }
+            for line in &told {
+                keep(&logs, line)?;
+            }
+            let seconds = started.elapsed().as_secs();
+            eprintln!("kernels: {release} is done after {seconds} s");
+            return Ok(table::Column {
+                release: release.clone(),
+                verdicts: verdict::judge(self.arch, &self.kernel, &told),
+                seconds,
+            });
+        }
+        bail!(
+            "{release} does not boot; its last words are in {}",
+            logs.join("console.log").display()
+        )
+    }
+
+    /// What the guest told; nothing if it never came to its first words.
+    fn boot(&self, append: &str, logs: &Path) -> anyhow::Result<Vec<Value>> {
+        let append = format!("loglevel=4 panic=-1 mitigations=off rdinit=/init -- kernels guest {append}");
+        let machine = Machine {
+            arch: self.arch,
+            kernel: &self.kernel,
+            initramfs: &self.initramfs,
+            memory_mib: 1024,
+            cpus: 2,
+            counted: false,
+            append: &append,
+            logs,
+        };
+        let guest: qemu::Guest = machine.boot(&self.emulator)?;
+        let mut told = Vec::new();
+        loop {
+            let Some(line) = guest.line(if told.is_empty() { BOOT } else { SILENCE }) else {
+                if told.is_empty() {
+                    return Ok(told);
+                }
+                bail!(
+                    "{} fell silent; its console ends:\n{}",
+                    self.kernel.release,
+                    guest.last_words()
+                );
+            };
+            let value: Value = serde_json::from_str(line.trim())
+                .with_context(|| format!("{} said: {line}", self.kernel.release))?;
+            if let Some(error) = value.get("error").and_then(Value::as_str) {
+                bail!("in {}: {error}", self.kernel.release);
+            }
+            if value.get("done").is_some() {
+                return Ok(told);
+            }
+            told.push(value);
+        }
+    }
+}
+
+/// Keeps what the daemon said, with the verifier's log if a program was refused, and what doctor said.
+fn keep(logs: &Path, line: &Value) -> anyhow::Result<()> {
+    if let Some(report) = line.get("doctor") {
+        fs::write(logs.join("doctor.json"), format!("{report:#}\n"))?;
+    }
+    let (Some(backend), Some(result)) = (line.get("backend").and_then(Value::as_str), line.get("result"))
+    else {
+        return Ok(());
+    };
+    let said = result
+        .get("refused")
+        .or(result.get("said"))
+        .and_then(Value::as_str);
+    fs::write(logs.join(format!("{backend}.log")), said.unwrap_or_default())?;
+    Ok(fs::write(
+        logs.join(format!("{backend}.json")),
+        format!("{result:#}\n"),
+    )?)
+}
+
+/// The document's text up to the table stays; date and table are new.
+fn write_document(table: &str) -> anyhow::Result<()> {
+    let path = shell::root().join("docs/kernels.md");
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let (before, _) = text
+        .split_once(MARK)
+        .with_context(|| format!("{} has no line {MARK:?}", path.display()))?;
+    let date = shell::output(shell::command("date").args(["--utc", "+%Y-%m-%d"]))?;
+    let revision = shell::output(shell::command("git").args(["rev-parse", "--short=10", "HEAD"]))?;
+    let text = format!(
+        "{before}{MARK}\n\n`cargo xtask kernels` on {}, at {}.\n\n{table}",
+        date.trim(),
+        revision.trim()
+    );
+    Ok(fs::write(&path, text)?)
+}
+
+const MARK: &str = "## The table";

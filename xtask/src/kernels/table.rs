@@ -1,0 +1,90 @@
+//! The table: back end x kernel x case, in Markdown.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use super::cases::CASES;
+use super::limits::LIMITS;
+use super::verdict::{DOCTOR, LEDGER, LOADS, Verdict, Verdicts};
+
+/// A kernel's column.
+pub struct Column {
+    /// `6.12.117+deb13-cloud-amd64`
+    pub release: String,
+    pub verdicts: Verdicts,
+    /// Seconds that the guest ran.
+    pub seconds: u64,
+}
+
+/// The whole as Markdown.
+pub fn markdown(columns: &[Column], backends: &[String]) -> String {
+    let mut text = String::new();
+    let heading: String = columns
+        .iter()
+        .map(|column| format!(" {} |", column.release))
+        .collect();
+    let rule = "---|".repeat(columns.len());
+    let mut used = BTreeSet::new();
+    let mut row = |text: &mut String, backend: &str, row: &str, label: &str| {
+        let cells: Vec<String> = columns
+            .iter()
+            .map(|column| {
+                let verdict = column.verdicts.get(&(backend.to_owned(), row.to_owned()));
+                if let Some(Verdict::Limit(number)) = verdict {
+                    used.insert(*number);
+                }
+                cell(verdict)
+            })
+            .collect();
+        if cells.iter().any(|cell| !cell.is_empty()) {
+            let _ = writeln!(text, "| {label} | {} |", cells.join(" | "));
+        }
+    };
+    let _ = writeln!(text, "| |{heading}\n|---|{rule}");
+    row(&mut text, "", DOCTOR, DOCTOR);
+    for backend in backends {
+        let _ = writeln!(text, "\n### `{backend}`\n\n| |{heading}\n|---|{rule}");
+        row(&mut text, backend, LOADS, LOADS);
+        for case in CASES {
+            row(
+                &mut text,
+                backend,
+                case.name,
+                &format!("{}: {}", case.name, case.what),
+            );
+        }
+        row(&mut text, backend, LEDGER, LEDGER);
+    }
+    if !used.is_empty() {
+        text.push('\n');
+    }
+    for number in used {
+        if let Some(limit) = LIMITS.get(number - 1) {
+            let _ = writeln!(text, "- limit {number}: {}", limit.why);
+        }
+    }
+    text
+}
+
+fn cell(verdict: Option<&Verdict>) -> String {
+    match verdict {
+        None => String::new(),
+        Some(Verdict::Passed) => "✓".to_owned(),
+        Some(Verdict::Failed(_)) => "**fails**".to_owned(),
+        Some(Verdict::Limit(number)) => format!("limit {number}"),
+    }
+}
+
+/// What failed, a line each.
+pub fn failures(columns: &[Column]) -> Vec<String> {
+    let failures = columns.iter().flat_map(|column| {
+        column
+            .verdicts
+            .iter()
+            .filter_map(|((backend, row), verdict)| match verdict {
+                Verdict::Failed(why) => Some(format!("{}: {backend} {row}: {why}", column.release)),
+                _ => None,
+            })
+    });
+    failures.collect()
+}

@@ -1,0 +1,258 @@
+//! What a guest told, judged: a verdict for every cell of the table.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::limits;
+use crate::guest::Arch;
+use crate::guest::kernel::Kernel;
+
+/// The judgement of one cell.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    Passed,
+    Failed(String),
+    /// Cannot be there: the number of the limit.
+    Limit(usize),
+}
+
+impl Verdict {
+    /// Nothing to say, or what is wrong.
+    fn from_problem(problem: Option<String>) -> Self {
+        problem.map_or(Self::Passed, Self::Failed)
+    }
+}
+
+/// (back end, row) -> verdict. The back end of `doctor` is "".
+pub type Verdicts = BTreeMap<(String, String), Verdict>;
+
+/// Rows of every back end besides the cases.
+pub const LOADS: &str = "every program loads";
+pub const LEDGER: &str = "the ledger balances, nothing is lost";
+pub const DOCTOR: &str = "`tracer doctor` tells the truth";
+
+/// Judges all that a guest told.
+pub fn judge(arch: Arch, kernel: &Kernel, told: &[Value]) -> Verdicts {
+    let mut verdicts = Verdicts::new();
+    let doctor = told.iter().find(|line| line.get("doctor").is_some());
+    let results: Vec<(&str, &Value)> = told
+        .iter()
+        .filter_map(|line| Some((line.get("backend")?.as_str()?, line.get("result")?)))
+        .collect();
+    let problem = match doctor {
+        Some(line) => doctor_problem(&kernel.release, line, &results),
+        None => Some("it said nothing".to_owned()),
+    };
+    verdicts.insert((String::new(), DOCTOR.to_owned()), Verdict::from_problem(problem));
+    for (backend, result) in results {
+        let mut put = |row: &str, verdict| verdicts.insert((backend.to_owned(), row.to_owned()), verdict);
+        let limit = limits::find(backend, None, kernel.version(), arch);
+        if let Some(said) = result.get("refused").and_then(Value::as_str) {
+            let verdict = limit.map_or_else(|| Verdict::Failed(said.to_owned()), Verdict::Limit);
+            put(LOADS, verdict);
+            continue;
+        }
+        if let Some(limit) = limit {
+            put(
+                LOADS,
+                Verdict::Failed(format!("it starts: limit {limit} does not hold")),
+            );
+            continue;
+        }
+        put(LOADS, Verdict::Passed);
+        let cases = result
+            .get("cases")
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default();
+        for (case, problem) in &cases {
+            let limit = limits::find(backend, Some(case), kernel.version(), arch);
+            let verdict = match (problem.as_str(), limit) {
+                (None, None) => Verdict::Passed,
+                (None, Some(limit)) => Verdict::Failed(format!("it passes: limit {limit} does not hold")),
+                (Some(_), Some(limit)) => Verdict::Limit(limit),
+                (Some(problem), None) => Verdict::Failed(problem.to_owned()),
+            };
+            put(case, verdict);
+        }
+        put(LEDGER, Verdict::from_problem(ledger_problem(result)));
+    }
+    verdicts
+}
+
+/// Holds what `tracer doctor` said against the kernel's type information and against what the daemon then did.
+fn doctor_problem(release: &str, line: &Value, results: &[(&str, &Value)]) -> Option<String> {
+    let report = line.get("doctor")?;
+    let text = |value: &Value, key: &str| {
+        value
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    if text(report, "kernel") != release {
+        return Some(format!("it says that this is {}", text(report, "kernel")));
+    }
+    let can_run = report.get("can_run").and_then(Value::as_bool)?;
+    let exit = line.get("exit").and_then(Value::as_i64);
+    if (exit == Some(0)) != can_run {
+        return Some(format!("can_run is {can_run}, the exit code {exit:?}"));
+    }
+    for finding in report
+        .get("findings")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        let name = text(finding, "name");
+        let truth = name
+            .strip_prefix("tracepoint ")
+            .and_then(|name| line.get("tracepoints")?.get(name)?.as_bool());
+        if truth.is_some_and(|truth| truth != (text(finding, "status") == "ok")) {
+            return Some(format!("{name}: {finding}"));
+        }
+    }
+    let chosen = text(report, "backend");
+    if can_run == chosen.is_empty() {
+        return Some(format!("can_run is {can_run}, the back end {chosen:?}"));
+    }
+    results.iter().find_map(|(backend, result)| {
+        let runs = result.get("refused").is_none();
+        let said = result.get("refused").and_then(Value::as_str).unwrap_or_default();
+        if chosen == **backend && !runs {
+            Some(format!("it chooses {backend}, which does not start: {said}"))
+        } else if !can_run && runs {
+            Some(format!("it says that nothing can run, but {backend} does"))
+        } else {
+            None
+        }
+    })
+}
+
+/// What is wrong with the ledger, or with the number of spans as a whole.
+fn ledger_problem(result: &Value) -> Option<String> {
+    let Some(line) = result.get("ledger").and_then(Value::as_str) else {
+        return Some("there is none".to_owned());
+    };
+    let field = |name: &str| -> u64 {
+        line.split_whitespace()
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+            .unwrap_or(0)
+    };
+    let number = |name: &str| result.get(name).and_then(Value::as_u64).unwrap_or(u64::MAX);
+    let lost = ["kernel.ring_full", "kernel.map_full", "kernel.payload_fault"];
+    let wrong = field("seen") != field("exported")
+        || field("open") != 0
+        || field("exported") != number("spans")
+        || line.contains(" dropped.")
+        || lost.iter().any(|name| field(name) != 0);
+    if wrong {
+        return Some(format!("{line}; {} spans", number("spans")));
+    }
+    (number("spans") != number("expected"))
+        .then(|| format!("{} spans, expected {}", number("spans"), number("expected")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn kernel(release: &str) -> Kernel {
+        Kernel {
+            release: release.to_owned(),
+            image: "vmlinuz".into(),
+        }
+    }
+
+    fn doctor(release: &str, can_run: bool, tracepoint: bool) -> Value {
+        let status = if tracepoint { "ok" } else { "missing" };
+        json!({"exit": if can_run { 0 } else { 3 }, "tracepoints": {"sock_send_length": tracepoint}, "doctor": {
+            "kernel": release, "can_run": can_run, "backend": can_run.then_some("tracepoint"),
+            "findings": [{"name": "tracepoint sock_send_length", "status": status}]}})
+    }
+
+    fn good() -> Value {
+        json!({"cases": {"a": null}, "spans": 10, "expected": 10, "ledger": "ledger: seen=10 exported=10 open=0 kernel.ring_full=0"})
+    }
+
+    fn check(release: &str, doctor: Value, result: Value, row: (&str, &str), expected: Option<Verdict>) {
+        let told = [doctor, json!({"backend": "tracepoint", "result": result})];
+        let verdicts = judge(Arch::X86_64, &kernel(release), &told);
+        let found = verdicts.get(&(row.0.to_owned(), row.1.to_owned()));
+        match expected {
+            Some(verdict) => assert_eq!(found, Some(&verdict), "{row:?}"),
+            None => assert!(matches!(found, Some(Verdict::Failed(_))), "{row:?}: {found:?}"),
+        }
+    }
+
+    #[test]
+    fn cells_are_judged() {
+        let (new, old) = ("6.12.1-cloud-amd64", "5.10.0-1-cloud-amd64");
+        let yes = || Some(Verdict::Passed);
+        let limit = || Some(Verdict::Limit(1));
+        let refused = || json!({"refused": "no such tracepoint"});
+        for row in [
+            ("", DOCTOR),
+            ("tracepoint", LOADS),
+            ("tracepoint", "a"),
+            ("tracepoint", LEDGER),
+        ] {
+            check(new, doctor(new, true, true), good(), row, yes());
+        }
+        check(
+            old,
+            doctor(old, false, false),
+            refused(),
+            ("tracepoint", LOADS),
+            limit(),
+        );
+        check(old, doctor(old, false, false), refused(), ("", DOCTOR), yes());
+        // Refused where it must run; runs where it cannot.
+        check(
+            new,
+            doctor(new, true, true),
+            refused(),
+            ("tracepoint", LOADS),
+            None,
+        );
+        check(new, doctor(new, true, true), refused(), ("", DOCTOR), None);
+        check(
+            old,
+            doctor(old, false, false),
+            good(),
+            ("tracepoint", LOADS),
+            None,
+        );
+        check(old, doctor(old, false, false), good(), ("", DOCTOR), None);
+        // A doctor that errs.
+        check(new, doctor(old, true, true), good(), ("", DOCTOR), None);
+        let mut wrong = doctor(new, true, true);
+        wrong["tracepoints"]["sock_send_length"] = false.into();
+        check(new, wrong, good(), ("", DOCTOR), None);
+    }
+
+    #[test]
+    fn losses_are_seen() {
+        for (key, value) in [
+            ("ledger", json!("ledger: seen=11 exported=10 open=1")),
+            (
+                "ledger",
+                json!("ledger: seen=11 exported=10 open=0 dropped.malformed=1"),
+            ),
+            (
+                "ledger",
+                json!("ledger: seen=10 exported=10 open=0 kernel.ring_full=1"),
+            ),
+            ("ledger", Value::Null),
+            ("spans", json!(9)),
+            ("expected", json!(12)),
+        ] {
+            let mut result = good();
+            assert_eq!(ledger_problem(&result), None);
+            result[key] = value;
+            assert!(ledger_problem(&result).is_some(), "{result}");
+        }
+    }
+}
