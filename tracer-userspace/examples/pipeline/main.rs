@@ -78,7 +78,12 @@ impl Stages {
             self.encoding.push(&span);
             self.waiting += 1;
             if self.waiting == BATCH {
-                self.encoded_bytes += self.encoding.finish().len() as u64;
+                self.encoded_bytes += self
+                    .encoding
+                    .finish()
+                    .iter()
+                    .map(|piece| piece.len() as u64)
+                    .sum::<u64>();
                 self.exported += BATCH as u64;
                 self.waiting = 0;
             }

@@ -14,14 +14,27 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
+    /// Nothing written, in memory that is there already; what it holds does not matter.
+    pub fn over(memory: Vec<u8>) -> Self {
+        Self {
+            bytes: memory,
+            len: 0,
+        }
+    }
+
+    /// The memory, and how much of it was written.
+    pub fn into_parts(self) -> (Vec<u8>, usize) {
+        (self.bytes, self.len)
+    }
+
+    /// What was written, to be changed.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(..self.len).unwrap_or_default()
+    }
+
     /// Bytes written.
     pub fn len(&self) -> usize {
         self.len
-    }
-
-    /// Bytes of memory.
-    pub fn capacity(&self) -> usize {
-        self.bytes.len()
     }
 
     /// What was written.
@@ -185,7 +198,7 @@ mod tests {
             assert_eq!(buffer.len(), expected.len());
         }
         buffer.clear(10);
-        assert_eq!((buffer.as_slice(), buffer.capacity()), (&b""[..], 10));
+        assert_eq!((buffer.as_slice(), buffer.bytes.len()), (&b""[..], 10));
         buffer.append(|out| out.copy(b"again"));
         assert_eq!(buffer.as_slice(), b"again");
     }

@@ -34,8 +34,9 @@ pub(super) enum Item<'a> {
     Millis(Nanos),
 }
 
-/// Connections that are remembered.
-const SLOTS: usize = 256;
+/// Ends of connections that are remembered: so many sets, by address, of so many each.
+const SETS: usize = 256;
+const WAYS: usize = 4;
 
 /// Which of the shared attributes the protocol has set, as bits.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -100,7 +101,6 @@ pub(super) trait Form {
 /// those of the protocol often are: pooled connections repeat statements, clients ask for the same things again.
 struct Last {
     conn: Arc<Conn>,
-    is_inbound: bool,
     said: Said,
     attributes: Attributes,
     /// First the protocol's, then the connection's.
@@ -109,16 +109,28 @@ struct Last {
     split: usize,
 }
 
+/// A few ends of connections. What they are is kept apart, so that looking for one touches little memory.
+#[derive(Default)]
+struct Set {
+    ends: [End; WAYS],
+    last: [Option<Box<Last>>; WAYS],
+    /// Which is replaced next.
+    next: usize,
+}
+
+/// One end of a connection: where it lies, which no other has while it is remembered, and whether it is the server's.
+type End = (usize, bool);
+
 /// Writes a span's attributes in one form. Remembers a bounded number of connections.
 pub(super) struct Shape {
-    slots: Box<[Option<Last>]>,
+    sets: Box<[Set]>,
     ip: String,
 }
 
 impl Default for Shape {
     fn default() -> Self {
         Self {
-            slots: std::iter::repeat_with(|| None).take(SLOTS).collect(),
+            sets: std::iter::repeat_with(Set::default).take(SETS).collect(),
             ip: String::new(),
         }
     }
@@ -158,13 +170,14 @@ impl Shape {
     /// The attributes that may be the same as last time: the protocol's and the connection's.
     #[inline(always)]
     fn repeated(&mut self, out: &mut Cursor<'_>, exchange: &Exchange, form: &mut impl Form) -> Option<Said> {
-        let Self { slots, ip } = self;
+        let Self { sets, ip } = self;
         let is_inbound = exchange.role.is_inbound();
-        let hash = (Arc::as_ptr(&exchange.conn) as usize as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let slot = slots.get_mut((hash >> 56) as usize % SLOTS)?;
-        let last = slot
-            .as_ref()
-            .filter(|last| Arc::ptr_eq(&last.conn, &exchange.conn) && last.is_inbound == is_inbound);
+        let at = Arc::as_ptr(&exchange.conn) as usize;
+        let hash = (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let set = sets.get_mut((hash >> 56) as usize % SETS)?;
+        let end = (at, is_inbound);
+        let way = set.ends.iter().position(|known| *known == end);
+        let last = way.and_then(|way| set.last.get(way)?.as_deref());
         if let Some(last) = last
             && last.attributes == exchange.attributes
         {
@@ -185,32 +198,42 @@ impl Shape {
                 None => out.call(|out| connection(out, &exchange.conn, is_inbound, said, form, ip)),
             }
         })?;
-        remember(slot, exchange, is_inbound, said, written, split);
+        remember(set, way, end, exchange, said, written, split);
         Some(said)
     }
 }
 
 #[inline(never)]
 fn remember(
-    slot: &mut Option<Last>,
+    set: &mut Set,
+    way: Option<usize>,
+    end: End,
     exchange: &Exchange,
-    is_inbound: bool,
     said: Said,
     written: &[u8],
     split: usize,
 ) {
-    let last = slot.get_or_insert_with(|| Last {
-        conn: Arc::clone(&exchange.conn),
-        is_inbound,
-        said,
-        attributes: Attributes::default(),
-        bytes: Vec::new(),
-        split,
+    let way = way.unwrap_or_else(|| {
+        set.next = (set.next + 1) % WAYS;
+        set.next
+    });
+    let (Some(known), Some(last)) = (set.ends.get_mut(way), set.last.get_mut(way)) else {
+        return;
+    };
+    *known = end;
+    let last = last.get_or_insert_with(|| {
+        Box::new(Last {
+            conn: Arc::clone(&exchange.conn),
+            said,
+            attributes: Attributes::default(),
+            bytes: Vec::new(),
+            split,
+        })
     });
     if !Arc::ptr_eq(&last.conn, &exchange.conn) {
         last.conn = Arc::clone(&exchange.conn);
     }
-    (last.is_inbound, last.said, last.split) = (is_inbound, said, split);
+    (last.said, last.split) = (said, split);
     last.attributes.copy_from(&exchange.attributes);
     last.bytes.clear();
     last.bytes.extend_from_slice(written);

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use opentelemetry_semantic_conventions::SCHEMA_URL;
-use prost::encoding::{WireType, encode_key, encode_varint};
 
+use super::body::{Body, Pool};
 use super::wire::{
-    boolean, delimited, delimited_len, double, fixed64, id, integer, long_text, message, small, text, written,
+    boolean, delimited, delimited_len, double, fixed64, id, integer, long_text, message, small, text, varint,
+    written,
 };
 use crate::export::accounts::{Share, TicketId};
 use crate::export::buffer::{Buffer, Cursor};
@@ -21,8 +22,12 @@ use crate::model::{Key, Outcome, Role, Service, Span, Value};
 
 /// Services whose buffers are kept between requests.
 const KEPT_SERVICES: usize = 256;
-/// Bytes of buffers that all services keep between requests.
-const KEPT_BYTES: usize = 4 << 20;
+
+/// Most bytes of a field's key and length.
+const LONGEST_KEY: usize = 11;
+/// Keys of fields 1 and 2 with a length.
+const LENGTH_1: u8 = 0x0a;
+const LENGTH_2: u8 = 0x12;
 
 // `Span.flags`, trace.proto `SpanFlags`.
 const SAMPLED: u32 = 1;
@@ -31,8 +36,8 @@ const IS_REMOTE: u32 = 0x200;
 
 /// One request, ready to be sent, and whose spans it carries.
 pub(super) struct Request {
-    /// `ExportTraceServiceRequest`.
-    pub body: Bytes,
+    /// `ExportTraceServiceRequest`: a piece for each resource.
+    pub body: Body,
     /// Number of spans.
     pub spans: usize,
     /// The spans, by hand-over and service.
@@ -54,9 +59,10 @@ impl Encoding {
         self.0.push(0, span);
     }
 
-    /// The request of the spans since the last call; empty without any.
-    pub fn finish(&mut self) -> Bytes {
-        self.0.finish().map(|request| request.body).unwrap_or_default()
+    /// The request of the spans since the last call, in pieces that follow each other; none without any.
+    pub fn finish(&mut self) -> Vec<Bytes> {
+        let body = self.0.finish().map(|request| request.body).unwrap_or_default();
+        body.pieces().cloned().collect()
     }
 }
 
@@ -64,7 +70,9 @@ struct Group {
     service: Arc<Service>,
     /// `ResourceSpans.resource`, with its key.
     resource: Buffer,
-    /// `ScopeSpans.spans`, each with its key.
+    /// Room for everything that stands before the spans of a `ResourceSpans`.
+    head: usize,
+    /// That room, then `ScopeSpans.spans`, each with its key. No memory without spans.
     spans: Buffer,
     shares: Vec<(TicketId, u32)>,
 }
@@ -78,6 +86,7 @@ pub(super) struct Encoder {
     index: HashMap<usize, usize>,
     /// `ScopeSpans.scope`, with its key.
     scope: Buffer,
+    pool: Pool,
     last: usize,
     spans: usize,
     bytes: usize,
@@ -97,6 +106,7 @@ impl Encoder {
             groups: Vec::new(),
             index: HashMap::new(),
             scope,
+            pool: Pool::default(),
             last: 0,
             spans: 0,
             bytes: 0,
@@ -117,9 +127,18 @@ impl Encoder {
     pub fn push(&mut self, ticket: TicketId, span: &Span) {
         let at = self.group_of(&span.service);
         let Self {
-            clock, shape, groups, ..
+            clock,
+            shape,
+            groups,
+            pool,
+            ..
         } = self;
         let Some(group) = groups.get_mut(at) else { return };
+        if group.shares.is_empty() {
+            group.spans = pool.buffer();
+            let head = group.head;
+            group.spans.append(|out| out.room(head).map(|_| ()));
+        }
         let before = group.spans.len();
         group.spans.append(|out| write_span(out, span, clock, shape));
         self.spans += 1;
@@ -143,9 +162,11 @@ impl Encoder {
             .index
             .entry(Arc::as_ptr(service) as usize)
             .or_insert_with(|| {
+                let resource = resource(service);
                 groups.push(Group {
                     service: Arc::clone(service),
-                    resource: resource(service),
+                    head: resource.len() + self.scope.len() + 2 * LONGEST_KEY,
+                    resource,
                     spans: Buffer::default(),
                     shares: Vec::new(),
                 });
@@ -154,40 +175,24 @@ impl Encoder {
         self.last
     }
 
-    /// The request of everything collected; `None` if there is nothing.
+    /// The request of everything collected; `None` if there is nothing. Spans stay where they were written.
     pub fn finish(&mut self) -> Option<Request> {
         if self.spans == 0 {
             return None;
         }
-        let schema = delimited_len(SCHEMA_URL.len());
-        let scope_len = |group: &Group| self.scope.len() + group.spans.len() + schema;
-        let group_len = |group: &Group| group.resource.len() + delimited_len(scope_len(group)) + schema;
-        let live = || self.groups.iter().filter(|group| !group.shares.is_empty());
-        // Exact, so that a request that waits for a dead backend holds no spare memory.
-        let mut body: Vec<u8> = Vec::with_capacity(live().map(|group| delimited_len(group_len(group))).sum());
-        let mut shares = Vec::with_capacity(live().map(|group| group.shares.len()).sum());
-        for group in live() {
-            encode_key(1, WireType::LengthDelimited, &mut body); // resource_spans
-            encode_varint(group_len(group) as u64, &mut body);
-            body.extend_from_slice(group.resource.as_slice());
-            encode_key(2, WireType::LengthDelimited, &mut body); // scope_spans
-            encode_varint(scope_len(group) as u64, &mut body);
-            body.extend_from_slice(self.scope.as_slice());
-            body.extend_from_slice(group.spans.as_slice());
-            for _ in 0..2 {
-                // The scope's schema and the resource's.
-                encode_key(3, WireType::LengthDelimited, &mut body);
-                encode_varint(SCHEMA_URL.len() as u64, &mut body);
-                body.extend_from_slice(SCHEMA_URL.as_bytes());
-            }
-            shares.extend(group.shares.iter().map(|&(ticket, spans)| Share {
+        let (mut pieces, mut shares) = (Vec::new(), Vec::new());
+        for group in self.groups.iter_mut().filter(|group| !group.shares.is_empty()) {
+            let mut spans = std::mem::take(&mut group.spans);
+            let from = enclose(&mut spans, group.head, &group.resource, &self.scope);
+            pieces.push(self.pool.piece(spans, from));
+            shares.extend(group.shares.drain(..).map(|(ticket, spans)| Share {
                 ticket,
                 service: Arc::clone(&group.service),
                 spans,
             }));
         }
         let request = Request {
-            body: body.into(),
+            body: Body::new(pieces),
             spans: self.spans,
             shares,
         };
@@ -203,13 +208,32 @@ impl Encoder {
             self.groups.clear();
             self.index.clear();
         }
-        let held: usize = self.groups.iter().map(|group| group.spans.capacity()).sum();
-        let keep = if held > KEPT_BYTES { 0 } else { KEPT_BYTES };
-        for group in &mut self.groups {
-            group.shares.clear();
-            group.spans.clear(keep);
-        }
     }
+}
+
+/// Makes a `ResourceSpans` with its key of the spans that stand behind `head` bytes of room. Returns where it begins.
+fn enclose(spans: &mut Buffer, head: usize, resource: &Buffer, scope: &Buffer) -> usize {
+    let schema = delimited_len(SCHEMA_URL.len());
+    let scope_len = scope.len() + spans.len() - head + schema;
+    let group_len = resource.len() + delimited_len(scope_len) + schema;
+    let before = written(|out| {
+        out.put(&[LENGTH_1])?; // resource_spans
+        varint(out, group_len as u64)?;
+        out.copy(resource.as_slice())?;
+        out.put(&[LENGTH_2])?; // scope_spans
+        varint(out, scope_len as u64)?;
+        out.copy(scope.as_slice())
+    });
+    let from = head - before.len();
+    if let Some(room) = spans.as_mut_slice().get_mut(from..head) {
+        room.copy_from_slice(before.as_slice());
+    }
+    spans.append(|out| {
+        // The scope's schema and the resource's.
+        delimited(out, 3, SCHEMA_URL.as_bytes())?;
+        delimited(out, 3, SCHEMA_URL.as_bytes())
+    });
+    from
 }
 
 /// `ResourceSpans.resource`, with its key.

@@ -14,6 +14,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic::{Request, Status};
 use tonic_types::StatusExt;
 
+use super::body::Body;
 use super::retry::{self, Answer};
 use super::tls::Files;
 use crate::export::config::{Compression, Otlp};
@@ -70,7 +71,7 @@ impl Client {
     }
 
     /// Sends one request.
-    pub async fn export(&mut self, body: Bytes) -> Answer {
+    pub async fn export(&mut self, body: Body) -> Answer {
         match self.try_export(body).await {
             Ok(bytes) => match ExportTraceServiceResponse::decode(bytes) {
                 Ok(response) => taken(response),
@@ -88,7 +89,7 @@ impl Client {
         }
     }
 
-    async fn try_export(&mut self, body: Bytes) -> Result<Bytes, Status> {
+    async fn try_export(&mut self, body: Body) -> Result<Bytes, Status> {
         self.grpc
             .ready()
             .await
@@ -139,7 +140,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 struct Raw;
 
 impl Codec for Raw {
-    type Encode = Bytes;
+    type Encode = Body;
     type Decode = Bytes;
     type Encoder = Self;
     type Decoder = Self;
@@ -154,11 +155,12 @@ impl Codec for Raw {
 }
 
 impl Encoder for Raw {
-    type Item = Bytes;
+    type Item = Body;
     type Error = Status;
 
-    fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.put(item);
+    fn encode(&mut self, item: Body, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.reserve(item.len());
+        item.pieces().for_each(|piece| to.put_slice(piece));
         Ok(())
     }
 }

@@ -4,12 +4,12 @@ use std::io::Write;
 use std::time::SystemTime;
 
 use anyhow::Context;
-use bytes::Bytes;
 use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 
+use super::body::Body;
 use super::grpc::{chain, taken};
 use super::retry::{self, Answer};
 use super::tls::Files;
@@ -74,18 +74,21 @@ impl Client {
     }
 
     /// The body as it goes on the wire; done once a request, not once a try.
-    pub fn prepare(&self, body: Bytes) -> Bytes {
+    pub fn prepare(&self, body: Body) -> Body {
         if self.compression == Compression::None {
             return body;
         }
         let mut gzip = GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::fast());
         // Writing to memory cannot fail.
-        let _ = gzip.write_all(&body);
-        gzip.finish().unwrap_or_default().into()
+        for piece in body.pieces() {
+            let _ = gzip.write_all(piece);
+        }
+        bytes::Bytes::from(gzip.finish().unwrap_or_default()).into()
     }
 
     /// Sends one request.
-    pub async fn export(&self, body: Bytes) -> Answer {
+    pub async fn export(&self, body: Body) -> Answer {
+        let body = reqwest::Body::wrap(body);
         let mut response = match self.http.post(&self.url).body(body).send().await {
             Ok(response) => response,
             // No answer at all: the specification has clients try again.

@@ -1,5 +1,6 @@
 //! The OTLP exporter: one thread that encodes requests and keeps a few of them under way.
 
+mod body;
 mod encode;
 mod endpoint;
 mod grpc;
@@ -16,18 +17,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use opentelemetry_otlp::Protocol;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use self::body::Body;
 pub use self::encode::Encoding;
 use self::encode::{Encoder, Request};
 use self::retry::{Answer, Backoff};
 use super::accounts::{Accounts, Share};
 use super::clock::Clock;
 use super::config::{self, Config};
-use super::intake::{Intake, weight};
+use super::intake::Intake;
 use super::worker::{Stop, Worker};
 use crate::telemetry::Reason;
 
@@ -93,13 +94,20 @@ async fn run(
         let mut estimate = 0;
         let mut parcels = parcels.into_iter().peekable();
         while let Some(parcel) = parcels.next() {
-            let mut spans = parcel.spans.iter().peekable();
+            let mut spans = parcel.spans.iter();
+            let (all, mut uncounted) = (parcel.spans.len().max(1), parcel.bytes);
             while let Some(span) = spans.next() {
                 encoder.push(parcel.ticket, span);
-                estimate += weight(span);
                 let is_full = encoder.spans() >= queue.batch_spans || encoder.bytes() >= queue.batch_bytes;
-                let is_last = spans.peek().is_none() && parcels.peek().is_none();
-                if !(is_full || is_last) {
+                let left = spans.len();
+                if !is_full && left > 0 {
+                    continue;
+                }
+                // What the queue counted of this parcel goes over to the request, the part that was encoded.
+                let still = parcel.bytes / all * left;
+                estimate += uncounted - still;
+                uncounted = still;
+                if !is_full && parcels.peek().is_some() {
                     continue;
                 }
                 let Some(request) = encoder.finish() else { continue };
@@ -127,14 +135,14 @@ enum Client {
 }
 
 impl Client {
-    fn prepare(&self, body: Bytes) -> Bytes {
+    fn prepare(&self, body: Body) -> Body {
         match self {
             Self::Grpc(_) => body,
             Self::Http(client) => client.prepare(body),
         }
     }
 
-    async fn export(&mut self, body: Bytes) -> Answer {
+    async fn export(&mut self, body: Body) -> Answer {
         match self {
             Self::Grpc(client) => client.export(body).await,
             Self::Http(client) => client.export(body).await,
@@ -160,8 +168,9 @@ impl Delivery {
     async fn deliver(&self, mut client: Client, request: Request) {
         let Request { body, spans, shares } = request;
         let held = body.len();
-        let body = client.prepare(body);
+        let mut body = client.prepare(body);
         let mut backoff = Backoff::new(&self.retry);
+        let mut is_waiting = false;
         let verdict = loop {
             let answer = tokio::time::timeout(self.timeout, client.export(body.clone())).await;
             let answer = answer.unwrap_or_else(|_| Answer::Later {
@@ -185,6 +194,10 @@ impl Delivery {
                         tracing::error!(spans, "gave up on the OTLP backend: {why}");
                         break Err(Reason::ExportFailed);
                     };
+                    if !is_waiting {
+                        is_waiting = true;
+                        body.set_aside();
+                    }
                     self.wait(wait, after.is_some()).await;
                 }
             }

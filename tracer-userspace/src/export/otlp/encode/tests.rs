@@ -48,7 +48,7 @@ fn encode(spans: &[Span]) -> ExportTraceServiceRequest {
             .sum::<usize>(),
         spans.len()
     );
-    let decoded = ExportTraceServiceRequest::decode(request.body.clone()).unwrap();
+    let decoded = ExportTraceServiceRequest::decode(request.body.joined()).unwrap();
     // Lengths are written in the shortest form, so the official types give the same bytes.
     assert_eq!(decoded.encoded_len(), request.body.len());
     decoded
@@ -346,7 +346,7 @@ fn a_step_of_the_clock_leaves_durations_alone() {
     for offset in [0, EPOCH, EPOCH + 3_600_000_000_000] {
         let mut encoder = Encoder::new(Clock::with_offset(offset));
         encoder.push(1, &span);
-        let request = ExportTraceServiceRequest::decode(encoder.finish().unwrap().body).unwrap();
+        let request = ExportTraceServiceRequest::decode(encoder.finish().unwrap().body.joined()).unwrap();
         let got = &request.resource_spans[0].scope_spans[0].spans[0];
         assert_eq!(got.end_time_unix_nano - got.start_time_unix_nano, 20 * MS);
     }
@@ -383,7 +383,7 @@ fn an_encoder_is_used_again() {
                 (encoder.spans(), encoder.bytes(), encoder.groups.len()),
                 (0, 0, 0)
             );
-            request.body
+            request.body.joined()
         })
         .collect();
     assert!(bodies[0] == bodies[1] && bodies[1] == bodies[2]);
