@@ -1,6 +1,6 @@
 //! Connects that failed, as exchanges of their own (SPANS: `connect`).
 
-use crate::model::{Attributes, Exchange, Mark, Outcome, Role, Stamp};
+use crate::model::{Exchange, Mark, Outcome, Role, Stamp};
 use crate::protocol::Output;
 
 /// Registry-like name of these exchanges.
@@ -18,20 +18,9 @@ pub fn failed(start: Stamp, end: Stamp, errno: u32, out: &mut Output<'_>) {
         .to_string()
         .into();
     out.end(Exchange {
-        id: started.id,
-        conn: std::sync::Arc::clone(out.conn),
-        protocol: NAME,
-        role: Role::Client,
-        start,
-        first_byte: None,
         end,
-        queue_time: None,
-        request_bytes: 0,
-        response_bytes: 0,
-        name: NAME.into(),
         outcome: Outcome::Error { kind, message },
-        attributes: Attributes::default(),
-        context: None,
+        ..started.exchange(out.conn, NAME, Role::Client, NAME.into())
     });
 }
 

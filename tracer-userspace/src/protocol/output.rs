@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::Side;
 use crate::model::{
-    Begin, Conn, Exchange, ExchangeId, Mark, MessageIdentity, Nanos, Role, Signal, SignalKind, Stamp,
-    TraceContext,
+    Attributes, Begin, Conn, Exchange, ExchangeId, Mark, MessageIdentity, Nanos, Outcome, Role, Signal,
+    SignalKind, Stamp, TraceContext,
 };
 use crate::telemetry::{Ledger, Reason};
 
@@ -50,6 +50,29 @@ pub struct Started {
     pub start: Stamp,
     /// How long it waited in the socket buffer, if known.
     pub queue_time: Option<Nanos>,
+}
+
+impl Started {
+    /// The exchange as far as its beginning tells: without a response, and over at once.
+    #[must_use]
+    pub fn exchange(self, conn: &Arc<Conn>, protocol: &'static str, role: Role, name: Arc<str>) -> Exchange {
+        Exchange {
+            id: self.id,
+            conn: Arc::clone(conn),
+            protocol,
+            role,
+            start: self.start,
+            first_byte: None,
+            end: self.start,
+            queue_time: self.queue_time,
+            request_bytes: 0,
+            response_bytes: 0,
+            name,
+            outcome: Outcome::Unset,
+            attributes: Attributes::default(),
+            context: None,
+        }
+    }
 }
 
 /// Collects what sessions say during one call. Created by the caller of the session for each chunk.

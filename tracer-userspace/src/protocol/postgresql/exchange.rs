@@ -161,20 +161,14 @@ impl Open {
             .filter(|name| !name.is_empty())
             .unwrap_or(NAME);
         out.end(Exchange {
-            id: self.started.id,
-            conn: Arc::clone(out.conn),
-            protocol: NAME,
-            role,
-            start: self.started.start,
             first_byte: self.first_byte,
             end,
-            queue_time: self.started.queue_time,
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
-            name: name.into(),
             outcome,
             attributes,
             context: self.context,
+            ..self.started.exchange(out.conn, NAME, role, name.into())
         });
     }
 }

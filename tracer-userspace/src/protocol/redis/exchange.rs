@@ -1,7 +1,6 @@
 //! Commands that wait for their replies.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use super::NAME;
 use super::command::Upper;
@@ -125,20 +124,13 @@ impl Open {
             attributes.push_str(key::STATUS_CODE, kind);
         }
         out.end(Exchange {
-            id: self.started.id,
-            conn: Arc::clone(out.conn),
-            protocol: NAME,
-            role,
-            start: self.started.start,
             first_byte: self.first_byte,
             end,
-            queue_time: self.started.queue_time,
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
-            name: self.name.into(),
             outcome,
             attributes,
-            context: None,
+            ..self.started.exchange(out.conn, NAME, role, self.name.into())
         });
     }
 }
