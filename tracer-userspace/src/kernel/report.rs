@@ -298,11 +298,7 @@ fn processes(features: &Features) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{
-        backend::all_hooks,
-        privileges::Privileges,
-        probe::Helpers,
-    };
+    use super::super::{backend::all_hooks, privileges::Privileges, probe::Helpers};
     use super::*;
 
     /// A host on which everything is well.

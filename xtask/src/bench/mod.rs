@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use crate::shell;
 
 pub mod daemon;
+mod export;
 mod load;
 mod measure;
 mod nginx;
@@ -35,6 +36,8 @@ enum Bench {
     Vm(vm::Args),
     /// Recorded chunks through every stage on one core, with instructions and allocations per exchange
     Pipeline(pipeline::Args),
+    /// Spans to a local sink: spans a second and core, instructions and allocations a span; memory with a dead backend
+    Export(export::Args),
     /// Time to attached, memory and CPU at readiness
     Startup(startup::Args),
     /// (used by `vm`) The first process of the guest
@@ -54,6 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Bench::Overhead(args) => overhead::run(args),
         Bench::Vm(args) => vm::run(args),
         Bench::Pipeline(args) => pipeline::run(args),
+        Bench::Export(args) => export::run(args),
         Bench::Startup(args) => startup::run(args),
         Bench::Guest(args) => vm::guest::run(args),
         Bench::Load(args) => load::run(args),

@@ -126,7 +126,7 @@ fn count(program: &Path, functions: usize) -> anyhow::Result<(f64, String)> {
 type Join = fn(u64, u64) -> u64;
 
 /// The total of a profile: `totals: 123` (callgrind's format, "summary" or "totals" line).
-fn instructions(profile: &Path) -> anyhow::Result<f64> {
+pub(super) fn instructions(profile: &Path) -> anyhow::Result<f64> {
     let text = std::fs::read_to_string(profile)?;
     text.lines()
         .rev()
@@ -138,6 +138,19 @@ fn instructions(profile: &Path) -> anyhow::Result<f64> {
                 .ok()
         })
         .context("the profile has no total")
+}
+
+/// Instructions of the function whose name ends so, with what it calls; 0 if it was never called.
+pub(super) fn of_function(profile: &Path, name: &str) -> anyhow::Result<u64> {
+    let output = Command::new("callgrind_annotate")
+        .args(["--threshold=100", "--auto=no", "--inclusive=yes"])
+        .arg(profile)
+        .stderr(std::process::Stdio::null())
+        .output()
+        .context("running callgrind_annotate")?;
+    let functions = top(&String::from_utf8_lossy(&output.stdout), u64::max);
+    let found = functions.iter().find(|(known, _)| known.ends_with(name));
+    Ok(found.map_or(0, |(_, count)| *count))
 }
 
 /// `1,234,567 (12.3%)  file.rs:function [object]`: functions with their instructions, dearest first. Code that was inlined from
