@@ -201,17 +201,38 @@ fn go_program() -> PathBuf {
     "go".into()
 }
 
-/// Go `net/http`, built on first use.
-#[must_use]
-pub fn go(setup: Setup) -> App {
-    let port = free_port();
-    let binary = target_dir().join("e2e-apps").join("go-http");
+/// Builds the Go program in a folder of `apps/`.
+fn build_go(app: &str, name: &str) -> PathBuf {
+    let binary = target_dir().join("e2e-apps").join(name);
     run(Command::new(go_program())
-        .current_dir(source("go-http"))
+        .current_dir(source(app))
         .args(["build", "-o"])
         .arg(&binary)
         .arg(".")
         .env("GOFLAGS", "-mod=mod -buildvcs=false"));
+    binary
+}
+
+/// Compiles the Java class in a folder of `apps/`, and returns the folder of its classes.
+fn compile_java(app: &str, class: &str) -> PathBuf {
+    let classes = target_dir().join("e2e-apps").join(app);
+    let main = source(app).join(format!("{class}.java"));
+    let modified = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
+    if modified(&classes.join(format!("{class}.class"))) < modified(&main) {
+        run(Command::new("javac")
+            .arg("-Xlint:-deprecation")
+            .arg("-d")
+            .arg(&classes)
+            .arg(&main));
+    }
+    classes
+}
+
+/// Go `net/http`, built on first use.
+#[must_use]
+pub fn go(setup: Setup) -> App {
+    let port = free_port();
+    let binary = build_go("go-http", "go-http");
     let program = Program::spawn("go", TempDir::new("go"), &mut setup.command(binary, port)).listening(port);
     setup.app(program, port)
 }
@@ -294,16 +315,7 @@ pub fn flask_sync(setup: Setup) -> App {
 #[must_use]
 pub fn java(setup: Setup) -> App {
     let port = free_port();
-    let classes = target_dir().join("e2e-apps").join("java-http");
-    let main = source("java-http").join("Server.java");
-    let modified = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
-    if modified(&classes.join("Server.class")) < modified(&main) {
-        run(Command::new("javac")
-            .arg("-Xlint:-deprecation")
-            .arg("-d")
-            .arg(&classes)
-            .arg(&main));
-    }
+    let classes = compile_java("java-http", "Server");
     let mut command = setup.command("java", port);
     command.args(["-Xmx128m", "-cp"]).arg(classes).arg("Server");
     let program = Program::spawn("java", TempDir::new("java"), &mut command).listening(port);
@@ -318,6 +330,75 @@ pub fn ruby(setup: Setup) -> App {
     command.arg(source("ruby-webrick").join("server.rb"));
     let program = Program::spawn("ruby", TempDir::new("ruby"), &mut command).listening(port);
     setup.app(program, port)
+}
+
+/// The service of a runtime in a causality mesh (`apps/mesh`): `A` and `B` come with `setup`.
+pub mod mesh {
+    use super::*;
+    use crate::mesh::KEY;
+
+    fn start(
+        name: &str,
+        setup: Setup,
+        program: impl AsRef<std::ffi::OsStr>,
+        arguments: &[&std::ffi::OsStr],
+    ) -> App {
+        let port = free_port();
+        let mut command = setup.command(program, port);
+        command.args(arguments).env("MARKER_KEY", KEY);
+        let program = Program::spawn(name, TempDir::new(name), &mut command).listening(port);
+        setup.app(program, port)
+    }
+
+    fn file(name: &str) -> PathBuf {
+        source("mesh").join(name)
+    }
+
+    /// Go `net/http`, built on first use.
+    #[must_use]
+    pub fn go(setup: Setup) -> App {
+        start("mesh-go", setup, build_go("mesh/go", "mesh-go"), &[])
+    }
+
+    /// Node `http` and `fetch`.
+    #[must_use]
+    pub fn node(setup: Setup) -> App {
+        start("mesh-node", setup, "node", &[file("node/server.js").as_ref()])
+    }
+
+    /// Python, a thread for each connection.
+    #[must_use]
+    pub fn python_threads(setup: Setup) -> App {
+        start(
+            "mesh-python",
+            setup,
+            python(),
+            &[file("python/threads.py").as_ref()],
+        )
+    }
+
+    /// Python asyncio with aiohttp.
+    #[must_use]
+    pub fn python_aiohttp(setup: Setup) -> App {
+        start("mesh-aiohttp", setup, python(), &[file("python/aio.py").as_ref()])
+    }
+
+    /// Java on a thread pool.
+    #[must_use]
+    pub fn java(setup: Setup) -> App {
+        let classes = compile_java("mesh/java", "Mesh");
+        start(
+            "mesh-java",
+            setup,
+            "java",
+            &[
+                "-Xmx256m".as_ref(),
+                "-cp".as_ref(),
+                classes.as_ref(),
+                "Mesh".as_ref(),
+            ],
+        )
+    }
 }
 
 /// Redis, in memory only.

@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod host;
 pub mod judge;
 pub mod ledger;
+pub mod mesh;
 pub mod process;
 pub mod span;
 

@@ -2,6 +2,7 @@
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+mod accuracy;
 mod bench;
 mod dist;
 mod ebpf;
@@ -24,6 +25,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Score the parents that the tracer claims
+    Accuracy(accuracy::Args),
     /// Measure what tracing costs
     Bench(bench::Args),
     /// Build static binaries of the daemon, as they are released
@@ -46,6 +49,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
+        Command::Accuracy(args) => accuracy::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Dist(args) => dist::run(&args),
         Command::Ebpf(args) => ebpf::run(&args),

@@ -235,6 +235,20 @@ pub static SETTINGS: &[Setting] = &[
         ..BASE
     },
     Setting {
+        flag: "explain",
+        variables: &["TRACER_EXPLAIN"],
+        key: "correlate.explain",
+        value: "WHETHER",
+        possible: &["true", "false"],
+        help: "Whether each span tells which thread and which task moved its request and its response, which is what parents are \
+               decided from [default: false]",
+        set: |config, values| {
+            config.correlate.explain = last(values).parse().map_err(|_| "use true or false".to_owned())?;
+            Ok(())
+        },
+        ..BASE
+    },
+    Setting {
         flag: "log-level",
         variables: &["TRACER_LOG_LEVEL", "RUST_LOG"],
         key: "log_level",

@@ -138,6 +138,11 @@ const ROWS: &[Row] = &[
         get: |c| c.selection.exclude.ports.iter().map(u16::to_string).collect(),
     },
     Row {
+        flag: "explain",
+        values: ["true", "false", "true"],
+        get: |c| c.correlate.explain.to_string(),
+    },
+    Row {
         flag: "log-level",
         values: ["warn", "error", "debug,tracer=off"],
         get: |c| c.log_level.clone(),

@@ -21,6 +21,9 @@ pub struct Config {
     pub peer_wait_ms: u64,
     /// Most threads and runtime tasks remembered.
     pub max_units: usize,
+    /// Whether spans tell what their parents were decided from: who moved the first byte of the request (`thread.id`,
+    /// `tracer.task.id`) and of the response (`tracer.response.thread.id`, `tracer.response.task.id`).
+    pub explain: bool,
 }
 
 impl Default for Config {
@@ -32,6 +35,7 @@ impl Default for Config {
             max_trace_age_ms: 3_600_000,
             peer_wait_ms: 50,
             max_units: 65_536,
+            explain: false,
         }
     }
 }

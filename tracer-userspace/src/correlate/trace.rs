@@ -3,7 +3,7 @@
 use super::Correlator;
 use super::arena::Key;
 use super::record::{Parent, Trace};
-use crate::model::{Confidence, Evidence, Link, Nanos, Span, TraceId};
+use crate::model::{Confidence, Evidence, Exchange, Key as Attribute, Link, Nanos, Span, TraceId, Unit};
 use crate::telemetry::Reason;
 
 /// How long a record outlives its span: the other end of its message may be seen late, and late work links to it.
@@ -227,6 +227,9 @@ impl Correlator {
             Some(context) if context.trace_id == trace_id => context.trace_state.clone(),
             _ => Box::default(),
         };
+        if self.config.explain {
+            explain(&mut exchange);
+        }
         self.ready.push(Span {
             trace_id,
             span_id: record.span_id,
@@ -322,3 +325,22 @@ impl Correlator {
 
 /// Most links that a request collects from calls that were handed on before their owner was known.
 const MAX_LINKS: usize = 32;
+
+/// Who moved the first byte of the request, and of the response.
+const REQUEST: (Attribute, Attribute) = ("thread.id", "tracer.task.id");
+const RESPONSE: (Attribute, Attribute) = ("tracer.response.thread.id", "tracer.response.task.id");
+
+/// Adds who moved the first bytes to the exchange's attributes.
+fn explain(exchange: &mut Exchange) {
+    let attributes = &mut exchange.attributes;
+    let mut tell = |unit: &Unit, (thread, task)| {
+        attributes.push_int(thread, i64::from(unit.tid));
+        if unit.task != 0 {
+            attributes.push_int(task, unit.task.cast_signed());
+        }
+    };
+    tell(&exchange.start.unit, REQUEST);
+    if let Some(response) = &exchange.first_byte {
+        tell(&response.unit, RESPONSE);
+    }
+}

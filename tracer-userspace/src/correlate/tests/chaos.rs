@@ -40,6 +40,7 @@ fn play(seed: u64) {
         max_trace_age_ms: rng.u64(1..1000),
         peer_wait_ms: rng.u64(..60),
         max_units: rng.usize(1..10),
+        explain: rng.bool(),
     });
     player.service(10, Language::Go, true);
     player.service(11, Language::NodeJs, rng.bool());

@@ -1,6 +1,7 @@
 //! Streams of signals and what must come of them: `scenarios/` by hand, `mesh` at random with the truth known.
 
 mod chaos;
+mod explain;
 mod mesh;
 mod play;
 mod script;

@@ -1,0 +1,160 @@
+import com.sun.net.httpserver.HttpExchange;
+import com.sun.net.httpserver.HttpServer;
+import java.io.IOException;
+import java.io.InputStream;
+import java.net.HttpURLConnection;
+import java.net.InetSocketAddress;
+import java.net.URI;
+import java.net.URL;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse.BodyHandlers;
+import java.security.MessageDigest;
+import java.util.HexFormat;
+import java.util.Map;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+
+/** com.sun.net.httpserver on a thread pool (VIRTUAL=1: a virtual thread for each request); HttpURLConnection and HttpClient. */
+public final class Mesh {
+    private static final String KEY = System.getenv("MARKER_KEY");
+    private static final String[] BASES = {System.getenv("A") + "/leaf/", System.getenv("B") + "/branch/"};
+    private static final ExecutorService POOL = Executors.newFixedThreadPool(32);
+    private static final HttpClient CLIENT = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
+
+    private interface Style {
+        void run(String marker) throws Exception;
+    }
+
+    private interface Call {
+        void make(String marker, int call) throws Exception;
+    }
+
+    private static final Map<String, Style> STYLES = Map.ofEntries(
+            Map.entry("leaf", m -> sleep(m, 0)),
+            Map.entry("branch", m -> get(BASES[0] + child(m, 0))),
+            Map.entry("seq", m -> inOrder(m, 3, Mesh::call)),
+            Map.entry("par", m -> atOnce(m, 3)),
+            Map.entry("sleep", m -> {
+                for (int i = 0; i < 2; i++) {
+                    sleep(m, i + 1);
+                    call(m, i);
+                }
+            }),
+            Map.entry("cpu", m -> {
+                for (int i = 0; i < 2; i++) {
+                    work(m);
+                    call(m, i);
+                }
+            }),
+            Map.entry("send", m -> inOrder(m, 3, Mesh::send)),
+            Map.entry("async", m -> {
+                CompletableFuture<?>[] all = new CompletableFuture<?>[3];
+                for (int i = 0; i < all.length; i++) {
+                    all[i] = CLIENT.sendAsync(request(m, i), BodyHandlers.ofString());
+                }
+                CompletableFuture.allOf(all).join();
+            }),
+            Map.entry("supply", m -> {
+                for (int i = 0; i < 2; i++) {
+                    int call = i;
+                    CompletableFuture.runAsync(() -> unchecked(m, call), POOL).join();
+                }
+            }));
+
+    public static void main(String[] arguments) throws Exception {
+        HttpServer server = HttpServer.create(new InetSocketAddress("0.0.0.0", Integer.parseInt(System.getenv("PORT"))), 512);
+        server.setExecutor(executor());
+        server.createContext("/", Mesh::handle);
+        server.start();
+    }
+
+    private static ExecutorService executor() throws ReflectiveOperationException {
+        if (System.getenv("VIRTUAL") == null) {
+            return Executors.newFixedThreadPool(64);
+        }
+        // By reflection: compiles with a JDK that has none.
+        return (ExecutorService) Executors.class.getMethod("newVirtualThreadPerTaskExecutor").invoke(null);
+    }
+
+    private static void handle(HttpExchange exchange) throws IOException {
+        String[] path = exchange.getRequestURI().getPath().split("/");
+        byte[] body = "ok\n".getBytes();
+        int status = 200;
+        try {
+            STYLES.get(path[1]).run(path[2]);
+        } catch (Exception e) {
+            status = 502;
+            body = e.toString().getBytes();
+        }
+        exchange.sendResponseHeaders(status, body.length);
+        exchange.getResponseBody().write(body);
+        exchange.close();
+    }
+
+    private static String child(String marker, int call) {
+        return HexFormat.of().formatHex(sha256((KEY + "/" + marker + "/" + call).getBytes()), 0, 8);
+    }
+
+    private static byte[] sha256(byte[] text) {
+        try {
+            return MessageDigest.getInstance("SHA-256").digest(text);
+        } catch (java.security.NoSuchAlgorithmException e) {
+            throw new IllegalStateException(e);
+        }
+    }
+
+    private static void sleep(String marker, int digit) throws InterruptedException {
+        Thread.sleep(Character.digit(marker.charAt(digit), 16) / 2);
+    }
+
+    private static void work(String marker) {
+        byte[] sum = marker.getBytes();
+        for (int i = 0; i < 500; i++) {
+            sum = sha256(sum);
+        }
+    }
+
+    private static void get(String url) throws IOException {
+        HttpURLConnection connection = (HttpURLConnection) new URL(url).openConnection();
+        try (InputStream in = connection.getInputStream()) {
+            in.readAllBytes();
+        }
+    }
+
+    private static void call(String marker, int i) throws IOException {
+        get(BASES[i % 2] + child(marker, i));
+    }
+
+    private static HttpRequest request(String marker, int i) {
+        return HttpRequest.newBuilder(URI.create(BASES[i % 2] + child(marker, i))).build();
+    }
+
+    private static void send(String marker, int i) throws IOException, InterruptedException {
+        CLIENT.send(request(marker, i), BodyHandlers.ofString());
+    }
+
+    private static void inOrder(String marker, int count, Call call) throws Exception {
+        for (int i = 0; i < count; i++) {
+            call.make(marker, i);
+        }
+    }
+
+    private static void unchecked(String marker, int i) {
+        try {
+            call(marker, i);
+        } catch (IOException e) {
+            throw new IllegalStateException(e);
+        }
+    }
+
+    private static void atOnce(String marker, int count) {
+        CompletableFuture<?>[] all = new CompletableFuture<?>[count];
+        for (int i = 0; i < count; i++) {
+            int call = i;
+            all[i] = CompletableFuture.runAsync(() -> unchecked(marker, call), POOL);
+        }
+        CompletableFuture.allOf(all).join();
+    }
+}

@@ -1,0 +1,346 @@
+//! The causality judge's meshes: an entry service that fans out to two others (`apps/mesh/README.md`), the requests that it
+//! must make for each request that it gets, and the score of the parents that the tracer claims.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::span::{Kind, Span, Spans};
+
+/// Known to the judge and to the services, never to the tracer.
+pub const KEY: &str = "known to the judge";
+
+/// The marker of a request: 16 hexadecimal digits.
+pub type Marker = String;
+
+fn marker(text: &str) -> Marker {
+    let digest = Sha256::digest(text);
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The marker of the `n`th request that the load generator makes.
+#[must_use]
+pub fn first(n: u64) -> Marker {
+    marker(&format!("request {n}"))
+}
+
+/// The marker of call `call` of the request with that marker.
+#[must_use]
+pub fn child(parent: &str, call: usize) -> Marker {
+    marker(&format!("{KEY}/{parent}/{call}"))
+}
+
+/// What an entry service does for a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shape {
+    /// Makes that many calls, the even ones to leaves, the odd ones to branches (each calls a leaf).
+    Calls(usize),
+    /// Passes the request on to a leaf as it is.
+    Proxy,
+}
+
+/// A request that must have been made: who asked whom with which marker, and which request it serves.
+struct Expected {
+    /// Index of the request that caused it; its own index for the first.
+    cause: usize,
+    /// The service that received it, as an index into the mesh's.
+    marker: Marker,
+}
+
+/// The requests of one trace, the first one first. Each but the first is seen at both ends.
+fn requests(first: &str, shape: Shape) -> Vec<Expected> {
+    let mut all = vec![Expected {
+        cause: 0,
+        marker: first.to_owned(),
+    }];
+    let mut add = |cause, marker| {
+        all.push(Expected { cause, marker });
+        all.len() - 1
+    };
+    match shape {
+        Shape::Proxy => {
+            add(0, first.to_owned());
+        }
+        Shape::Calls(calls) => {
+            for call in 0..calls {
+                let marker = child(first, call);
+                let made = add(0, marker.clone());
+                if call % 2 == 1 {
+                    add(made, child(&marker, 0));
+                }
+            }
+        }
+    }
+    all
+}
+
+/// How right the claimed parents of one run are.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Tally {
+    /// Calls of the entry service whose parent was claimed, and is the request that caused them.
+    pub right: usize,
+    /// Calls of the entry service with another parent.
+    pub wrong: usize,
+    /// Calls of the entry service without a parent.
+    pub missing: usize,
+    /// Links between the two ends of a call: right, and all.
+    pub across: (usize, usize),
+    /// Traces with all their spans, all parents right and no stranger; and all.
+    pub whole: (usize, usize),
+    /// The entry service's parents by `tracer.parent.evidence` and confidence: right, and all.
+    pub by_evidence: BTreeMap<String, (usize, usize)>,
+}
+
+fn ratio(part: usize, whole: usize) -> f64 {
+    if whole == 0 {
+        1.0
+    } else {
+        part as f64 / whole as f64
+    }
+}
+
+impl Tally {
+    /// Right over claimed.
+    #[must_use]
+    pub fn precision(&self) -> f64 {
+        ratio(self.right, self.right + self.wrong)
+    }
+
+    /// Right over all.
+    #[must_use]
+    pub fn recall(&self) -> f64 {
+        ratio(self.right, self.right + self.wrong + self.missing)
+    }
+
+    /// Whole traces over all.
+    #[must_use]
+    pub fn whole_traces(&self) -> f64 {
+        ratio(self.whole.0, self.whole.1)
+    }
+}
+
+/// The marker in a span's path: its last segment.
+fn marker_of(span: &Span) -> &str {
+    span.path().rsplit('/').next().unwrap_or_default()
+}
+
+/// Spans by kind and marker. A proxy's call and the request that it passes on share the marker, not the service.
+struct Known<'a> {
+    spans: HashMap<(&'a str, bool), Vec<&'a Span>>,
+}
+
+impl<'a> Known<'a> {
+    fn new(spans: &'a Spans) -> Self {
+        let mut known: HashMap<_, Vec<_>> = HashMap::new();
+        for span in spans {
+            known
+                .entry((marker_of(span), span.kind == Kind::Client))
+                .or_default()
+                .push(span);
+        }
+        Self { spans: known }
+    }
+
+    fn find(&self, marker: &str, kind: Kind, at_entry: bool, entry: &str) -> &'a Span {
+        let found = self.spans.get(&(marker, kind == Kind::Client));
+        let mut of_service = found
+            .into_iter()
+            .flatten()
+            .filter(|span| (span.service == entry) == at_entry);
+        match (of_service.next(), of_service.next()) {
+            (Some(span), None) => span,
+            (None, _) => panic!("no {kind:?} span of request {marker}"),
+            (Some(one), Some(other)) => panic!("two spans of one request: {one} and {other}"),
+        }
+    }
+}
+
+/// Scores what the tracer said of the requests `markers`, each of that shape, to the service `entry`. Only requests to services
+/// under test are counted as its calls; what happens behind them counts for whole traces.
+///
+/// # Panics
+/// If a request has no span at one of its ends, or more than one: that is no question of parents.
+#[must_use]
+pub fn tally(spans: &Spans, entry: &str, shape: Shape, markers: impl Iterator<Item = Marker>) -> Tally {
+    let known = Known::new(spans);
+    let mut of_trace: HashMap<&[u8], usize> = HashMap::new();
+    for span in spans {
+        *of_trace.entry(&span.trace_id).or_default() += 1;
+    }
+    let mut tally = Tally::default();
+    for marker in markers {
+        let requests = requests(&marker, shape);
+        let mut servers: Vec<&Span> = Vec::with_capacity(requests.len());
+        let root = known.find(&marker, Kind::Server, true, entry);
+        let mut is_whole =
+            of_trace[root.trace_id.as_slice()] == requests.len() * 2 - 1 && root.parent.is_none();
+        servers.push(root);
+        for request in &requests[1..] {
+            let is_own = request.cause == 0;
+            let client = known.find(&request.marker, Kind::Client, is_own, entry);
+            let server = known.find(&request.marker, Kind::Server, false, entry);
+            let is_right = is_child(client, servers[request.cause]);
+            let crosses = is_child(server, client);
+            is_whole &= is_right && crosses;
+            tally.across.0 += usize::from(crosses);
+            tally.across.1 += 1;
+            if is_own {
+                tally.count(client, is_right);
+            }
+            servers.push(server);
+        }
+        tally.whole.0 += usize::from(is_whole);
+        tally.whole.1 += 1;
+    }
+    tally
+}
+
+fn is_child(span: &Span, parent: &Span) -> bool {
+    span.parent.as_ref() == Some(&parent.span_id) && span.trace_id == parent.trace_id
+}
+
+impl Tally {
+    fn count(&mut self, call: &Span, is_right: bool) {
+        if call.parent.is_none() {
+            self.missing += 1;
+            return;
+        }
+        if is_right {
+            self.right += 1;
+        } else {
+            self.wrong += 1;
+        }
+        let confidence = match call.text("tracer.parent.confidence") {
+            "" => "certain",
+            less => less,
+        };
+        let evidence = format!("{} {confidence}", call.text("tracer.parent.evidence"));
+        let of_evidence = self.by_evidence.entry(evidence).or_default();
+        of_evidence.0 += usize::from(is_right);
+        of_evidence.1 += 1;
+    }
+}
+
+/// The plain rule of other tracers, as a measure: a call belongs to the request that its thread has read last. Right and all,
+/// over the same calls; it claims a parent for every call whose thread has read a request.
+///
+/// Needs `thread.id` on the spans (`--explain`).
+#[must_use]
+pub fn thread_rule(spans: &Spans, entry: &str, shape: Shape, markers: impl Iterator<Item = Marker>) -> Tally {
+    let known = Known::new(spans);
+    let mut reads: HashMap<i64, BTreeMap<u64, &Span>> = HashMap::new();
+    for span in spans.service(entry).kind(Kind::Server).iter() {
+        let span = known.find(marker_of(span), Kind::Server, true, entry);
+        reads
+            .entry(span.int("thread.id").unwrap_or_default())
+            .or_default()
+            .insert(span.start, span);
+    }
+    let mut tally = Tally::default();
+    for marker in markers {
+        let root = known.find(&marker, Kind::Server, true, entry);
+        for request in requests(&marker, shape).iter().skip(1).filter(|r| r.cause == 0) {
+            let call = known.find(&request.marker, Kind::Client, true, entry);
+            let read = call
+                .int("thread.id")
+                .and_then(|thread| reads.get(&thread)?.range(..=call.start).next_back());
+            match read {
+                None => tally.missing += 1,
+                Some((_, read)) if read.span_id == root.span_id => tally.right += 1,
+                Some(_) => tally.wrong += 1,
+            }
+        }
+    }
+    tally
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::span::Attributes;
+
+    /// Spans of one request that makes two calls, as the tracer should tell them.
+    fn whole(first: &str, id: u8) -> Vec<Span> {
+        let one = child(first, 0);
+        let two = child(first, 1);
+        let three = child(&two, 0);
+        let span = |n: u8, parent: Option<u8>, kind, service: &str, marker: &str| Span {
+            service: service.into(),
+            resource: Attributes::new(),
+            scope: "tracer".into(),
+            name: "GET".into(),
+            kind,
+            trace_id: vec![id; 16],
+            span_id: vec![id, n],
+            parent: parent.map(|parent| vec![id, parent]),
+            trace_state: String::new(),
+            start: u64::from(n),
+            end: 100,
+            error: false,
+            attributes: [
+                ("url.path".to_owned(), format!("/x/{marker}").as_str().into()),
+                ("thread.id".to_owned(), 7.into()),
+            ]
+            .into(),
+            links: Vec::new(),
+        };
+        vec![
+            span(0, None, Kind::Server, "entry", first),
+            span(1, Some(0), Kind::Client, "entry", &one),
+            span(2, Some(1), Kind::Server, "a", &one),
+            span(3, Some(0), Kind::Client, "entry", &two),
+            span(4, Some(3), Kind::Server, "b", &two),
+            span(5, Some(4), Kind::Client, "b", &three),
+            span(6, Some(5), Kind::Server, "a", &three),
+        ]
+    }
+
+    fn judged(change: impl Fn(&mut Vec<Span>)) -> Tally {
+        let (one, two) = (first(1), first(2));
+        let mut spans = whole(&one, 1);
+        spans.extend(whole(&two, 2));
+        change(&mut spans);
+        let spans: Spans = spans.into_iter().collect();
+        tally(&spans, "entry", Shape::Calls(2), [one, two].into_iter())
+    }
+
+    #[test]
+    fn parents_are_scored() {
+        let right = judged(|_| ());
+        assert_eq!((right.right, right.wrong, right.missing), (4, 0, 0));
+        assert_eq!((right.across, right.whole), ((6, 6), (2, 2)));
+
+        let stranger = judged(|spans| {
+            (spans[1].parent, spans[1].trace_id) = (spans[7].span_id.clone().into(), vec![2; 16]);
+        });
+        assert_eq!((stranger.right, stranger.wrong, stranger.missing), (3, 1, 0));
+        assert_eq!(stranger.whole, (0, 2), "the other trace has a stranger");
+
+        let orphan = judged(|spans| spans[1].parent = None);
+        assert_eq!((orphan.right, orphan.wrong, orphan.missing), (3, 0, 1));
+        assert_eq!(orphan.whole, (1, 2));
+
+        let behind = judged(|spans| spans[5].parent = None);
+        assert_eq!((behind.right, behind.whole), (4, (1, 2)), "not the entry's call");
+    }
+
+    #[test]
+    fn the_thread_rule_is_scored() {
+        let (one, two) = (first(1), first(2));
+        let mut spans = whole(&one, 1);
+        // Read before the other's first call.
+        spans.extend(whole(&two, 2).into_iter().map(|span| Span {
+            start: span.start + 2,
+            ..span
+        }));
+        let spans: Spans = spans.into_iter().collect();
+        let score = thread_rule(&spans, "entry", Shape::Calls(2), [one, two].into_iter());
+        assert_eq!((score.right, score.wrong), (3, 1));
+    }
+
+    #[test]
+    #[should_panic = "no Client span"]
+    fn a_span_that_is_missing_is_no_score() {
+        _ = judged(|spans| _ = spans.remove(1));
+    }
+}

@@ -1,0 +1,214 @@
+//! The causality judge: parents of real applications, scored against markers that the tracer can't read anything from.
+//!
+//! With the other tests each style runs once, at a moderate concurrency, and must reach its floor. `cargo xtask accuracy` sets
+//! `TRACER_ACCURACY` to a file: then every style runs at each concurrency and writes its scores there.
+
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use tracer_tests::apps::{App, Setup, Start, mesh as apps, nginx};
+use tracer_tests::client::drive;
+use tracer_tests::mesh::{KEY, Shape, Tally, first, tally, thread_rule};
+use tracer_tests::{Host, Selection};
+
+/// A style of an application: its path, what it does, and the least recall in the reduced set. No parent may be wrong there.
+struct Style {
+    path: &'static str,
+    shape: Shape,
+    recall: f64,
+}
+
+const fn calls(path: &'static str, calls: usize, recall: f64) -> Style {
+    Style {
+        path,
+        shape: Shape::Calls(calls),
+        recall,
+    }
+}
+
+/// Concurrency and number of requests.
+const REDUCED: &[(usize, u64)] = &[(16, 200)];
+const FULL: &[(usize, u64)] = &[(1, 100), (10, 500), (50, 1500), (200, 3000)];
+/// Requests before the daemon starts, so that connections are there, and what is compiled late is.
+const WARM_UP: u64 = 300;
+
+/// Where the scores of a full run go.
+fn results() -> Option<PathBuf> {
+    std::env::var_os("TRACER_ACCURACY").map(PathBuf::from)
+}
+
+fn check(runtime: &str, start: Start, styles: &[Style]) {
+    let Some(host) = Host::ready() else { return };
+    let leaf = apps::go(Setup::named("a"));
+    let branch = apps::go(setup("b", &leaf, &leaf));
+    let entry = start(setup("entry", &leaf, &branch).calling(&leaf));
+    let loads = if results().is_some() { FULL } else { REDUCED };
+    let mut misses = String::new();
+    let mut number = 0;
+    for style in styles {
+        for &(concurrency, requests) in loads {
+            let mut run = |requests| {
+                let numbers = number..number + requests;
+                number += requests;
+                drive(entry.port, concurrency, numbers.clone(), |client, n| {
+                    let record = client.get(&format!("/{}/{}", style.path, first(n)));
+                    assert_eq!(record.status, 200, "{record:?}");
+                    record
+                });
+                numbers
+            };
+            run(WARM_UP);
+            let tracer = host.trace(&Selection::of(&[&leaf, &branch, &entry]).with("--explain", "true"));
+            let numbers = run(requests);
+            let spans = tracer.finish().spans;
+            let score = tally(&spans, &entry.service, style.shape, numbers.clone().map(first));
+            let plain = thread_rule(&spans, &entry.service, style.shape, numbers.map(first));
+            eprintln!("{}", line(runtime, style.path, concurrency, &score, &plain));
+            if let Some(path) = results() {
+                record(&path, runtime, style.path, concurrency, &score, &plain);
+            } else if score.wrong > 0 || score.across.0 < score.across.1 || score.recall() < style.recall {
+                _ = writeln!(
+                    misses,
+                    "{}: {score:?}, recall must be {}",
+                    style.path, style.recall
+                );
+            }
+        }
+    }
+    assert!(misses.is_empty(), "{runtime}:\n{misses}");
+}
+
+fn setup(name: &str, leaf: &App, branch: &App) -> Setup {
+    Setup::named(name)
+        .env("A", &leaf.url())
+        .env("B", &branch.url())
+        .env("MARKER_KEY", KEY)
+}
+
+fn line(runtime: &str, style: &str, concurrency: usize, score: &Tally, plain: &Tally) -> String {
+    format!(
+        "{runtime} {style} at {concurrency}: precision {:.4}, recall {:.4}, whole traces {:.4}, {:?}; \
+         thread rule: precision {:.4}, recall {:.4}",
+        score.precision(),
+        score.recall(),
+        score.whole_traces(),
+        score.by_evidence,
+        plain.precision(),
+        plain.recall(),
+    )
+}
+
+fn record(path: &PathBuf, runtime: &str, style: &str, concurrency: usize, score: &Tally, plain: &Tally) {
+    let line = serde_json::json!({
+        "runtime": runtime,
+        "style": style,
+        "concurrency": concurrency,
+        "right": score.right,
+        "wrong": score.wrong,
+        "missing": score.missing,
+        "across_right": score.across.0,
+        "across": score.across.1,
+        "whole_right": score.whole.0,
+        "whole": score.whole.1,
+        "by_evidence": score.by_evidence,
+        "thread_rule": {"right": plain.right, "wrong": plain.wrong, "missing": plain.missing},
+    });
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .expect("the file of the scores");
+    writeln!(file, "{line}").expect("write the scores");
+}
+
+#[test]
+fn go() {
+    check(
+        "Go",
+        apps::go,
+        &[
+            calls("seq", 3, 0.99),
+            calls("par", 3, 0.99),
+            calls("sleep", 2, 0.99),
+            calls("cpu", 2, 0.99),
+            calls("nested", 4, 0.45),
+            calls("pool", 2, 0.0),
+        ],
+    );
+}
+
+#[test]
+fn node() {
+    check(
+        "Node",
+        apps::node,
+        &[
+            calls("seq", 3, 0.9),
+            calls("par", 3, 0.6),
+            calls("sleep", 2, 0.0),
+            calls("cpu", 2, 0.9),
+            calls("nested", 4, 0.6),
+            calls("fetchseq", 3, 0.5),
+            calls("fetchpar", 3, 0.6),
+        ],
+    );
+}
+
+#[test]
+fn python_threads() {
+    check(
+        "Python threads",
+        apps::python_threads,
+        &[
+            calls("seq", 3, 0.99),
+            calls("par", 3, 0.0),
+            calls("sleep", 2, 0.99),
+            calls("cpu", 2, 0.99),
+        ],
+    );
+}
+
+#[test]
+fn python_asyncio() {
+    check(
+        "Python asyncio",
+        apps::python_aiohttp,
+        &[
+            calls("seq", 3, 0.0),
+            calls("par", 3, 0.0),
+            calls("sleep", 2, 0.0),
+            calls("cpu", 2, 0.0),
+            calls("nested", 4, 0.0),
+            calls("tasks", 3, 0.0),
+        ],
+    );
+}
+
+#[test]
+fn java() {
+    check(
+        "Java pool",
+        apps::java,
+        &[
+            calls("seq", 3, 0.99),
+            calls("par", 3, 0.0),
+            calls("sleep", 2, 0.99),
+            calls("cpu", 2, 0.99),
+            calls("send", 3, 0.0),
+            calls("async", 3, 0.0),
+            calls("supply", 2, 0.0),
+        ],
+    );
+}
+
+#[test]
+fn nginx_proxy() {
+    let proxy = |path, recall| Style {
+        path,
+        shape: Shape::Proxy,
+        recall,
+    };
+    check("nginx", nginx, &[proxy("pass/leaf", 0.95)]);
+}
