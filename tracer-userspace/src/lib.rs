@@ -1,6 +1,7 @@
 //! The tracer daemon as a library: the stages of `ARCHITECTURE.md`, joined by [`agent`].
 
 pub mod agent;
+pub mod allocator;
 pub mod attach;
 pub mod cli;
 pub mod config;

@@ -3,15 +3,14 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use tracer_userspace::allocator::Allocator;
 use tracer_userspace::cli::{self, Command};
 use tracer_userspace::config::Config;
 use tracer_userspace::discover::{Host, Processes, Selection};
 use tracer_userspace::{agent, kernel};
 
-/// Spans are made in one thread and let go in another, and every exchange has some memory of its own: this allocator takes a tenth of the
-/// instructions that the C library's takes for that.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     match cli::parse() {

@@ -62,7 +62,6 @@ fn detect(protocol: &dyn Protocol, steps: &[Step]) {
         let prefix = Prefix {
             bytes: &bytes[..len],
             from_start: true,
-            server_port: None,
         };
         let answer = protocol.detect(prefix);
         match decided {

@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use mimalloc::MiMalloc;
+use tracer_userspace::allocator::Allocator;
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
@@ -18,18 +18,18 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
         // SAFETY: the caller keeps the contract of `alloc`, which is the same.
-        unsafe { MiMalloc.alloc(layout) }
+        unsafe { Allocator.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`, which is the same, and `pointer` came from `MiMalloc`.
-        unsafe { MiMalloc.dealloc(pointer, layout) }
+        // SAFETY: the caller keeps the contract of `dealloc`, which is the same, and `pointer` came from `Allocator`.
+        unsafe { Allocator.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size);
-        // SAFETY: the caller keeps the contract of `realloc`, which is the same, and `pointer` came from `MiMalloc`.
-        unsafe { MiMalloc.realloc(pointer, layout, size) }
+        // SAFETY: the caller keeps the contract of `realloc`, which is the same, and `pointer` came from `Allocator`.
+        unsafe { Allocator.realloc(pointer, layout, size) }
     }
 }
 

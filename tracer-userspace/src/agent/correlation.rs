@@ -56,7 +56,9 @@ impl Correlation {
 
     fn hand_on(&mut self) {
         if !self.spans.is_empty() {
-            self.export.send(std::mem::take(&mut self.spans));
+            // As many will come the next time, more or less: growing step by step copies them again and again.
+            let next = Vec::with_capacity(self.spans.len());
+            self.export.send(std::mem::replace(&mut self.spans, next));
             if self.export.is_gone() {
                 self.nobody_reads.store(true, Relaxed);
             }

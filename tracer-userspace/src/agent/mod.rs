@@ -23,7 +23,6 @@ use crate::export::{self, Clock};
 use crate::kernel::Plan;
 use crate::model::ConnId;
 use crate::protocol::CapturePolicy;
-use crate::source::monotonic;
 use crate::telemetry::Ledger;
 
 pub use lane::{Lane, Selects};
@@ -106,11 +105,6 @@ fn apply(policy: Policy) -> pipeline::ApplyPolicy {
             tracing::debug!("policy of connection {}: {why:#}", conn.0);
         }
     })
-}
-
-/// Now, on the clock of the events.
-fn now() -> u64 {
-    monotonic()
 }
 
 /// How often what changes slowly is looked at.

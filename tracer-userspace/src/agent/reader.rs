@@ -7,9 +7,9 @@ use anyhow::Context as _;
 
 use super::pipeline::Pipeline;
 use super::selection::People;
-use super::{HOUSEKEEPING, now, stop};
+use super::{HOUSEKEEPING, stop};
 use crate::attach::Capture;
-use crate::source::Source;
+use crate::source::{Source, monotonic};
 use crate::telemetry::Ledger;
 
 /// Drains the rings until it is asked to stop.
@@ -48,8 +48,9 @@ impl Reader {
                 self.count(capture);
                 eprintln!("{}", self.ledger.snapshot());
             }
-            if Instant::now() >= self.next_housekeeping {
-                self.next_housekeeping = Instant::now() + HOUSEKEEPING;
+            let now = Instant::now();
+            if now >= self.next_housekeeping {
+                self.next_housekeeping = now + HOUSEKEEPING;
                 self.people.sweep();
                 capture.flush_log();
                 if self.pipeline.nobody_reads() {
@@ -71,7 +72,7 @@ impl Reader {
         self.malformed += drained.malformed as u64;
         self.pipeline.advance(drained.watermark);
         self.count(&capture);
-        match self.pipeline.finish(now()) {
+        match self.pipeline.finish(monotonic()) {
             Ok(exporters) => {
                 let left = exporters.shutdown(timeout);
                 tracing::debug!("after the flush: {left:?}");

@@ -152,7 +152,11 @@ impl Correlator {
             self.next_sweep = now.saturating_add(SWEEP);
             self.units.sweep(now, IDLE);
         }
-        out.append(&mut self.ready);
+        if out.is_empty() {
+            std::mem::swap(out, &mut self.ready);
+        } else {
+            out.append(&mut self.ready);
+        }
     }
 
     /// The daemon stops: hands on all that has ended; what is open is counted as abandoned.

@@ -32,7 +32,7 @@ enum Stored {
 ///
 /// Exchanges of one connection mostly begin with the same attributes: [`Attributes::share`] makes copies of those cheap, and
 /// comparing the copies too.
-#[derive(Clone, Default, Debug)]
+#[derive(Default, Debug)]
 pub struct Attributes {
     /// The first attributes, if they are shared.
     shared: Option<Arc<List>>,
@@ -57,6 +57,7 @@ impl Numbers {
     }
 
     /// Adds one. False if there is no room.
+    #[inline]
     fn push(&mut self, key: Key, value: i64) -> bool {
         let Some(free) = self.entries.get_mut(self.len) else {
             return false;
@@ -87,6 +88,22 @@ impl PartialEq for List {
         self.entries.len() == other.entries.len()
             && self.text == other.text
             && self.entries.iter().zip(&other.entries).all(same)
+    }
+}
+
+/// Most copies are made of what is shared and nothing else, and then there is no list to copy.
+impl Clone for Attributes {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            numbers: self.numbers,
+            own: if self.own.entries.is_empty() {
+                List::default()
+            } else {
+                self.own.clone()
+            },
+        }
     }
 }
 
@@ -181,6 +198,7 @@ impl Attributes {
     }
 
     /// Adds an integer.
+    #[inline]
     pub fn push_int(&mut self, key: Key, value: i64) {
         // The order is kept: behind what is not an integer there are no numbers.
         if !self.own.entries.is_empty() || !self.numbers.push(key, value) {

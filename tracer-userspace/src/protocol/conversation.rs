@@ -417,7 +417,6 @@ impl Detecting {
         let prefix = Prefix {
             bytes: self.bytes.get(run.bytes_from..prefix_end).unwrap_or_default(),
             from_start: run.from_start,
-            server_port: None,
         };
         let mut undecided = false;
         for protocol in registry {

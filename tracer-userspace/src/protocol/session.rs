@@ -35,9 +35,6 @@ pub struct Prefix<'a> {
     pub bytes: &'a [u8],
     /// Whether they start where the connection started (else the tracer joined late, in the middle of anything).
     pub from_start: bool,
-    /// Port of the end that listens, as far as known; a hint to decide between `NeedMore` and `No` early, never a
-    /// reason for `Yes`.
-    pub server_port: Option<u16>,
 }
 
 /// A protocol: how to recognise it and how to follow a connection that speaks it.

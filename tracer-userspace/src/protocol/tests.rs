@@ -506,7 +506,6 @@ fn answers(protocol: &dyn Protocol, capture: &Capture, run: &[u8]) -> Vec<Detect
         protocol.detect(Prefix {
             bytes: &run[..n],
             from_start: !capture.late,
-            server_port: (capture.port != 0).then_some(capture.port),
         })
     };
     (1..=run.len().min(2_000)).chain([run.len()]).map(ask).collect()

@@ -114,6 +114,11 @@ impl Ring {
         &self.fd
     }
 
+    /// Bytes that it holds at most.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     fn consumer(&self) -> &AtomicUsize {
         // SAFETY: the first word of the consumer page, mapped for as long as `self` lives.
         unsafe { self.consumer.start.cast().as_ref() }

@@ -95,6 +95,7 @@ fn source(rings: &[&Fake]) -> Source {
         batch: Vec::new(),
         watermark: 0,
         quiet: 0,
+        busy: BUSY[0],
         alarm: Box::new(|| Ok(())),
     }
 }
@@ -119,7 +120,7 @@ fn rings_are_merged_in_time_order() {
     let mut source = source(&[&a, &b, &c]);
     let (times, drained) = turn(&mut source, 100, 90);
     assert_eq!(times, [10, 15, 20, 25, 30, 35, 40]);
-    assert_eq!((drained.watermark, drained.pause), (90, BUSY));
+    assert_eq!((drained.watermark, drained.pause), (90, BUSY[0] * 2));
     assert_eq!((a.consumed(), b.consumed()), (a.end, b.end));
 }
 
@@ -190,7 +191,23 @@ fn pauses_grow_while_nothing_comes() {
     let (times, drained) = turn(&mut source, 100, 90);
     assert_eq!(
         (times, drained.pause),
-        (vec![], BUSY),
+        (vec![], BUSY[0]),
         "one that is too young is on its way"
     );
+}
+
+#[test]
+fn turns_are_rare_while_they_find_rings_nearly_empty() {
+    let mut a = Fake::new();
+    let mut source = source(&[&a]);
+    let mut pauses = |events: usize| {
+        for _ in 0..events {
+            a.push(1, 0);
+        }
+        turn(&mut source, 100, 90).1.pause.as_millis()
+    };
+    let sixteenth = CAPACITY / 16 / (EventHeader::SIZE + 8);
+    assert_eq!([1, 1, sixteenth, 1].map(&mut pauses), [4, 8, 8, 8]);
+    assert_eq!([4 * sixteenth; 3].map(&mut pauses), [4, 2, 2]);
+    assert_eq!([sixteenth * 3 / 2, 1, 0].map(&mut pauses), [2, 4, 10]);
 }

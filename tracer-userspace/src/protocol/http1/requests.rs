@@ -111,10 +111,7 @@ impl Http1Session {
             return;
         };
         open.request.done = true;
-        // A request that came whole in one chunk has told all with its beginning.
-        if *stamp != open.exchange.start {
-            out.request_end(open.id(), *stamp);
-        }
+        out.request_end(open.id(), *stamp);
         if open.response.done && self.open.len() == 1 {
             self.finish(out);
         }

@@ -67,12 +67,15 @@ impl Http1Session {
             return false;
         }
         let stamp = &chunk.mark.stamp;
+        if open.request_last.ts > stamp.ts {
+            return false;
+        }
+        // The response's first byte and its last have one stamp, so its end tells all.
         open.answered = true;
         open.status = Some(told.status);
         open.exchange.first_byte = Some(*stamp);
         open.count(Side::Server, u64::from(chunk.len), Some(content), stamp);
         open.response.done = true;
-        out.respond(open.id(), *stamp);
         self.pass_whole(Side::Server, &chunk.mark, chunk.len);
         self.positions.server_bytes(&chunk.mark, u64::from(chunk.len));
         let before = self.server.run - u64::from(chunk.len);

@@ -257,7 +257,6 @@ mod tests {
         let prefix = Prefix {
             bytes,
             from_start: false,
-            server_port: None,
         };
         assert_eq!(detect(prefix), expected, "{}", bytes.escape_ascii());
     }

@@ -195,11 +195,7 @@ mod tests {
     use super::*;
 
     fn check(bytes: &[u8], from_start: bool, expected: Detect) {
-        let prefix = Prefix {
-            bytes,
-            from_start,
-            server_port: None,
-        };
+        let prefix = Prefix { bytes, from_start };
         assert_eq!(detect(prefix), expected, "{} {from_start}", bytes.escape_ascii());
     }
 
@@ -245,11 +241,7 @@ mod tests {
             b"% comment\r\n",
         ] {
             for from_start in [true, false] {
-                let prefix = Prefix {
-                    bytes,
-                    from_start,
-                    server_port: None,
-                };
+                let prefix = Prefix { bytes, from_start };
                 let yes = matches!(detect(prefix), Detect::Yes { .. });
                 assert!(!yes, "{}", bytes.escape_ascii());
             }
