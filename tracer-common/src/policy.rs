@@ -30,8 +30,9 @@ pub struct ConnState {
     pub run_dir: u32,
     /// Bytes of the current run that passed (kernel).
     pub run_bytes: u32,
-    /// Padding, 0.
-    pub reserved: u32,
+    /// Whether it is known that a process other than the tracer holds the socket (kernel). What turns out to be the tracer's own,
+    /// or the kernel's, is ignored.
+    pub checked: u32,
     /// When data arrived first since the last receive, 0 if none waits (kernel).
     pub arrival: u64,
 }
@@ -48,7 +49,7 @@ impl ConnState {
             chunk_limit: [crate::UNDECIDED_CHUNK; 2],
             run_dir: 0,
             run_bytes: 0,
-            reserved: 0,
+            checked: 0,
             arrival: 0,
         }
     }

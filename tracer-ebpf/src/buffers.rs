@@ -38,6 +38,23 @@ impl Vectors {
         }
     }
 
+    /// From numbers, for functions that take nothing else.
+    #[inline(always)]
+    pub fn new(first: u64, count: u64, skip: u64, bits: u64) -> Self {
+        Self {
+            first,
+            count,
+            skip,
+            in_kernel: bits & 1 != 0,
+        }
+    }
+
+    /// What is yes or no of it, as [`Self::new`] takes it.
+    #[inline(always)]
+    pub fn bits(&self) -> u64 {
+        u64::from(self.in_kernel)
+    }
+
     /// Entry `index`: [address, bytes].
     #[inline(always)]
     pub fn entry(&self, index: u64) -> Option<[u64; 2]> {

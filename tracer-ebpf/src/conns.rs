@@ -10,6 +10,10 @@ use tracer_common::{ConnState, MAX_CONNS, counter};
 #[map]
 static CONNS: LruHashMap<u64, ConnState> = LruHashMap::with_max_entries(MAX_CONNS, 0);
 
+/// See [`unlisted`].
+#[map]
+static UNLISTED: PerCpuArray<ConnState> = PerCpuArray::with_max_entries(1, 0);
+
 /// Bytes moved on Unix sockets by socket cookie, modulo 2^32: [sent, received]. Apart from `CONNS`, whose values user
 /// space rewrites: a count lost to such a race would never heal.
 #[map]
@@ -50,6 +54,15 @@ pub fn find_or_create(cookie: u64) -> Option<&'static mut ConnState> {
     }
     create(cookie, &ConnState::undecided());
     find(cookie)
+}
+
+/// An undecided state of a connection that is not in the table; nobody finds it again.
+#[inline(always)]
+pub fn unlisted() -> Option<&'static mut ConnState> {
+    // SAFETY: this CPU's slot. A program that interrupts this one may change the run in it, and then too much is captured.
+    let state = UNLISTED.get_ptr_mut(0).map(|state| unsafe { &mut *state })?;
+    *state = ConnState::undecided();
+    Some(state)
 }
 
 /// Stores a state unless there is one.

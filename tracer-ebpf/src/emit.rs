@@ -14,7 +14,10 @@ use aya_ebpf::{
 };
 use tracer_common::{EventHeader, SIZE_CLASSES, counter};
 
-use crate::{conns::count, opaque::opaque};
+use crate::{
+    conns::count,
+    opaque::{blur, opaque},
+};
 
 macro_rules! rings {
     ($($name:ident),+) => { $( #[map] static $name: RingBuf = RingBuf::with_byte_size(4096, 0); )+ };
@@ -37,7 +40,9 @@ const LARGE: u64 = 4_096;
 pub struct Record {
     start: *mut u8,
     pub capacity: u64,
-    wake: u64,
+    ring: *mut core::ffi::c_void,
+    /// Events of this CPU before this one.
+    before: u64,
 }
 
 impl Record {
@@ -56,8 +61,31 @@ impl Record {
     /// Hands the event to user space.
     #[inline(always)]
     pub fn submit(self) {
+        // Decided last, so that what comes before is not walked once for each answer.
+        let wake = self.wake();
         // SAFETY: `start` came from `bpf_ringbuf_reserve`.
-        unsafe { bpf_ringbuf_submit(self.start.cast(), self.wake) };
+        unsafe { bpf_ringbuf_submit(self.start.cast(), wake) };
+    }
+
+    /// Whether the reader is woken.
+    #[inline(always)]
+    fn wake(&self) -> u64 {
+        if let Some(asleep) = READER_ASLEEP.get_ptr_mut(0) {
+            // SAFETY: the one slot of the array. Two CPUs may both see 1, and then both wake the reader.
+            if unsafe { *asleep } != 0 {
+                // SAFETY: as above.
+                unsafe { *asleep = 0 };
+                return u64::from(BPF_RB_FORCE_WAKEUP);
+            }
+        }
+        if self.before % LOOK_EVERY == 0 || self.capacity >= LARGE {
+            // SAFETY: `ring` is a ring-buffer map.
+            let waiting = unsafe { bpf_ringbuf_query(self.ring, u64::from(BPF_RB_AVAIL_DATA)) };
+            if waiting > WAKE_ABOVE.load() {
+                return u64::from(BPF_RB_FORCE_WAKEUP);
+            }
+        }
+        u64::from(BPF_RB_NO_WAKEUP)
     }
 }
 
@@ -110,28 +138,12 @@ fn size_class(need: u64) -> u64 {
 }
 
 /// Reserves an event with room for `need` bytes of payload, or for as many as there can be. `None` (counted) if the
-/// ring is full.
+/// ring is full. `unknown`: see [`blur`].
 #[inline(always)]
-pub fn reserve(need: u64) -> Option<Record> {
+pub fn reserve(need: u64, unknown: u64) -> Option<Record> {
     let capacity = size_class(need);
     let ring = ring();
-    let before = count(counter::EVENTS);
-    let mut wake = u64::from(BPF_RB_NO_WAKEUP);
-    if before % LOOK_EVERY == 0 || capacity >= LARGE {
-        // SAFETY: `ring` is a ring-buffer map.
-        let waiting = unsafe { bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA)) };
-        if waiting > WAKE_ABOVE.load() {
-            wake = u64::from(BPF_RB_FORCE_WAKEUP);
-        }
-    }
-    if let Some(asleep) = READER_ASLEEP.get_ptr_mut(0) {
-        // SAFETY: the one slot of the array. Two CPUs may both see 1, and then both wake the reader.
-        if unsafe { *asleep } != 0 {
-            // SAFETY: as above.
-            unsafe { *asleep = 0 };
-            wake = u64::from(BPF_RB_FORCE_WAKEUP);
-        }
-    }
+    let before = blur(count(counter::EVENTS), unknown);
     // SAFETY: `ring` is a ring-buffer map and the size is a constant on every path.
     let start = unsafe { bpf_ringbuf_reserve(ring, EventHeader::SIZE as u64 + capacity, 0) };
     if start.is_null() {
@@ -141,6 +153,7 @@ pub fn reserve(need: u64) -> Option<Record> {
     Some(Record {
         start: start.cast(),
         capacity,
-        wake,
+        ring,
+        before,
     })
 }

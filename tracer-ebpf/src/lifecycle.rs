@@ -152,7 +152,7 @@ fn emit_fact<A: Access>(
     // SAFETY: no arguments.
     let ts = unsafe { bpf_ktime_get_ns() };
     let connects = kind == EventKind::STATE && new == tcp_state::SYN_SENT;
-    let record = emit::reserve(if connects { COMM_BYTES } else { 0 })?;
+    let record = emit::reserve(if connects { COMM_BYTES } else { 0 }, ts)?;
     let mut captured = 0;
     // SAFETY: a record with room for COMM_BYTES.
     if connects && unsafe { bpf_get_current_comm(record.payload().cast(), COMM_BYTES as u32) } == 0 {

@@ -4,7 +4,7 @@
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_ktime_get_ns};
 use aya_log_ebpf::debug;
-use tracer_common::{ConnState, Direction, EventFlags, EventKind, PolicyMode, counter};
+use tracer_common::{Direction, EventFlags, EventKind, PolicyMode, counter};
 
 use crate::{
     OWN_TGID,
@@ -12,9 +12,10 @@ use crate::{
     buffers::Buffers,
     conns::{self, count},
     emit,
+    opaque::{blur, smaller},
     payload::{Missing, Wanted},
     socket::{Socket, Stream, tcp_state},
-    unit::Thread,
+    unit::{Tasks, Thread},
 };
 
 /// `MSG_OOB | MSG_PEEK | MSG_ERRQUEUE` (include/linux/socket.h): receives that do not advance the stream.
@@ -59,11 +60,6 @@ pub fn message<A: Access>(
     if moved == 0 && !socket.receive_finished() {
         return None; // a read of no bytes
     }
-    let thread = Thread::current();
-    if thread.tgid == OWN_TGID.load() || !socket.has_file() {
-        return None;
-    }
-
     let cookie = socket.cookie();
     // A closed connection has left the table; the reads that find its end do not bring it back.
     let closed = stream == Stream::Tcp && socket.state() == tcp_state::CLOSE;
@@ -72,10 +68,9 @@ pub fn message<A: Access>(
     } else {
         conns::find_or_create(cookie)
     };
-    let mut unlisted = ConnState::undecided();
     let conn = match found {
         Some(conn) => conn,
-        None if closed => &mut unlisted,
+        None if closed => conns::unlisted()?,
         None => {
             debug!(ctx, "no room for connection {}", cookie);
             count(counter::MAP_FULL);
@@ -85,6 +80,16 @@ pub fn message<A: Access>(
     if conn.mode == PolicyMode::IGNORE.0 {
         count(counter::IGNORED);
         return None;
+    }
+
+    let thread = Thread::current();
+    if conn.checked == 0 {
+        // Once for each connection: neither its process nor its file changes.
+        if thread.tgid == OWN_TGID.load() || !socket.has_file() {
+            conn.mode = PolicyMode::IGNORE.0;
+            return None;
+        }
+        conn.checked = 1;
     }
 
     let side = direction as usize;
@@ -97,25 +102,34 @@ pub fn message<A: Access>(
         conn.run_dir = side as u32;
         conn.run_bytes = 0;
     }
-    let passed = conn.run_bytes;
-    conn.run_bytes = passed.saturating_add(len);
+    // SAFETY: a field of the entry; read from memory, so that the verifier does not know it on one of two ways.
+    let passed = u64::from(unsafe { core::ptr::read_volatile(&raw const conn.run_bytes) });
+    conn.run_bytes = smaller(passed + u64::from(len), u64::from(u32::MAX)) as u32;
     let of_chunk = conn.chunk_limit[side];
-    let of_run = conn.run_limit[side].saturating_sub(passed);
-    let head = u64::from(len.min(of_chunk).min(of_run));
+    let run_limit = u64::from(conn.run_limit[side]);
+    let of_run = run_limit - smaller(passed, run_limit);
+    let head = blur(
+        smaller(smaller(u64::from(len), u64::from(of_chunk)), of_run),
+        cookie,
+    );
+    let arrival = blur(arrival, cookie);
 
-    let (wanted, mut missing) = if len == 0 || of_chunk == 0 {
+    let (wanted, missing) = if len == 0 || of_chunk == 0 {
         (Wanted::NOTHING, Missing::Nothing)
     } else if direction == Direction::Recv && flags & MSG_TRUNC != 0 {
         (Wanted::NOTHING, Missing::Unavailable)
     } else {
         Wanted::new(buffers(), u64::from(len), head, direction)
     };
+    // Many ways meet here, and below.
+    let wanted = wanted.blurred(cookie);
+    let missing = blur(missing as u64, cookie);
 
-    let mut bits = 0;
+    let mut positioned = 0;
     let (own, other) = match stream {
         Stream::Tcp => match socket.tcp_positions() {
             Some((written, read)) => {
-                bits |= EventFlags::HAS_POSITION;
+                positioned = EventFlags::HAS_POSITION;
                 match direction {
                     Direction::Send => (written.wrapping_sub(len), read),
                     Direction::Recv => (read.wrapping_sub(len), written),
@@ -125,7 +139,7 @@ pub fn message<A: Access>(
         },
         Stream::Unix => {
             let [sent, received] = conns::count_unix_bytes(cookie, side, len);
-            bits |= EventFlags::HAS_POSITION;
+            positioned = EventFlags::HAS_POSITION;
             match direction {
                 Direction::Send => (sent, received),
                 Direction::Recv => (received, sent),
@@ -133,32 +147,42 @@ pub fn message<A: Access>(
         }
     };
 
-    let tasks = thread.tasks(direction);
     // SAFETY: no arguments.
     let ts = unsafe { bpf_ktime_get_ns() };
-    let record = emit::reserve(wanted.room())?;
-    let (captured, tail) = match wanted.copy(&record) {
-        Some(copied) => copied,
-        None => {
-            missing = Missing::Fault;
-            (0, 0)
-        }
+    let positioned = blur(u64::from(positioned), ts) as u16;
+    let own = blur(u64::from(own), ts) as u32;
+    let other = blur(u64::from(other), ts) as u32;
+    let family = blur(u64::from(family), ts) as u16;
+    let record = emit::reserve(wanted.room(), ts)?;
+    let (captured, tail, missing) = match wanted.copy(&record, direction) {
+        Some((captured, tail)) => (captured, tail, missing),
+        None => (0, 0, Missing::Fault as u64),
     };
-    if missing != Missing::Nothing {
+    let captured = blur(captured, ts) as u32;
+    let tail = blur(tail, ts) as u32;
+    let missing = blur(missing, ts);
+    let mut bits = positioned;
+    if missing != Missing::Nothing as u64 {
         bits |= EventFlags::PAYLOAD_MISSING;
         debug!(ctx, "connection {}: none of {} bytes could be read", cookie, len);
-        count(if missing == Missing::Fault {
+        count(if missing == Missing::Fault as u64 {
             counter::PAYLOAD_FAULT
         } else {
             counter::PAYLOAD_UNAVAILABLE
         });
     }
+    let bits = blur(u64::from(bits), ts) as u16;
+    let tasks = thread.tasks(direction);
     let header = record.header();
     socket.describe(family, cookie, header);
     // SAFETY: ring memory reserved for a whole header.
     let fields = unsafe { &mut *header };
     fields.ts = ts;
     fields.arrival = arrival;
+    let tasks = match tasks {
+        Some(tasks) => *tasks,
+        None => Tasks::NONE,
+    };
     fields.task = tasks.running.id;
     fields.task_parent = tasks.running.parent;
     fields.caller = tasks.caller.id;

@@ -14,6 +14,44 @@ pub fn opaque(mut value: u64) -> u64 {
     value
 }
 
+/// The same value, of which the verifier knows nothing any more, given one of which it knows nothing: read from memory, or a helper's
+/// result. Two ways that differ in what it knows are walked to their ends; where they have become the same, it walks once.
+#[inline(always)]
+pub fn blur(mut value: u64, unknown: u64) -> u64 {
+    // SAFETY: changes a register twice, back to what it was.
+    unsafe {
+        asm!(
+            "{value} ^= {unknown}",
+            "{value} ^= {unknown}",
+            value = inout(reg) value,
+            unknown = in(reg) unknown,
+            options(pure, nomem, nostack),
+        );
+    }
+    value
+}
+
+/// The smaller of two values below 2^63, without a branch: the verifier walks both ways of one.
+#[inline(always)]
+pub fn smaller(mut a: u64, b: u64) -> u64 {
+    // The compiler would make a branch of what says this in its own language.
+    // SAFETY: changes the registers that it says.
+    unsafe {
+        asm!(
+            "{a} -= {b}",
+            "{mask} = {a}",
+            "{mask} s>>= 63", // all ones if `a` is the smaller one
+            "{a} &= {mask}",
+            "{a} += {b}",
+            a = inout(reg) a,
+            b = in(reg) b,
+            mask = out(reg) _,
+            options(pure, nomem, nostack),
+        );
+    }
+    a
+}
+
 /// `value`, at most `max`, with a comparison that stays.
 #[inline(always)]
 pub fn at_most(mut value: u64, max: u64) -> u64 {

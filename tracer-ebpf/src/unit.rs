@@ -7,7 +7,7 @@ use aya_ebpf::{
     Global,
     helpers::generated::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf},
     macros::map,
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, PerCpuArray},
 };
 use tracer_common::{Direction, GoOffsets, MAX_RUNTIMES, RuntimeEntry, RuntimeKind};
 
@@ -38,6 +38,7 @@ pub struct Thread {
 
 /// A task of a runtime and who made it; zeros if not known.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub struct Task {
     pub id: u64,
     pub parent: u64,
@@ -49,13 +50,14 @@ impl Task {
 
 /// The running task, and the one on whose behalf it writes.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub struct Tasks {
     pub running: Task,
     pub caller: Task,
 }
 
 impl Tasks {
-    const NONE: Self = Self {
+    pub const NONE: Self = Self {
         running: Task::NONE,
         caller: Task::NONE,
     };
@@ -73,30 +75,53 @@ impl Thread {
         }
     }
 
-    /// The runtime's tasks on this thread, which is the current one.
+    /// The runtime's tasks on this thread, which is the current one; `None` if it has no runtime that is known.
     #[inline(always)]
-    pub fn tasks(self, direction: Direction) -> Tasks {
+    pub fn tasks(self, direction: Direction) -> Option<&'static Tasks> {
         match RUNTIMES_IN_USE.get(0) {
-            Some(0) | None => return Tasks::NONE,
+            Some(0) | None => return None,
             Some(_) => {}
         }
-        // SAFETY: entries are replaced as a whole by user space; a torn one gives an offset that leads nowhere, and every
-        // read through it is checked.
-        let Some(entry) = (unsafe { RUNTIMES.get(self.tgid) }) else {
-            return Tasks::NONE;
-        };
-        if entry.kind == RuntimeKind::GO.0 {
-            go(&entry.go, direction)
-        } else {
-            Tasks::NONE
+        if read_tasks(u64::from(self.tgid), direction as u64) == 0 {
+            return None;
         }
+        // SAFETY: as in `read_tasks`.
+        TASKS.get_ptr(direction as u32).map(|tasks| unsafe { &*tasks })
     }
+}
+
+/// What [`read_tasks`] found. One for each direction: their programs may interrupt each other.
+#[map]
+static TASKS: PerCpuArray<Tasks> = PerCpuArray::with_max_entries(2, 0);
+
+/// Reads the tasks on the current thread, of the process `tgid`, into [`TASKS`]: 0 if there are none. A function of its own,
+/// whose arguments are numbers: the verifier walks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn read_tasks(tgid: u64, direction: u64) -> u64 {
+    // SAFETY: entries are replaced as a whole by user space; a torn one gives an offset that leads nowhere, and every
+    // read through it is checked.
+    let Some(entry) = (unsafe { RUNTIMES.get(tgid as u32) }) else {
+        return 0;
+    };
+    // SAFETY: this CPU's slot; only the program of that direction uses it, and a program does not interrupt itself.
+    let Some(tasks) = TASKS
+        .get_ptr_mut(direction as u32)
+        .map(|tasks| unsafe { &mut *tasks })
+    else {
+        return 0;
+    };
+    if entry.kind != RuntimeKind::GO.0 {
+        return 0;
+    }
+    *tasks = go(&entry.go, direction);
+    1
 }
 
 /// Goroutines (runtime/runtime2.go: g, hchan, sudog). A pooled HTTP client writes on the connection's `writeLoop`; who asked
 /// waits for that goroutine's write-error channel.
 #[inline(always)]
-fn go(offsets: &GoOffsets, direction: Direction) -> Tasks {
+fn go(offsets: &GoOffsets, direction: u64) -> Tasks {
     let thread_pointer: u64 = if HAS_TASK_BTF.load() != 0 {
         // SAFETY: no arguments.
         let task: *const u8 = unsafe { bpf_get_current_task_btf() }.cast_const().cast();
@@ -114,7 +139,7 @@ fn go(offsets: &GoOffsets, direction: Direction) -> Tasks {
     };
     let running = goroutine(g, offsets);
     let mut caller = Task::NONE;
-    if direction as u8 == Direction::Send as u8 && offsets.write_loop_chan != 0 {
+    if direction == Direction::Send as u64 && offsets.write_loop_chan != 0 {
         caller = waiter(g, offsets).unwrap_or(Task::NONE);
     }
     Tasks { running, caller }

@@ -5,10 +5,11 @@ mod object;
 mod policy;
 mod runtimes;
 mod stats;
+mod types;
 
 use anyhow::Context as _;
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Ebpf,
     maps::{Array, Map, MapData, PerCpuArray},
 };
 use aya_log::EbpfLogger;
@@ -73,7 +74,7 @@ impl Capture {
         let own_tgid = std::process::id();
         let log_level = if options.log { DEBUG } else { OFF };
         let wake_above = u64::from(ring_bytes / 2);
-        let mut loader = EbpfLoader::new();
+        let mut loader = types::loader();
         loader
             .btf(None) // the objects have no relocations
             .override_global("AYA_LOG_LEVEL", &log_level, true)
@@ -93,7 +94,7 @@ impl Capture {
             .load(object::checked()?)
             .context("loading the BPF object")?;
 
-        let btf = Btf::from_sys_fs().context("reading the kernel's type information")?;
+        let btf = types::of(&plan.hooks).context("reading the kernel's type information")?;
         for hook in &plan.hooks {
             let program = ebpf
                 .program_mut(hook.program)

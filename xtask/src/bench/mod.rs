@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 
 use crate::shell;
 
+mod capture;
 pub mod daemon;
 mod export;
 mod load;
@@ -38,6 +39,8 @@ enum Bench {
     Pipeline(pipeline::Args),
     /// Spans to a local sink: spans a second and core, instructions and allocations a span; memory with a dead backend
     Export(export::Args),
+    /// What a message costs in the kernel, by what the policy says of its connection
+    Capture(capture::Args),
     /// Time to attached, memory and CPU at readiness
     Startup(startup::Args),
     /// (used by `vm`) The first process of the guest
@@ -58,6 +61,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Bench::Vm(args) => vm::run(args),
         Bench::Pipeline(args) => pipeline::run(args),
         Bench::Export(args) => export::run(args),
+        Bench::Capture(args) => capture::run(args),
         Bench::Startup(args) => startup::run(args),
         Bench::Guest(args) => vm::guest::run(args),
         Bench::Load(args) => load::run(args),

@@ -1,17 +1,14 @@
 //! Guards the guest's figures: instruction counts repeat, so a bound with a small margin holds on any machine.
 
+use std::path::Path;
+
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
-use super::report::Figures;
-
-/// Compares with `bounds.json`: `{"kind of round": {"figure": [least or null, most or null]}}`.
-pub fn check(figures: &Figures) -> anyhow::Result<()> {
-    let path = crate::shell::root().join("xtask/src/bench/vm/bounds.json");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("no bounds in {}", path.display()))?;
-    let outside = outside(&serde_json::from_str(&text)?, |kind, name| {
-        figures.get(kind, name)
-    })?;
+/// Compares figures by kind and name with a file of bounds: `{"kind": {"figure": [least or null, most or null]}}`.
+pub fn check(path: &Path, figure: impl Fn(&str, &str) -> Option<f64>) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("no bounds in {}", path.display()))?;
+    let outside = outside(&serde_json::from_str(&text)?, figure)?;
     ensure!(
         outside.is_empty(),
         "outside the bounds of {}:\n{}",

@@ -17,34 +17,58 @@ use crate::guest::init::{self, Report};
 #[derive(clap::Args)]
 pub struct Args {
     /// Rounds of each kind
-    #[arg(long)]
+    #[arg(long, default_value_t = 0)]
     rounds: u32,
     /// Guest seconds of load in a round
-    #[arg(long)]
+    #[arg(long, default_value_t = 0)]
     seconds: u32,
     /// Keep-alive connections
-    #[arg(long)]
+    #[arg(long, default_value_t = 0)]
     connections: u32,
     /// Only untraced rounds
     #[arg(long)]
     untraced: bool,
+    /// Instead of the rounds: what a message costs (`bench capture --vm`)
+    #[arg(long)]
+    capture: bool,
 }
 
 /// The daemon's place in the image.
 pub const DAEMON: &str = "/usr/bin/tracer";
+/// The place of the example `capture`.
+pub const CAPTURE: &str = "/usr/bin/capture";
 
 /// A kernel has work of its own for some seconds after it has booted (measured: a third of the CPU in the first three).
 const QUIET: Duration = Duration::from_secs(5);
 
 /// Runs and never returns: the first process must not end.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    init::run(|report| rounds(args, report))
+    init::run(|report| {
+        booted(report)?;
+        if args.capture {
+            capture(report)
+        } else {
+            rounds(args, report)
+        }
+    })
+}
+
+fn capture(out: &mut Report) -> anyhow::Result<()> {
+    std::thread::sleep(QUIET);
+    let text = crate::shell::output(&mut Command::new(CAPTURE))?;
+    let report: Value = serde_json::from_str(&text).context("the report of the example")?;
+    out.tell(&json!({ "label": "capture", "report": report }))?;
+    out.tell(&json!({ "done": true }))
+}
+
+/// Ready to measure: says which kernel and which clock.
+fn booted(out: &mut Report) -> anyhow::Result<()> {
+    let clock = fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource")?;
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    out.tell(&json!({ "booted": release.trim(), "clock": clock.trim() }))
 }
 
 fn rounds(args: &Args, out: &mut Report) -> anyhow::Result<()> {
-    let clock = fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource")?;
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    out.tell(&json!({ "booted": release.trim(), "clock": clock.trim() }))?;
     let load = Load {
         program: super::super::program("wrk")?,
         connections: args.connections,

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -13,7 +13,7 @@ use crate::guest::kernel::{self, Kernel, Series};
 use crate::guest::qemu::{Emulator, Machine};
 use crate::guest::{Arch, image::Image};
 
-mod bounds;
+pub mod bounds;
 pub mod guest;
 mod report;
 
@@ -53,23 +53,47 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         "this bench boots an x86_64 guest with this machine's programs"
     );
     crate::install::ensure(&[("nginx", "nginx-light"), ("wrk", "wrk")])?;
-    let dir = super::scratch("vm")?;
+    let mut programs = Vec::new();
+    if !args.untraced {
+        programs.push((super::build_daemon()?, guest::DAEMON.to_owned()));
+    }
+    for name in ["nginx", "wrk"] {
+        let program = super::program(name)?;
+        let path = program.to_string_lossy().into_owned();
+        programs.push((program, path));
+    }
+    let untraced = if args.untraced { " --untraced" } else { "" };
+    let words = format!(
+        "--rounds {} --seconds {} --connections {}{untraced}",
+        args.rounds, args.seconds, args.connections
+    );
+    let (kernel, results) = in_guest("vm", &programs, &words)?;
+    let figures = report::Figures::new(&results)?;
+    println!("{}", figures.heading(&kernel, args.connections));
+    println!("{figures}");
+    if args.check {
+        let path = crate::shell::root().join("xtask/src/bench/vm/bounds.json");
+        bounds::check(&path, |kind, name| figures.get(kind, name))
+    } else {
+        Ok(())
+    }
+}
+
+/// Boots a guest with these programs (file, path in the guest) whose first process is `bench guest` with the given words. The
+/// kernel's release, and what the guest told.
+pub fn in_guest(
+    bench: &str,
+    programs: &[(PathBuf, String)],
+    words: &str,
+) -> anyhow::Result<(String, Vec<Value>)> {
+    let dir = super::scratch(bench)?;
     let emulator = Emulator::installed(Arch::X86_64)?;
     let kernel = kernel::find(SERIES, Arch::X86_64, false)?;
     let initramfs = dir.join("initramfs.cpio");
-    build_image(args, &initramfs)?;
+    build_image(programs, &initramfs)?;
     for attempt in 1..=ATTEMPTS {
-        match boot(args, &emulator, &kernel, &initramfs, &dir)? {
-            Some(results) => {
-                let figures = report::Figures::new(&results)?;
-                println!("{}", figures.heading(&kernel.release, args.connections));
-                println!("{figures}");
-                return if args.check {
-                    bounds::check(&figures)
-                } else {
-                    Ok(())
-                };
-            }
+        match boot(words, &emulator, &kernel, &initramfs, &dir)? {
+            Some(results) => return Ok((kernel.release, results)),
             None => eprintln!("bench: the guest did not boot (attempt {attempt} of {ATTEMPTS})"),
         }
     }
@@ -79,15 +103,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     )
 }
 
-fn build_image(args: &Args, path: &Path) -> anyhow::Result<()> {
+fn build_image(programs: &[(PathBuf, String)], path: &Path) -> anyhow::Result<()> {
     let mut image = Image::new();
     image.program(&super::build_self()?, "init")?;
-    if !args.untraced {
-        image.program(&super::build_daemon()?, guest::DAEMON)?;
-    }
-    for name in ["nginx", "wrk"] {
-        let program = super::program(name)?;
-        image.program(&program, &program.to_string_lossy())?;
+    for (file, path) in programs {
+        image.program(file, path)?;
     }
     let mut out = BufWriter::new(File::create(path)?);
     image.write(&mut out)?;
@@ -96,18 +116,16 @@ fn build_image(args: &Args, path: &Path) -> anyhow::Result<()> {
 
 /// Boots the guest and collects what it tells. `None` if it never came to its first words.
 fn boot(
-    args: &Args,
+    words: &str,
     emulator: &Emulator,
     kernel: &Kernel,
     initramfs: &Path,
     dir: &Path,
 ) -> anyhow::Result<Option<Vec<Value>>> {
-    let untraced = if args.untraced { " --untraced" } else { "" };
     // The guest's time-stamp counter counts virtual nanoseconds; `mitigations=off` leaves out what emulation can't show.
     let append = format!(
         "loglevel=4 panic=-1 mitigations=off tsc=reliable tsc_early_khz=1000000 rdinit=/init \
-         -- bench guest --rounds {} --seconds {} --connections {}{untraced}",
-        args.rounds, args.seconds, args.connections
+         -- bench guest {words}"
     );
     let machine = Machine {
         arch: Arch::X86_64,
