@@ -13,6 +13,8 @@ pub mod export;
 pub mod flow;
 pub mod kernel;
 #[forbid(unsafe_code)]
+pub mod metrics;
+#[forbid(unsafe_code)]
 pub mod model;
 #[forbid(unsafe_code)]
 pub mod protocol;

@@ -1,10 +1,11 @@
-//! The correlation stage: signals of all lanes in one time order -> spans -> exporters.
+//! The correlation stage: signals of all lanes in one time order -> spans -> metrics, exporters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::correlate::Correlator;
 use crate::export;
+use crate::metrics::Metrics;
 use crate::model::{Nanos, Service, Signal, Span};
 
 /// Owns the correlator and hands its spans on.
@@ -12,6 +13,7 @@ pub struct Correlation {
     correlator: Correlator,
     services: Box<dyn FnMut(u32) -> Arc<Service> + Send>,
     export: export::Pipeline,
+    metrics: Option<Metrics>,
     spans: Vec<Span>,
     nobody_reads: Arc<AtomicBool>,
 }
@@ -22,11 +24,13 @@ impl Correlation {
         correlator: Correlator,
         services: Box<dyn FnMut(u32) -> Arc<Service> + Send>,
         export: export::Pipeline,
+        metrics: Option<Metrics>,
     ) -> Self {
         Self {
             correlator,
             services,
             export,
+            metrics,
             spans: Vec::new(),
             nobody_reads: Arc::default(),
         }
@@ -56,6 +60,9 @@ impl Correlation {
 
     fn hand_on(&mut self) {
         if !self.spans.is_empty() {
+            if let Some(metrics) = &self.metrics {
+                metrics.record(&self.spans, true);
+            }
             // As many will come the next time, more or less: growing step by step copies them again and again.
             let next = Vec::with_capacity(self.spans.len());
             self.export.send(std::mem::replace(&mut self.spans, next));

@@ -8,6 +8,7 @@ use tracer_common::{Direction, EventFlags, EventHeader, EventKind, Family};
 
 use super::connect;
 use crate::flow::{Flow, Order, Place, Stream, Table};
+use crate::metrics::{Event, Side};
 use crate::model::{Address, Chunk, Close, Conn, ConnId, Endpoint, Mark, Nanos, Signal, Stamp, Unit};
 use crate::protocol::{CapturePolicy, Conversation, Output, REGISTRY};
 use crate::telemetry::Ledger;
@@ -35,13 +36,15 @@ pub trait Selects {
     fn introduce(&self, tgid: u32, comm: &str);
     /// Whether the process still exists.
     fn is_alive(&self, tgid: u32) -> bool;
+    /// Something happened to a connection as such.
+    fn happened(&self, _event: Event, _side: Option<Side>, _conn: &Conn, _now: Nanos) {}
 }
 
 /// One worker's connections.
 pub struct Lane<S> {
     table: Table<Conversation>,
-    /// Connections whose opening was seen and that have not moved bytes yet: when, and (for connects) by whom.
-    opening: HashMap<ConnId, Stamp>,
+    /// Connections whose opening was seen and that have not moved bytes yet: when, (for connects) by whom, and which end it is.
+    opening: HashMap<ConnId, (Stamp, Side)>,
     voice: Voice,
     selection: S,
 }
@@ -159,14 +162,19 @@ impl<S: Selects> Lane<S> {
     #[cold]
     fn open(&mut self, header: &EventHeader) -> Place {
         let id = ConnId(header.cookie);
-        let joined_late = self.opening.remove(&id).is_none();
-        let conn = conn_of(header, header.tgid, joined_late);
+        let opening = self.opening.remove(&id);
+        let conn = conn_of(header, header.tgid, opening.is_none());
         let conversation = if self.selection.selects(&conn) {
+            if let Some((_, side)) = opening {
+                self.selection
+                    .happened(Event::Opened, Some(side), &conn, header.ts);
+            }
             Conversation::new(REGISTRY)
         } else {
             self.voice.policies.push((id, CapturePolicy::Ignore));
             Conversation::opaque()
         };
+        self.voice.ledger.health().opened();
         let (place, evicted) = self.table.insert(Arc::new(conn), header.ts, conversation);
         if let Some(evicted) = evicted {
             self.voice.finish(evicted, Close::Forgotten, header.ts);
@@ -183,9 +191,11 @@ impl<S: Selects> Lane<S> {
         match header.state {
             // Here the connecting thread itself runs; later states of a connect come from interrupts.
             tcp_state::SYN_SENT | tcp_state::ESTABLISHED if self.opening.len() < MAX_FLOWS => {
+                let connects = tcp_state::SYN_SENT == header.state || tcp_state::SYN_SENT == header.old_state;
+                let side = if connects { Side::Client } else { Side::Server };
                 self.opening
                     .entry(ConnId(header.cookie))
-                    .or_insert_with(|| mark_of(header).stamp);
+                    .or_insert_with(|| (mark_of(header).stamp, side));
             }
             tcp_state::FIN_WAIT1 | tcp_state::LAST_ACK => {
                 self.close(header, Close::Finished(Direction::Send));
@@ -193,7 +203,7 @@ impl<S: Selects> Lane<S> {
             tcp_state::CLOSE => {
                 let opening = self.opening.remove(&ConnId(header.cookie));
                 match opening.filter(|_| header.old_state == tcp_state::SYN_SENT && header.error != 0) {
-                    Some(start) => self.connect_failed(header, start),
+                    Some((start, _)) => self.connect_failed(header, start),
                     None => self.close(header, Close::Closed),
                 }
             }
@@ -224,6 +234,10 @@ impl<S: Selects> Lane<S> {
                     .with(conn, header.ts, |out| consumer.close(how, &mark, out));
             }
         } else if let Some(mut flow) = self.table.remove(id) {
+            self.voice.ledger.health().closed();
+            if how == Close::Reset {
+                self.selection.happened(Event::Reset, None, &flow.conn, header.ts);
+            }
             let mark = mark_of(header);
             let Flow { conn, consumer, .. } = &mut flow;
             self.voice
@@ -234,6 +248,7 @@ impl<S: Selects> Lane<S> {
 
 impl Voice {
     fn finish(&mut self, mut flow: Flow<Conversation>, how: Close, now: Nanos) {
+        self.ledger.health().closed();
         let mark = Mark {
             stamp: Stamp {
                 ts: now,

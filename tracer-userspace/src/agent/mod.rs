@@ -21,7 +21,8 @@ use crate::correlate::Correlator;
 use crate::discover::{Host, Processes};
 use crate::export::{self, Clock};
 use crate::kernel::Plan;
-use crate::model::ConnId;
+use crate::metrics::{Metrics, Own};
+use crate::model::{ConnId, Service};
 use crate::protocol::CapturePolicy;
 use crate::telemetry::Ledger;
 
@@ -58,13 +59,19 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
         tracing::warn!("keeping all privileges: {why:#}");
     }
     let ledger = Arc::new(Ledger::default());
-    let exporters = export::Pipeline::start(&config.export, Clock::system(), Arc::clone(&ledger))?;
-    let people = selection::People::new(processes, capture.runtimes());
+    let clock = Clock::system();
+    let exporters = export::Pipeline::start(&config.export, clock.clone(), Arc::clone(&ledger))?;
+    let metrics = config.export.metrics.is_enabled().then(|| {
+        let exponential = config.export.metrics.wants_exponential();
+        Metrics::new(config.metrics.clone(), exponential, now())
+    });
+    let people = selection::People::new(processes, capture.runtimes(), metrics.clone());
     people.tell_runtimes(&there_before);
     let correlation = correlation::Correlation::new(
         Correlator::new(config.correlate.clone(), Arc::clone(&ledger)),
         people.services(),
         exporters,
+        metrics.clone(),
     );
     let pipeline = pipeline::Pipeline::start(
         workers(config),
@@ -74,13 +81,35 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
         Arc::clone(&ledger),
     )
     .context("starting the workers")?;
+    let metrics = start_metrics(config, metrics, people.myself(), clock, &ledger)?;
     let source = capture.take_source().context("the capture has no source")?;
     eprintln!("tracer: ready");
 
-    let mut reader = reader::Reader::new(source, pipeline, people, ledger);
+    let mut reader = reader::Reader::new(source, pipeline, people, ledger, metrics.is_some());
     let broke = reader.run(&mut capture, &stop);
     reader.finish(capture, config.shutdown_timeout);
+    if let Some(metrics) = metrics {
+        metrics.shutdown(config.shutdown_timeout);
+    }
     broke
+}
+
+/// Metrics of exchanges and of the tracer itself, on their way out.
+fn start_metrics(
+    config: &Config,
+    metrics: Option<Metrics>,
+    myself: Arc<Service>,
+    clock: Clock,
+    ledger: &Arc<Ledger>,
+) -> anyhow::Result<Option<export::metrics::Exporters>> {
+    let Some(metrics) = metrics else { return Ok(None) };
+    let own = Own::new(Arc::clone(ledger), now());
+    export::metrics::Exporters::start(
+        &config.export,
+        vec![Box::new(metrics), Box::new(own)],
+        myself,
+        clock,
+    )
 }
 
 fn workers(config: &Config) -> usize {

@@ -8,9 +8,9 @@ use anyhow::Context as _;
 use super::pipeline::Pipeline;
 use super::selection::People;
 use super::{HOUSEKEEPING, stop};
-use crate::attach::Capture;
+use crate::attach::{Capture, ProgramStats};
 use crate::source::{Source, monotonic};
-use crate::telemetry::Ledger;
+use crate::telemetry::{Ledger, Program};
 
 /// Drains the rings until it is asked to stop.
 pub struct Reader {
@@ -19,18 +19,27 @@ pub struct Reader {
     people: People,
     ledger: Arc<Ledger>,
     malformed: u64,
+    /// Somebody reads how the tracer is.
+    is_watched: bool,
     next_housekeeping: Instant,
 }
 
 impl Reader {
     /// A reader that has read nothing.
-    pub fn new(source: Source, pipeline: Pipeline<People>, people: People, ledger: Arc<Ledger>) -> Self {
+    pub fn new(
+        source: Source,
+        pipeline: Pipeline<People>,
+        people: People,
+        ledger: Arc<Ledger>,
+        is_watched: bool,
+    ) -> Self {
         Self {
             source,
             pipeline,
             people,
             ledger,
             malformed: 0,
+            is_watched,
             next_housekeeping: Instant::now(),
         }
     }
@@ -53,6 +62,9 @@ impl Reader {
                 self.next_housekeeping = now + HOUSEKEEPING;
                 self.people.sweep();
                 capture.flush_log();
+                if self.is_watched {
+                    self.tell_health(capture);
+                }
                 if self.pipeline.nobody_reads() {
                     return Ok(());
                 }
@@ -82,6 +94,19 @@ impl Reader {
         eprintln!("{}", self.ledger.snapshot());
     }
 
+    fn tell_health(&self, capture: &Capture) {
+        self.count(capture);
+        let health = self.ledger.health();
+        let (used, size) = self.source.fill();
+        health.rings(used, size);
+        if bpf_stats_enabled() {
+            match capture.program_stats() {
+                Ok(all) => health.set_programs(all.into_iter().map(program).collect()),
+                Err(why) => tracing::debug!("what the programs cost can't be read: {why:#}"),
+            }
+        }
+    }
+
     fn count(&self, capture: &Capture) {
         match capture.counters() {
             Ok(counters) => {
@@ -92,5 +117,18 @@ impl Reader {
             Err(why) => tracing::warn!("the kernel side's counters can't be read: {why:#}"),
         }
         self.ledger.kernel("malformed_events", self.malformed);
+    }
+}
+
+/// Whether the kernel counts the time of BPF programs (`kernel.bpf_stats_enabled`), which costs a little and is the operator's choice.
+fn bpf_stats_enabled() -> bool {
+    std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|text| text.trim() == "1")
+}
+
+fn program(stats: ProgramStats) -> Program {
+    Program {
+        name: stats.name,
+        run_time: stats.run_time.as_nanos() as u64,
+        runs: stats.run_count,
     }
 }

@@ -8,7 +8,8 @@ use hashbrown::HashMap;
 use super::lane::Selects;
 use crate::attach::Runtimes;
 use crate::discover::Processes;
-use crate::model::{Conn, Service};
+use crate::metrics::{Event, Metrics, Side};
+use crate::model::{Conn, Nanos, Service};
 
 /// The processes of this host, and the runtimes that the kernel side knows. Cheap to clone.
 #[derive(Clone)]
@@ -17,15 +18,17 @@ pub struct People {
     runtimes: Runtimes,
     /// Processes whose runtime the kernel side was told.
     told: Arc<Mutex<HashMap<u32, tracer_common::RuntimeEntry>>>,
+    metrics: Option<Metrics>,
 }
 
 impl People {
     /// Nobody is known yet.
-    pub fn new(processes: Arc<Mutex<Processes>>, runtimes: Runtimes) -> Self {
+    pub fn new(processes: Arc<Mutex<Processes>>, runtimes: Runtimes, metrics: Option<Metrics>) -> Self {
         Self {
             processes,
             runtimes,
             told: Arc::default(),
+            metrics,
         }
     }
 
@@ -45,6 +48,9 @@ impl People {
     /// Forgets processes that have ended. Call it about once a second.
     pub fn sweep(&self) {
         let gone = self.lock().sweep();
+        if let Some(metrics) = &self.metrics {
+            metrics.ended(&gone, super::now());
+        }
         for tgid in gone {
             if locked(&self.told).remove(&tgid).is_some()
                 && let Err(why) = self.runtimes.remove_runtime(tgid)
@@ -52,6 +58,11 @@ impl People {
                 tracing::debug!("runtime of process {tgid}: {why:#}");
             }
         }
+    }
+
+    /// The tracer itself.
+    pub fn myself(&self) -> Arc<Service> {
+        self.lock().service(std::process::id())
     }
 
     fn lock(&self) -> MutexGuard<'_, Processes> {
@@ -100,6 +111,16 @@ impl Selects for People {
 
     fn is_alive(&self, tgid: u32) -> bool {
         Path::new("/proc").join(tgid.to_string()).exists()
+    }
+
+    fn happened(&self, event: Event, side: Option<Side>, conn: &Conn, now: Nanos) {
+        let Some(metrics) = &self.metrics else {
+            return;
+        };
+        let service = self.lock().service(conn.tgid);
+        if service.selected {
+            metrics.connection(event, side, conn, &service, now);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use crate::{correlate, discover::Selection, export, kernel};
+use crate::{correlate, discover::Selection, export, kernel, metrics};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub struct Config {
     pub selection: Selection,
     /// Bounds of the correlation stage.
     pub correlate: correlate::Config,
+    /// Bounds of the metrics stage.
+    pub metrics: metrics::Config,
     /// Where spans go.
     pub export: export::Config,
 }
@@ -85,6 +87,7 @@ impl Default for Config {
             capture: Capture::default(),
             selection: Selection::default(),
             correlate: correlate::Config::default(),
+            metrics: metrics::Config::default(),
             export: export::Config::default(),
         }
     }

@@ -1,5 +1,7 @@
 //! The keys that flags and variables set too: one row each, from which the command line, its help and the tests are made.
 
+use std::net::{AddrParseError, Ipv4Addr, SocketAddr};
+
 use super::{Backend, Config, parse_duration, parse_log_level, parse_ring_bytes, parse_workers};
 use crate::discover::{Command, Glob};
 use crate::export::{Colour, Format};
@@ -142,6 +144,20 @@ pub static SETTINGS: &[Setting] = &[
                 "never" => Colour::Never,
                 _ => return Err("use auto, always or never".to_owned()),
             };
+            Ok(())
+        },
+        ..BASE
+    },
+    Setting {
+        flag: "prometheus-listen",
+        variables: &["TRACER_PROMETHEUS_LISTEN"],
+        key: "export.metrics.prometheus",
+        value: "ADDRESS",
+        group: EXPORT,
+        help: "Measure every exchange, and let Prometheus scrape the metrics there, such as 127.0.0.1:9464 or 9464 (on \
+               loopback)",
+        set: |config, values| {
+            config.export.metrics.prometheus = Some(listen_address(&last(values))?);
             Ok(())
         },
         ..BASE
@@ -352,6 +368,17 @@ fn glob(text: &str) -> Result<Glob, String> {
 
 fn command(text: &str) -> Result<Command, String> {
     Command::try_from(text.to_owned())
+}
+
+/// An address with a port, or a port of the loopback address.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let address = match text.parse() {
+        Ok(port) => Ok((Ipv4Addr::LOCALHOST, port).into()),
+        Err(_) => text.parse(),
+    };
+    address.map_err(|_: AddrParseError| {
+        format!("{text:?} is not an address to listen on: write 127.0.0.1:9464, or a port")
+    })
 }
 
 fn pid(text: &str) -> Result<u32, String> {

@@ -24,6 +24,8 @@ pub struct Config {
     pub queue: Queue,
     /// How long a request that failed is tried again.
     pub retry: Retry,
+    /// Where metrics go.
+    pub metrics: super::metrics::Config,
 }
 
 /// The OTLP exporter. Each key has its `OTEL_EXPORTER_OTLP_*` variable (see [`Config::apply_env`]).
@@ -264,6 +266,7 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::export::metrics::{Buckets, Config as MetricsConfig, Temporality};
 
     fn read(yaml: &str) -> Result<Config, String> {
         serde_saphyr::from_str(yaml).map_err(|error| error.to_string())
@@ -278,7 +281,9 @@ mod tests {
              console: {enabled: true, format: json, colour: never, resource: true, settle: 1ms, patience: 2s, \
              lines_per_second: 7}\n\
              queue: {max_spans: 1, max_bytes: 2, batch_spans: 3, batch_bytes: 4, batch_age: 5ms}\n\
-             retry: {initial: 6ms, max: 7s, give_up: 8m}\n",
+             retry: {initial: 6ms, max: 7s, give_up: 8m}\n\
+             metrics: {otlp: true, endpoint: 'http://m/y', interval: 9s, temporality: delta, histogram: exponential, \
+             prometheus: '127.0.0.1:9464'}\n",
         )
         .unwrap();
         let expected = Config {
@@ -315,6 +320,15 @@ mod tests {
                 initial: Duration::from_millis(6),
                 max: Duration::from_secs(7),
                 give_up: Duration::from_secs(480),
+            },
+            metrics: MetricsConfig {
+                otlp: Some(true),
+                endpoint: Some("http://m/y".into()),
+                interval: Duration::from_secs(9),
+                temporality: Temporality::Delta,
+                histogram: Buckets::Exponential,
+                prometheus: Some(([127, 0, 0, 1], 9464).into()),
+                ..MetricsConfig::default()
             },
         };
         assert_eq!(config, expected);

@@ -9,6 +9,9 @@ use opentelemetry_otlp as otel;
 
 use super::config::{Compression, Config, Headers, parse_protocol};
 
+const TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_";
+const METRICS: &str = "OTEL_EXPORTER_OTLP_METRICS_";
+
 // The OpenTelemetry crate names no constants for the TLS files.
 const CERTIFICATE: [&str; 2] = [
     "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
@@ -30,6 +33,19 @@ impl Config {
     /// # Errors
     /// Names the variable, its value and what to write instead.
     pub fn apply_env(&mut self, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
+        // Metrics have the same variables under their own names.
+        let of_metrics = |name: &str| match name.strip_prefix(TRACES) {
+            Some(rest) => env(&format!("{METRICS}{rest}")),
+            None => env(name),
+        };
+        let mut metrics = self.clone();
+        let as_metrics = |error: anyhow::Error| anyhow!(error.to_string().replace(TRACES, METRICS));
+        metrics.apply_otlp(&of_metrics).map_err(as_metrics)?;
+        self.apply_otlp(env)?;
+        self.metrics.apply_env(env, &self.otlp, &metrics.otlp)
+    }
+
+    fn apply_otlp(&mut self, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
         let get = |name: &'static str| env(name).filter(|value| !value.trim().is_empty());
         let first = |names: [&'static str; 2]| {
             names

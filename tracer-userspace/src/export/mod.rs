@@ -14,6 +14,7 @@ mod config;
 mod console;
 mod env;
 mod intake;
+pub mod metrics;
 mod otlp;
 mod pipeline;
 mod shape;

@@ -249,6 +249,34 @@ impl Attributes {
             .chain(self.own.iter())
     }
 
+    /// Asks `differs` about every attribute whose value is not the same in `other`. False as soon as it says so, or where the keys are not
+    /// the same in the same order.
+    #[inline]
+    pub fn is_like(&self, other: &Self, mut differs: impl FnMut(Key, Value<'_>) -> bool) -> bool {
+        match (&self.shared, &other.shared) {
+            (Some(one), Some(another)) if Arc::ptr_eq(one, another) => {}
+            (Some(one), Some(another)) => {
+                if !one.is_like(another, &mut differs) {
+                    return false;
+                }
+            }
+            (None, None) => {}
+            _ => return false,
+        }
+        if !self.has_parts_of(other) {
+            return false;
+        }
+        for ((key, value), (other_key, other_value)) in self.numbers.get().iter().zip(other.numbers.get()) {
+            if !std::ptr::eq(*key, *other_key) && key != other_key {
+                return false;
+            }
+            if value != other_value && differs(key, Value::Int(*value)) {
+                return false;
+            }
+        }
+        self.own.entries.is_empty() || self.own.is_like(&other.own, &mut differs)
+    }
+
     /// Number of attributes.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -272,20 +300,44 @@ impl Attributes {
 }
 
 impl List {
-    fn iter(&self) -> impl Iterator<Item = (Key, Value<'_>)> {
-        self.entries.iter().map(|(key, stored)| {
-            let value = match *stored {
-                Stored::Text { start, len } => {
-                    let range = start as usize..start as usize + len as usize;
-                    Value::Str(self.text.get(range).unwrap_or_default())
-                }
-                Stored::Static(s) => Value::Str(s),
-                Stored::Int(i) => Value::Int(i),
-                Stored::Double(d) => Value::Double(d),
-                Stored::Bool(b) => Value::Bool(b),
+    fn is_like(&self, other: &Self, differs: &mut impl FnMut(Key, Value<'_>) -> bool) -> bool {
+        if self.entries.len() != other.entries.len() {
+            return false;
+        }
+        for ((key, stored), (other_key, other_stored)) in self.entries.iter().zip(&other.entries) {
+            if !std::ptr::eq(*key, *other_key) && key != other_key {
+                return false;
+            }
+            let same = match (stored, other_stored) {
+                (Stored::Int(one), Stored::Int(another)) => one == another,
+                (Stored::Static(one), Stored::Static(another)) if std::ptr::eq(*one, *another) => true,
+                _ => self.value(*stored) == other.value(*other_stored),
             };
-            (*key, value)
-        })
+            if !same && differs(key, self.value(*stored)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    #[inline]
+    fn value(&self, stored: Stored) -> Value<'_> {
+        match stored {
+            Stored::Text { start, len } => {
+                let range = start as usize..start as usize + len as usize;
+                Value::Str(self.text.get(range).unwrap_or_default())
+            }
+            Stored::Static(s) => Value::Str(s),
+            Stored::Int(i) => Value::Int(i),
+            Stored::Double(d) => Value::Double(d),
+            Stored::Bool(b) => Value::Bool(b),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Key, Value<'_>)> {
+        self.entries
+            .iter()
+            .map(|(key, stored)| (*key, self.value(*stored)))
     }
 }
 

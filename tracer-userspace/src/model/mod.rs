@@ -5,6 +5,7 @@ mod chunk;
 mod conn;
 mod context;
 mod exchange;
+mod metric;
 mod process;
 mod signal;
 mod span;
@@ -15,6 +16,10 @@ pub use chunk::{Chunk, Close};
 pub use conn::{Address, Conn, ConnId, Endpoint, MessageIdentity};
 pub use context::TraceContext;
 pub use exchange::{Exchange, ExchangeId, Outcome, Role};
+pub use metric::{
+    Bounds, Distribution, Exemplar, Exponential, Family, Gather, Instrument, InstrumentKind, Label, Labels,
+    Point, Reading,
+};
 pub use process::{Language, Resource, Service};
 pub use signal::{Begin, Signal, SignalKind};
 pub use span::{Confidence, Evidence, Link, Span, SpanId, TraceId};

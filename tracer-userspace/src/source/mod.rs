@@ -108,6 +108,15 @@ impl Source {
         })
     }
 
+    /// Bytes that wait in all rings, and bytes that these hold.
+    #[must_use]
+    pub fn fill(&self) -> (u64, u64) {
+        self.rings.iter().fold((0, 0), |(used, size), lane| {
+            let waits = lane.ring.end().wrapping_sub(lane.ring.position());
+            (used + waits as u64, size + lane.ring.capacity() as u64)
+        })
+    }
+
     /// Delivers what has come, oldest first: header, bytes from the chunk's start, bytes from its end.
     pub fn drain(&mut self, deliver: impl FnMut(&EventHeader, &[u8], &[u8])) -> Drained {
         let now = monotonic();

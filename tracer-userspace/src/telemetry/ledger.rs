@@ -8,6 +8,8 @@ use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::health::Health;
+
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $text:literal),* $(,)?) => {
         /// Why an exchange was not exported.
@@ -67,9 +69,42 @@ pub struct Ledger {
     dropped: [AtomicU64; Reason::ALL.len()],
     services: Mutex<BTreeMap<Box<str>, PerService>>,
     kernel: Mutex<BTreeMap<&'static str, u64>>,
+    health: Health,
+}
+
+/// What became of the exchanges of one service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Account {
+    /// `service.name`; `unknown` where it was not known yet.
+    pub service: Box<str>,
+    /// Exchanges delivered.
+    pub exported: u64,
+    /// Exchanges dropped, by reason.
+    pub dropped: BTreeMap<Reason, u64>,
 }
 
 impl Ledger {
+    /// How the stages are: whoever counts here can say that there.
+    #[must_use]
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// The accounts of all services, in the order of their names.
+    #[must_use]
+    pub fn accounts(&self) -> Vec<Account> {
+        let services = self
+            .services
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let account = |(name, s): (&Box<str>, &PerService)| Account {
+            service: name.clone(),
+            exported: s.exported,
+            dropped: s.dropped.clone(),
+        };
+        services.iter().map(account).collect()
+    }
+
     /// `n` exchanges began.
     pub fn seen(&self, n: u64) {
         self.seen.fetch_add(n, Relaxed);

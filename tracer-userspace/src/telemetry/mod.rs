@@ -1,5 +1,7 @@
-//! The tracer's own counters: the loss ledger.
+//! The tracer's own counters: the loss ledger, and how its parts are.
 
+mod health;
 mod ledger;
 
-pub use ledger::{Ledger, Reason, Snapshot};
+pub use health::{Health, Program};
+pub use ledger::{Account, Ledger, Reason, Snapshot};

@@ -72,7 +72,7 @@ impl Drop for Owner {
 
 /// The pieces. Copies share them.
 #[derive(Clone, Default)]
-pub(super) struct Body {
+pub(in crate::export) struct Body {
     /// Last first.
     pieces: Vec<Bytes>,
     len: usize,

@@ -10,16 +10,36 @@ const GRPC_PORT: &str = ":4317";
 
 /// A URL and the protocol spoken there.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Endpoint {
+pub(in crate::export) struct Endpoint {
     pub url: http::Uri,
     pub protocol: Protocol,
+    pub signal: Signal,
 }
 
-/// Applies the rules.
+/// What is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::export) enum Signal {
+    /// Spans.
+    Traces,
+    /// Metrics.
+    Metrics,
+}
+
+impl Signal {
+    /// Appended to a base URL over HTTP.
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Traces => "/v1/traces",
+            Self::Metrics => "/v1/metrics",
+        }
+    }
+}
+
+/// Applies the rules. The signal's own endpoint is `traces_endpoint`, whatever the signal.
 ///
 /// # Errors
 /// Names the endpoint and what to write instead.
-pub(super) fn resolve(config: &Otlp) -> anyhow::Result<Endpoint> {
+pub(in crate::export) fn resolve(config: &Otlp, signal: Signal) -> anyhow::Result<Endpoint> {
     let (given, is_base) = match (&config.traces_endpoint, &config.endpoint) {
         (Some(url), _) => (url.as_str(), false),
         (None, Some(url)) => (url.as_str(), true),
@@ -44,7 +64,7 @@ pub(super) fn resolve(config: &Otlp) -> anyhow::Result<Endpoint> {
                 .split_once('?')
                 .map_or((url.as_str(), None), |(a, q)| (a, Some(q)));
             let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-            format!("{}/v1/traces{query}", address.trim_end_matches('/'))
+            format!("{}{}{query}", address.trim_end_matches('/'), signal.path())
         }
         _ => url,
     };
@@ -54,7 +74,11 @@ pub(super) fn resolve(config: &Otlp) -> anyhow::Result<Endpoint> {
     if url.host().is_none_or(str::is_empty) {
         bail!("OTLP endpoint `{given}` names no host: write it as http://host:port");
     }
-    Ok(Endpoint { url, protocol })
+    Ok(Endpoint {
+        url,
+        protocol,
+        signal,
+    })
 }
 
 #[cfg(test)]
@@ -149,13 +173,23 @@ mod tests {
                 insecure,
                 ..Otlp::default()
             };
-            let got = resolve(&config).unwrap();
+            let got = resolve(&config, Signal::Traces).unwrap();
             assert_eq!(
                 (got.url.to_string().as_str(), got.protocol),
                 (url, spoken),
                 "{base:?} {traces:?}"
             );
         }
+    }
+
+    #[test]
+    fn metrics_have_a_path_of_their_own() {
+        let config = Otlp {
+            endpoint: Some("http://c:4318".into()),
+            ..Otlp::default()
+        };
+        let got = resolve(&config, Signal::Metrics).unwrap();
+        assert_eq!(got.url.to_string(), "http://c:4318/v1/metrics");
     }
 
     #[test]
@@ -172,7 +206,7 @@ mod tests {
                 endpoint: Some(given.into()),
                 ..Otlp::default()
             };
-            let error = resolve(&config).unwrap_err().to_string();
+            let error = resolve(&config, Signal::Traces).unwrap_err().to_string();
             assert!(
                 error.contains(&format!("`{given}`")) && error.contains("http://host:port"),
                 "{error}"

@@ -1,4 +1,4 @@
-//! OTLP over gRPC: `TraceService/Export` with bytes that are encoded already.
+//! OTLP over gRPC: `Export` of the signal's service, with bytes that are encoded already.
 
 use std::time::Duration;
 
@@ -15,22 +15,31 @@ use tonic::{Request, Status};
 use tonic_types::StatusExt;
 
 use super::body::Body;
+use super::endpoint::{Endpoint, Signal};
 use super::retry::{self, Answer};
 use super::tls::Files;
 use crate::export::config::{Compression, Otlp};
 
-const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+/// The method of each signal's service. Their answers differ in names only, not in bytes.
+const fn method(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    }
+}
 
 /// A client; copies share the connection.
 #[derive(Clone)]
-pub(super) struct Client {
+pub(in crate::export) struct Client {
     grpc: Grpc<Channel>,
     metadata: MetadataMap,
+    method: &'static str,
 }
 
 impl Client {
     /// Connects on first use, and again whenever the connection breaks. Must be called inside a runtime.
-    pub fn new(config: &Otlp, url: &http::Uri, tls: &Files) -> anyhow::Result<Self> {
+    pub fn new(config: &Otlp, target: &Endpoint, tls: &Files) -> anyhow::Result<Self> {
+        let url = &target.url;
         let mut endpoint = Channel::builder(url.clone())
             .connect_timeout(config.timeout)
             .http2_keep_alive_interval(Duration::from_secs(30))
@@ -67,7 +76,11 @@ impl Client {
             value.set_sensitive(true);
             metadata.insert::<MetadataKey<tonic::metadata::Ascii>>(key, value);
         }
-        Ok(Self { grpc, metadata })
+        Ok(Self {
+            grpc,
+            metadata,
+            method: method(target.signal),
+        })
     }
 
     /// Sends one request.
@@ -98,7 +111,7 @@ impl Client {
         *request.metadata_mut() = self.metadata.clone();
         let response = self
             .grpc
-            .unary(request, PathAndQuery::from_static(EXPORT), Raw)
+            .unary(request, PathAndQuery::from_static(self.method), Raw)
             .await?;
         Ok(response.into_inner())
     }

@@ -21,7 +21,7 @@ const ANSWER_LIMIT: usize = 64 << 10;
 
 /// A client; copies share the connections.
 #[derive(Clone)]
-pub(super) struct Client {
+pub(in crate::export) struct Client {
     http: reqwest::Client,
     url: String,
     compression: Compression,

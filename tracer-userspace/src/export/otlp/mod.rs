@@ -21,10 +21,12 @@ use opentelemetry_otlp::Protocol;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use self::body::Body;
+pub(super) use self::body::Body;
 pub use self::encode::Encoding;
 use self::encode::{Encoder, Request};
-use self::retry::{Answer, Backoff};
+pub(super) use self::endpoint::{Endpoint, Signal, resolve};
+pub(super) use self::retry::{Answer, Backoff};
+pub(super) use self::tls::Files;
 use super::accounts::{Accounts, Share};
 use super::clock::Clock;
 use super::config::{self, Config};
@@ -42,18 +44,13 @@ pub(super) fn start(
     accounts: Arc<Accounts>,
     intake: Arc<Intake>,
 ) -> anyhow::Result<Worker> {
-    // The crates of the HTTP client leave the choice to the program. Somebody else's earlier choice does as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let endpoint = endpoint::resolve(&config.otlp)?;
+    let endpoint = resolve(&config.otlp, Signal::Traces)?;
     let files = tls::Files::read(&config.otlp)?;
     let otlp = config.otlp.clone();
     let queue = config.queue.clone();
     let retry = config.retry.clone();
     Worker::start("export-otlp", Arc::clone(&intake), move |stop| {
-        let client = match endpoint.protocol {
-            Protocol::Grpc => Client::Grpc(Box::new(grpc::Client::new(&otlp, &endpoint.url, &files)?)),
-            _ => Client::Http(http::Client::new(&otlp, &endpoint.url, &files)?),
-        };
+        let client = Client::new(&otlp, &endpoint, &files)?;
         tracing::info!(url = %endpoint.url, protocol = ?endpoint.protocol, "exporting spans over OTLP");
         let delivery = Arc::new(Delivery {
             timeout: otlp.timeout,
@@ -128,21 +125,34 @@ async fn run(
     while under_way.join_next().await.is_some() {}
 }
 
+/// Sends requests of one signal; copies share connections.
 #[derive(Clone)]
-enum Client {
+pub(super) enum Client {
     Grpc(Box<grpc::Client>),
     Http(http::Client),
 }
 
 impl Client {
-    fn prepare(&self, body: Body) -> Body {
+    /// Sets it up; nothing is sent yet. Must be called inside a runtime.
+    pub fn new(config: &config::Otlp, endpoint: &Endpoint, files: &Files) -> anyhow::Result<Self> {
+        // The crates of the HTTP client leave the choice to the program. Somebody else's earlier choice does as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Ok(match endpoint.protocol {
+            Protocol::Grpc => Self::Grpc(Box::new(grpc::Client::new(config, endpoint, files)?)),
+            _ => Self::Http(http::Client::new(config, &endpoint.url, files)?),
+        })
+    }
+
+    /// The body as it goes on the wire.
+    pub fn prepare(&self, body: Body) -> Body {
         match self {
             Self::Grpc(_) => body,
             Self::Http(client) => client.prepare(body),
         }
     }
 
-    async fn export(&mut self, body: Body) -> Answer {
+    /// Sends one request.
+    pub async fn export(&mut self, body: Body) -> Answer {
         match self {
             Self::Grpc(client) => client.export(body).await,
             Self::Http(client) => client.export(body).await,

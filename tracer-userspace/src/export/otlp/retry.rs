@@ -8,7 +8,7 @@ use crate::export::config;
 
 /// The backend's answer to one request.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Answer {
+pub(in crate::export) enum Answer {
     /// Taken; `rejected` spans were not, and the backend may say something.
     Taken {
         /// Spans that the backend refused.
@@ -73,7 +73,7 @@ fn parse_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
 }
 
 /// Exponential back-off with jitter: waits are between half and all of the step.
-pub(super) struct Backoff {
+pub(in crate::export) struct Backoff {
     step: Duration,
     max: Duration,
     left: Duration,

@@ -8,7 +8,7 @@ use crate::export::config::Otlp;
 
 /// The contents (PEM) of the files that the configuration names.
 #[derive(Default)]
-pub(super) struct Files {
+pub(in crate::export) struct Files {
     /// Authorities to trust instead of the host's.
     pub authorities: Option<Vec<u8>>,
     /// Our certificate and its key.

@@ -1,0 +1,81 @@
+//! How the tracer itself is: what its stages say of themselves now and then.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How full a queue is, and what it holds at most.
+pub type Level = Box<dyn Fn() -> (u64, u64) + Send + Sync>;
+
+/// What one BPF program costs, while the kernel counts it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Program {
+    /// Name.
+    pub name: String,
+    /// Nanoseconds spent in it.
+    pub run_time: u64,
+    /// How often it ran.
+    pub runs: u64,
+}
+
+/// Readings of the stages.
+#[derive(Default)]
+pub struct Health {
+    /// Bytes that wait in the ring buffers.
+    pub ring_used: AtomicU64,
+    /// Bytes that they hold.
+    pub ring_size: AtomicU64,
+    /// Connections that are followed.
+    pub connections: AtomicU64,
+    queues: Mutex<Vec<(&'static str, Level)>>,
+    programs: Mutex<Vec<Program>>,
+}
+
+impl Health {
+    /// The rings as they are now.
+    pub fn rings(&self, used: u64, size: u64) {
+        self.ring_used.store(used, Relaxed);
+        self.ring_size.store(size, Relaxed);
+    }
+
+    /// A connection is followed from now on.
+    pub fn opened(&self) {
+        self.connections.fetch_add(1, Relaxed);
+    }
+
+    /// A connection is followed no longer.
+    pub fn closed(&self) {
+        self.connections.fetch_sub(1, Relaxed);
+    }
+
+    /// Has a queue looked at whenever somebody asks.
+    pub fn watch_queue(&self, name: &'static str, level: Level) {
+        lock(&self.queues).push((name, level));
+    }
+
+    /// All queues: name, how full, how large.
+    #[must_use]
+    pub fn queues(&self) -> Vec<(&'static str, u64, u64)> {
+        lock(&self.queues)
+            .iter()
+            .map(|(name, level)| {
+                let (used, size) = level();
+                (*name, used, size)
+            })
+            .collect()
+    }
+
+    /// What the programs have cost so far.
+    pub fn set_programs(&self, programs: Vec<Program>) {
+        *lock(&self.programs) = programs;
+    }
+
+    /// What the programs had cost when it was last looked at.
+    #[must_use]
+    pub fn programs(&self) -> Vec<Program> {
+        lock(&self.programs).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
