@@ -36,7 +36,7 @@ pub struct Config {
     pub prometheus: Option<SocketAddr>,
     /// What the environment says of metrics where it differs from what it says of traces.
     #[serde(skip)]
-    pub(super) differences: Option<Box<Differences>>,
+    pub(in crate::export) differences: Option<Box<Differences>>,
 }
 
 /// The transport's settings by the environment, for traces and for metrics.
