@@ -9,5 +9,6 @@ mod databases;
 mod export;
 mod lifecycle;
 mod load;
+mod metrics;
 mod servers;
 mod wire;

@@ -24,6 +24,7 @@ use crate::kernel::Plan;
 use crate::metrics::{Metrics, Own};
 use crate::model::{ConnId, Service};
 use crate::protocol::CapturePolicy;
+use crate::source::monotonic;
 use crate::telemetry::Ledger;
 
 pub use lane::{Lane, Selects};
@@ -63,7 +64,7 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
     let exporters = export::Pipeline::start(&config.export, clock.clone(), Arc::clone(&ledger))?;
     let metrics = config.export.metrics.is_enabled().then(|| {
         let exponential = config.export.metrics.wants_exponential();
-        Metrics::new(config.metrics.clone(), exponential, now())
+        Metrics::new(config.metrics.clone(), exponential, monotonic())
     });
     let people = selection::People::new(processes, capture.runtimes(), metrics.clone());
     people.tell_runtimes(&there_before);
@@ -103,7 +104,7 @@ fn start_metrics(
     ledger: &Arc<Ledger>,
 ) -> anyhow::Result<Option<export::metrics::Exporters>> {
     let Some(metrics) = metrics else { return Ok(None) };
-    let own = Own::new(Arc::clone(ledger), now());
+    let own = Own::new(Arc::clone(ledger), monotonic());
     export::metrics::Exporters::start(
         &config.export,
         vec![Box::new(metrics), Box::new(own)],

@@ -10,6 +10,7 @@ use crate::attach::Runtimes;
 use crate::discover::Processes;
 use crate::metrics::{Event, Metrics, Side};
 use crate::model::{Conn, Nanos, Service};
+use crate::source::monotonic;
 
 /// The processes of this host, and the runtimes that the kernel side knows. Cheap to clone.
 #[derive(Clone)]
@@ -49,7 +50,7 @@ impl People {
     pub fn sweep(&self) {
         let gone = self.lock().sweep();
         if let Some(metrics) = &self.metrics {
-            metrics.ended(&gone, super::now());
+            metrics.ended(&gone, monotonic());
         }
         for tgid in gone {
             if locked(&self.told).remove(&tgid).is_some()

@@ -129,11 +129,6 @@ impl Ring {
         unsafe { self.producer.start.cast().as_ref() }
     }
 
-    /// Bytes that fit in.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
     /// Where reading goes on.
     pub fn position(&self) -> usize {
         self.consumer().load(Ordering::Relaxed)
