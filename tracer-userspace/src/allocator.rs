@@ -3,18 +3,38 @@
 //!
 //! The `mimalloc` crate asks for the alignment with every request, which sends many of them the long way round; this one asks only
 //! where the alignment is unusual, as the standard library does for the C library's.
+//!
+//! Huge pages are switched off: a daemon of 30 MiB that is spread over a few of them holds twice as much.
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::ffi::c_int;
 
 use libmimalloc_sys::{
-    mi_free, mi_malloc, mi_malloc_aligned, mi_realloc, mi_realloc_aligned, mi_zalloc, mi_zalloc_aligned,
+    mi_free, mi_malloc, mi_malloc_aligned, mi_option_set, mi_realloc, mi_realloc_aligned, mi_zalloc,
+    mi_zalloc_aligned,
 };
 
 /// mimalloc aligns blocks of at least as many bytes to so many (`MI_MAX_ALIGN_SIZE` of its `types.h`), smaller ones to a word.
 const USUAL: usize = 16;
 
+/// `mi_option_purge_delay` of mimalloc.h: for how many milliseconds free pages are kept before the kernel gets them back.
+const PURGE_DELAY: c_int = 15;
+
 /// mimalloc.
 pub struct Allocator;
+
+/// From now on the kernel gets free pages back at once. The daemon's start needs twice the memory that it ever needs later, each part
+/// of it once. Call it before there are other threads.
+pub fn give_back() {
+    // SAFETY: a word of mimalloc's is written, and nobody reads it meanwhile.
+    unsafe { mi_option_set(PURGE_DELAY, 0) };
+}
+
+/// From now on free pages are kept for a second: under load they are soon taken again, and each would cost a page fault.
+pub fn keep() {
+    // SAFETY: a word of mimalloc's is written; a thread that reads it meanwhile sees the old value or the new one.
+    unsafe { mi_option_set(PURGE_DELAY, 1_000) };
+}
 
 fn is_usual(layout: Layout) -> bool {
     layout.align() <= USUAL && layout.align() <= layout.size()

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use tracer_userspace::allocator::Allocator;
+use tracer_userspace::allocator::{self, Allocator};
 use tracer_userspace::cli::{self, Command};
 use tracer_userspace::config::Config;
 use tracer_userspace::discover::{Host, Processes, Selection};
@@ -13,6 +13,7 @@ use tracer_userspace::{agent, kernel};
 static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
+    allocator::give_back();
     match cli::parse() {
         Ok(Command::Run(config)) => run(&config),
         Ok(Command::Doctor { json }) => doctor(json),

@@ -55,6 +55,7 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
         },
     )?;
     let there_before = look_around.join().unwrap_or_default();
+    crate::allocator::keep();
     // Every thread started from here on holds no more than this one.
     if let Err(why) = privileges::shed() {
         tracing::warn!("keeping all privileges: {why:#}");
