@@ -7,6 +7,9 @@ use tracer_tests::client::drive;
 use tracer_tests::judge::{assert_attribute, assert_served};
 use tracer_tests::{Client, Host, Kind, Selection, Span, Spans};
 
+/// Nanoseconds by which two spans may differ because calendar time was measured anew between them.
+const CLOCK_SLACK: u64 = 100_000;
+
 /// The only child of that service and kind.
 fn child<'a>(spans: &'a Spans, parent: &Span, service: &str, kind: Kind) -> &'a Span {
     let mut children = spans
@@ -23,8 +26,14 @@ fn child<'a>(spans: &'a Spans, parent: &Span, service: &str, kind: Kind) -> &'a 
         found.trace_id, parent.trace_id,
         "{found} is in the trace of {parent}"
     );
-    // No order of times is asserted: both ends are stamped when a system call returns, and on loopback the peer may have read,
-    // served and answered within the very call that sent the request.
+    // Both ends of a connection are stamped when a system call returns, and on loopback the peer may have read, served and answered
+    // within the very call that sent the request. But each end bounds the other's, so whatever a span caused lies inside of it.
+    assert!(
+        parent.start <= found.start + CLOCK_SLACK && found.end <= parent.end + CLOCK_SLACK,
+        "{found} lies inside of {parent}: starts {} ns after it, ends {} ns before it",
+        found.start as i64 - parent.start as i64,
+        parent.end as i64 - found.end as i64,
+    );
     found
 }
 

@@ -69,6 +69,7 @@ impl<T> Arena<T> {
         if let Some(index) = self.free.pop()
             && let Some(place) = self.places.get_mut(index as usize)
         {
+            debug_assert!(place.value.is_none(), "a free place holds nothing");
             place.value = Some(value);
             return Key::new(index, place.generation);
         }

@@ -152,11 +152,7 @@ impl Correlator {
             self.next_sweep = now.saturating_add(SWEEP);
             self.units.sweep(now, IDLE);
         }
-        if out.is_empty() {
-            std::mem::swap(out, &mut self.ready);
-        } else {
-            out.append(&mut self.ready);
-        }
+        self.hand_over(out);
     }
 
     /// The daemon stops: hands on all that has ended; what is open is counted as abandoned.
@@ -176,7 +172,16 @@ impl Correlator {
         for key in self.records.keys() {
             self.hold_expired(key);
         }
-        out.append(&mut self.ready);
+        self.hand_over(out);
+    }
+
+    /// Spans that are ready, without copying them where that can be.
+    fn hand_over(&mut self, out: &mut Vec<Span>) {
+        if out.is_empty() {
+            std::mem::swap(out, &mut self.ready);
+        } else {
+            out.append(&mut self.ready);
+        }
     }
 
     /// What was done so far.

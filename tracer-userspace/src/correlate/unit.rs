@@ -127,6 +127,8 @@ pub(super) struct Units {
     pub units: Arena<UnitState>,
     pub processes: Arena<ProcessState>,
     unit_keys: Index,
+    /// The unit that was asked for last.
+    latest: Key,
     process_keys: HashMap<u32, Key>,
     pub max_units: usize,
     /// When units were last forgotten for want of room: looking for such is not cheap.
@@ -174,7 +176,21 @@ impl Units {
     }
 
     /// The unit of that name; created if it is new.
+    #[inline]
     pub fn unit(&mut self, id: UnitId, creator: u64, now: Nanos) -> Key {
+        // Threads do several things in a row.
+        if let Some(u) = self.units.get_mut(self.latest).filter(|u| u.id == id) {
+            u.last_seen = now;
+            if creator != 0 {
+                u.creator = creator;
+            }
+            return self.latest;
+        }
+        self.latest = self.find_unit(id, creator, now);
+        self.latest
+    }
+
+    fn find_unit(&mut self, id: UnitId, creator: u64, now: Nanos) -> Key {
         for key in self.unit_keys.all(id.number()) {
             if let Some(u) = self.units.get_mut(key).filter(|u| u.id == id) {
                 u.last_seen = now;

@@ -61,8 +61,11 @@ impl Clock {
 
     /// Measures the offset again if the last measurement is ten seconds old. Cheap enough for every batch.
     pub fn keep_true(&self) {
-        let now = nanos(ClockId::Monotonic);
         let due = self.shared.due.load(Relaxed);
+        if due == i64::MAX {
+            return;
+        }
+        let now = nanos(ClockId::Monotonic);
         let next = now.saturating_add(PERIOD);
         if now >= due
             && self

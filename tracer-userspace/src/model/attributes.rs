@@ -68,9 +68,12 @@ impl Numbers {
     }
 }
 
+/// Keys are constants, so most are the same by address already.
 impl PartialEq for Numbers {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
-        self.get() == other.get()
+        let same = |((a, x), (b, y)): (&(Key, i64), &(Key, i64))| x == y && (std::ptr::eq(*a, *b) || a == b);
+        self.len == other.len && self.get().iter().zip(other.get()).all(same)
     }
 }
 
