@@ -49,6 +49,12 @@ impl Selection {
         self.arguments.extend([flag.to_owned(), value.to_owned()]);
         self
     }
+
+    /// The arguments, for a daemon that is started by other means.
+    #[must_use]
+    pub fn arguments(&self) -> &[String] {
+        &self.arguments
+    }
 }
 
 /// A running daemon and the collector that it exports to.

@@ -73,6 +73,19 @@ const BASE: Setting = Setting {
 /// All settings, in the order of the help.
 pub static SETTINGS: &[Setting] = &[
     Setting {
+        flag: "export",
+        variables: &["TRACER_EXPORT"],
+        key: "export.to",
+        value: "NAME[=TARGET]",
+        list: true,
+        group: EXPORT,
+        help: "Send spans to these backends, each by its name (otlp, jaeger, collector, tempo, elastic, zipkin, xray, \
+               cloudtrace, file or console), perhaps with \
+               where it is: --export jaeger,file=spans.jsonl. docs/backends.md has a section for each",
+        set: |config, values| config.export.choose(values),
+        ..BASE
+    },
+    Setting {
         flag: "otlp-endpoint",
         key: "export.otlp.endpoint",
         value: "URL",
@@ -89,7 +102,7 @@ pub static SETTINGS: &[Setting] = &[
         flag: "otlp-protocol",
         key: "export.otlp.protocol",
         value: "PROTOCOL",
-        possible: &["grpc", "http/protobuf"],
+        possible: &["grpc", "http/protobuf", "http/json"],
         group: EXPORT,
         help: "How to talk to the backend [default: grpc on port 4317, else http/protobuf]",
         set: |config, values| standard(config, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &last(values)),

@@ -33,6 +33,11 @@ struct Row {
 /// One row for each setting.
 const ROWS: &[Row] = &[
     Row {
+        flag: "export",
+        values: ["file", "console", "jaeger"],
+        get: |c| c.export.to.iter().collect(),
+    },
+    Row {
         flag: "otlp-endpoint",
         values: ["http://a:1", "http://b:2", "http://c:3"],
         get: |c| c.export.otlp.endpoint.clone().unwrap_or_default(),
@@ -290,8 +295,8 @@ fn bad_values_name_their_source_and_the_remedy() {
         ),
         (
             "otlp-protocol",
-            "http/json",
-            "--otlp-protocol http/json: is not an OTLP protocol: http/json is not supported; use http/protobuf, which the same endpoints take",
+            "http/xml",
+            "--otlp-protocol http/xml: is not an OTLP protocol: use grpc, http/protobuf or http/json",
         ),
     ];
     for (flag, value, message) in rows {

@@ -45,6 +45,59 @@ pub(super) struct Accounts {
     state: Mutex<State>,
 }
 
+/// One exporter's access to the books.
+#[derive(Clone)]
+pub(super) struct Account {
+    books: Arc<Accounts>,
+    exporter: &'static str,
+}
+
+impl Account {
+    /// The account of the exporter of that name.
+    pub fn new(books: &Arc<Accounts>, exporter: &'static str) -> Self {
+        Self {
+            books: Arc::clone(books),
+            exporter,
+        }
+    }
+
+    /// The exporter has delivered these spans, or has given them up for a reason.
+    pub fn report(&self, share: &Share, verdict: Result<(), Reason>) {
+        self.books
+            .ledger
+            .told(self.exporter, verdict.is_ok(), share.spans.into());
+        self.books.report(share, verdict);
+    }
+
+    /// Reports on single spans (of a hand-over that an exporter takes apart).
+    pub fn report_spans<'a>(
+        &self,
+        ticket: TicketId,
+        spans: impl IntoIterator<Item = &'a Span>,
+        verdict: Result<(), Reason>,
+    ) {
+        let mut run: Option<Share> = None;
+        for span in spans {
+            match &mut run {
+                Some(share) if Arc::ptr_eq(&share.service, &span.service) => share.spans += 1,
+                _ => {
+                    let next = Share {
+                        ticket,
+                        service: Arc::clone(&span.service),
+                        spans: 1,
+                    };
+                    if let Some(done) = run.replace(next) {
+                        self.report(&done, verdict);
+                    }
+                }
+            }
+        }
+        if let Some(done) = run {
+            self.report(&done, verdict);
+        }
+    }
+}
+
 impl Accounts {
     /// Books for `exporters` exporters, each of which reports on every span once.
     pub fn new(ledger: Arc<Ledger>, exporters: u32) -> Self {
@@ -97,8 +150,7 @@ impl Accounts {
         id
     }
 
-    /// One exporter has delivered these spans, or has given them up for a reason.
-    pub fn report(&self, share: &Share, verdict: Result<(), Reason>) {
+    fn report(&self, share: &Share, verdict: Result<(), Reason>) {
         let mut state = self.lock();
         let Some(tallies) = state.open.get_mut(&share.ticket) else {
             return;
@@ -124,34 +176,6 @@ impl Accounts {
         }
         drop(state);
         self.settle(&tally, tally.failed, tally.reason.unwrap_or(Reason::ExportFailed));
-    }
-
-    /// Reports on single spans (of a hand-over that an exporter takes apart).
-    pub fn report_spans<'a>(
-        &self,
-        ticket: TicketId,
-        spans: impl IntoIterator<Item = &'a Span>,
-        verdict: Result<(), Reason>,
-    ) {
-        let mut run: Option<Share> = None;
-        for span in spans {
-            match &mut run {
-                Some(share) if Arc::ptr_eq(&share.service, &span.service) => share.spans += 1,
-                _ => {
-                    let next = Share {
-                        ticket,
-                        service: Arc::clone(&span.service),
-                        spans: 1,
-                    };
-                    if let Some(done) = run.replace(next) {
-                        self.report(&done, verdict);
-                    }
-                }
-            }
-        }
-        if let Some(done) = run {
-            self.report(&done, verdict);
-        }
     }
 
     /// The daemon stops: whatever is still open counts as dropped, and later reports are ignored.

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
-use super::accounts::Accounts;
+use super::accounts::{Account, Accounts};
 use super::clock::Clock;
 use super::config::{Config, Format};
 use super::console::{self, Screen};
 use super::intake::{Intake, Parcel, weight};
-use super::otlp;
+use super::registry::Job;
 use super::worker::Worker;
 use crate::model::Span;
 use crate::telemetry::{Ledger, Reason};
@@ -24,15 +24,21 @@ pub struct Left {
     pub spans: u64,
 }
 
+/// An exporter whose success makes a span exported.
+struct Route {
+    name: &'static str,
+    account: Account,
+    intake: Arc<Intake>,
+    overflowing: AtomicBool,
+}
+
 /// The running exporters.
 pub struct Pipeline {
     accounts: Arc<Accounts>,
-    /// Exporters whose success makes a span exported.
-    deciding: Vec<Arc<Intake>>,
+    routes: Vec<Route>,
     /// The waterfall beside them.
     view: Option<Arc<console::View>>,
     workers: Vec<Worker>,
-    overflowing: AtomicBool,
     gone: Arc<AtomicBool>,
 }
 
@@ -40,8 +46,8 @@ impl Pipeline {
     /// Starts the exporters that the configuration names, each on a thread of its own.
     ///
     /// # Errors
-    /// Nothing to export to, an endpoint or certificates that cannot be used, or no threads to be had. A backend that does not
-    /// answer is no error: spans wait for it.
+    /// An endpoint, certificates or other settings that cannot be used, nothing to export to, or no threads to be had. A
+    /// backend that does not answer is no error: spans wait for it.
     pub fn start(config: &Config, clock: Clock, ledger: Arc<Ledger>) -> anyhow::Result<Self> {
         let stdout = io::stdout();
         let screen = Screen::detect(&config.console, stdout.is_terminal(), &|name| {
@@ -57,48 +63,65 @@ impl Pipeline {
         output: Box<dyn Write + Send>,
         screen: Screen,
     ) -> anyhow::Result<Self> {
-        let has_otlp = config.otlp.is_enabled();
-        let has_console = config.console.enabled.unwrap_or(!has_otlp);
-        if !has_otlp && !has_console {
+        let running = config.running();
+        let has_console = config.prints();
+        if running.is_empty() && !has_console {
             bail!(
-                "spans would go nowhere: set an OTLP endpoint (OTEL_EXPORTER_OTLP_ENDPOINT) or switch the console on"
+                "spans would go nowhere: name an exporter (--export), set an OTLP endpoint (OTEL_EXPORTER_OTLP_ENDPOINT) or \
+                 switch the console on"
             );
         }
-        let is_view = has_otlp && config.console.format == Format::Waterfall;
-        let exporters = u32::from(has_otlp) + u32::from(has_console && !is_view);
-        let accounts = Arc::new(Accounts::new(ledger, exporters));
-        let gone = Arc::new(AtomicBool::new(false));
+        let is_view = !running.is_empty() && config.console.format == Format::Waterfall;
+        let deciding = running.len() + usize::from(has_console && !is_view);
+        let accounts = Arc::new(Accounts::new(ledger, deciding as u32));
         let mut pipeline = Self {
             accounts: Arc::clone(&accounts),
-            deciding: Vec::new(),
+            routes: Vec::new(),
             view: None,
             workers: Vec::new(),
-            overflowing: AtomicBool::new(false),
-            gone: Arc::clone(&gone),
+            gone: Arc::default(),
         };
-        if has_otlp {
-            let intake = Arc::new(Intake::new(&config.queue));
-            pipeline.deciding.push(Arc::clone(&intake));
-            pipeline
-                .workers
-                .push(otlp::start(config, clock.clone(), Arc::clone(&accounts), intake)?);
+        for (name, exporter) in running {
+            let job = Job {
+                name,
+                clock: clock.clone(),
+                account: Account::new(&accounts, name),
+                intake: Arc::new(Intake::new(&config.queue)),
+                queue: config.queue.clone(),
+                retry: config.retry.clone(),
+            };
+            pipeline.add(name, &job.account, &job.intake);
+            let worker = exporter.start(job);
+            let worker = worker.with_context(|| format!("starting the exporter `{name}`"))?;
+            pipeline.workers.push(worker);
         }
         if has_console {
+            let name = "console";
+            let account = Account::new(&accounts, name);
             let intake = Arc::new(Intake::new(&config.queue));
             let view = Arc::new(console::View::new(
                 Arc::clone(&intake),
-                (!is_view).then_some(accounts),
-                gone,
+                (!is_view).then(|| account.clone()),
+                Arc::clone(&pipeline.gone),
             ));
             let worker = console::start(config, clock, Arc::clone(&view), output, screen)?;
             pipeline.workers.push(worker);
             if is_view {
                 pipeline.view = Some(view);
             } else {
-                pipeline.deciding.push(intake);
+                pipeline.add(name, &account, &intake);
             }
         }
         Ok(pipeline)
+    }
+
+    fn add(&mut self, name: &'static str, account: &Account, intake: &Arc<Intake>) {
+        self.routes.push(Route {
+            name,
+            account: account.clone(),
+            intake: Arc::clone(intake),
+            overflowing: AtomicBool::new(false),
+        });
     }
 
     /// Takes spans. Never waits; what does not fit into an exporter's queue is dropped and counted.
@@ -109,23 +132,26 @@ impl Pipeline {
         let ticket = self.accounts.open(&spans);
         let bytes = spans.iter().map(weight).sum();
         let spans = Arc::new(spans);
-        let mut overflows = false;
-        for intake in &self.deciding {
+        for route in &self.routes {
             let parcel = Parcel {
                 ticket,
                 spans: Arc::clone(&spans),
                 bytes,
             };
-            if let Err(parcel) = intake.put(parcel) {
-                overflows = true;
-                self.accounts
-                    .report_spans(ticket, parcel.spans.iter(), Err(Reason::ExportQueueFull));
+            let refused = route.intake.put(parcel).err();
+            if let Some(parcel) = &refused {
+                let lost = Err(Reason::ExportQueueFull);
+                route.account.report_spans(ticket, parcel.spans.iter(), lost);
             }
-        }
-        if overflows && !self.overflowing.swap(true, Relaxed) {
-            tracing::warn!("an export queue is full, spans are dropped and counted (export_queue_full)");
-        } else if !overflows && self.overflowing.load(Relaxed) {
-            self.overflowing.store(false, Relaxed);
+            let overflows = refused.is_some();
+            if overflows && !route.overflowing.swap(true, Relaxed) {
+                tracing::warn!(
+                    exporter = route.name,
+                    "an export queue is full, spans are dropped and counted (export_queue_full)"
+                );
+            } else if !overflows && route.overflowing.load(Relaxed) {
+                route.overflowing.store(false, Relaxed);
+            }
         }
         if let Some(view) = &self.view {
             view.offer(Parcel { ticket, spans, bytes });

@@ -69,6 +69,7 @@ pub struct Ledger {
     dropped: [AtomicU64; Reason::ALL.len()],
     services: Mutex<BTreeMap<Box<str>, PerService>>,
     kernel: Mutex<BTreeMap<&'static str, u64>>,
+    exporters: Mutex<BTreeMap<&'static str, (u64, u64)>>,
     health: Health,
 }
 
@@ -137,6 +138,17 @@ impl Ledger {
         kernel.insert(name, total);
     }
 
+    /// One of several exporters has delivered `n` spans, or has given them up. This tells which of them fails; what counts
+    /// for the balance is [`Self::exported`] and [`Self::dropped`].
+    pub fn told(&self, exporter: &'static str, delivered: bool, n: u64) {
+        let mut exporters = self
+            .exporters
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (good, bad) = exporters.entry(exporter).or_default();
+        *if delivered { good } else { bad } += n;
+    }
+
     fn service(&self, name: &str, f: impl FnOnce(&mut PerService)) {
         let mut services = self
             .services
@@ -174,6 +186,11 @@ impl Ledger {
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
                 .clone(),
+            exporters: self
+                .exporters
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .clone(),
         }
     }
 }
@@ -191,6 +208,8 @@ pub struct Snapshot {
     pub services: BTreeMap<Box<str>, (u64, u64, u64)>,
     /// Counters of the kernel side, in events.
     pub kernel: BTreeMap<&'static str, u64>,
+    /// Spans by exporter: delivered, given up. A span that goes to three exporters is in three of them.
+    pub exporters: BTreeMap<&'static str, (u64, u64)>,
 }
 
 impl Snapshot {
@@ -220,6 +239,12 @@ impl fmt::Display for Snapshot {
             write!(
                 f,
                 "\nledger: service={name:?} seen={seen} exported={exported} dropped={dropped}"
+            )?;
+        }
+        for (name, (delivered, failed)) in &self.exporters {
+            write!(
+                f,
+                "\nledger: exporter={name:?} delivered={delivered} failed={failed}"
             )?;
         }
         Ok(())

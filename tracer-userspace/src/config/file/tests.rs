@@ -80,9 +80,8 @@ fn mistakes_have_their_place_their_reason_and_the_nearest_key() {
             ":4:9: bad glob pattern \"[\": invalid range pattern",
         ),
         (
-            "export:\n  otlp:\n    protocol: http/json",
-            ":3:15: `protocol`: `http/json` is not an OTLP protocol: http/json is not supported; use http/protobuf, \
-             which the same endpoints take",
+            "export:\n  otlp:\n    protocol: http/xml",
+            ":3:15: `protocol`: `http/xml` is not an OTLP protocol: use grpc, http/protobuf or http/json",
         ),
         (
             "export:\n  console:\n    format: xml",

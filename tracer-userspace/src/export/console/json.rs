@@ -216,7 +216,7 @@ fn plain<const N: usize>(out: &mut Cursor<'_>, before: &[u8; N], text: &str) -> 
 }
 
 #[inline(always)]
-fn hex<const N: usize>(out: &mut Cursor<'_>, bytes: &[u8; N]) -> Option<()> {
+pub(in crate::export) fn hex<const N: usize>(out: &mut Cursor<'_>, bytes: &[u8; N]) -> Option<()> {
     let (pairs, _) = out.room(2 * N)?.as_chunks_mut::<2>();
     for (to, &byte) in pairs.iter_mut().zip(bytes) {
         *to = DIGITS[usize::from(byte)];
@@ -237,13 +237,13 @@ const DIGITS: [[u8; 2]; 256] = {
 };
 
 #[inline(always)]
-fn integer(out: &mut Cursor<'_>, value: impl itoa::Integer) -> Option<()> {
+pub(in crate::export) fn integer(out: &mut Cursor<'_>, value: impl itoa::Integer) -> Option<()> {
     out.copy(itoa::Buffer::new().format(value).as_bytes())
 }
 
 /// Nanoseconds as milliseconds, exactly.
 #[inline(never)]
-fn millis(out: &mut Cursor<'_>, nanos: Nanos) -> Option<()> {
+pub(in crate::export) fn millis(out: &mut Cursor<'_>, nanos: Nanos) -> Option<()> {
     integer(out, nanos / 1_000_000)?;
     let mut rest = (nanos % 1_000_000) as u32;
     if rest == 0 {
@@ -270,7 +270,7 @@ fn double(out: &mut Cursor<'_>, value: f64) -> Option<()> {
 
 /// A JSON string (RFC 8259 section 7).
 #[inline(always)]
-fn string(out: &mut Cursor<'_>, text: &str) -> Option<()> {
+pub(in crate::export) fn string(out: &mut Cursor<'_>, text: &str) -> Option<()> {
     if !is_clean(text.as_bytes()) {
         return out.call(|out| escape(out, text.as_bytes()));
     }

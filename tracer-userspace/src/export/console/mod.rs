@@ -3,6 +3,7 @@
 //! The console has a thread of its own: a reader that does not read stops it and nothing else. Once standard output is
 //! closed, it goes quiet for good.
 
+mod config;
 pub(super) mod json;
 mod style;
 mod traces;
@@ -16,12 +17,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
+pub use self::config::{Colour, Console, Format};
 pub(super) use self::style::Screen;
 use self::traces::{Limits, Traces};
-use super::accounts::{Accounts, TicketId};
+use super::accounts::{Account, TicketId};
 use super::buffer::Buffer;
 use super::clock::Clock;
-use super::config::{self, Config, Format};
+use super::config::Config;
 use super::intake::{Intake, Parcel};
 use super::worker::Worker;
 use crate::model::Span;
@@ -34,7 +36,7 @@ const KEPT_BYTES: usize = 1 << 20;
 pub(super) struct View {
     intake: Arc<Intake>,
     /// The books, where printing a span is what makes it exported.
-    accounts: Option<Arc<Accounts>>,
+    account: Option<Account>,
     /// Standard output is closed.
     gone: Arc<AtomicBool>,
     /// Spans that did not fit, where they do not count.
@@ -42,10 +44,10 @@ pub(super) struct View {
 }
 
 impl View {
-    pub fn new(intake: Arc<Intake>, accounts: Option<Arc<Accounts>>, gone: Arc<AtomicBool>) -> Self {
+    pub fn new(intake: Arc<Intake>, account: Option<Account>, gone: Arc<AtomicBool>) -> Self {
         Self {
             intake,
-            accounts,
+            account,
             gone,
             overflow: AtomicU64::new(0),
         }
@@ -67,8 +69,8 @@ impl View {
         spans: impl IntoIterator<Item = &'a Span>,
         verdict: Result<(), Reason>,
     ) {
-        if let Some(accounts) = &self.accounts {
-            accounts.report_spans(ticket, spans, verdict);
+        if let Some(account) = &self.account {
+            account.report_spans(ticket, spans, verdict);
         }
     }
 }
@@ -123,7 +125,7 @@ async fn print_traces(
     clock: &Clock,
     mut output: Output,
     screen: Screen,
-    config: &config::Console,
+    config: &Console,
     max_spans: usize,
 ) {
     let tick = (config.settle / 2).max(std::time::Duration::from_millis(10));
@@ -171,11 +173,11 @@ async fn print_traces(
             } else {
                 Err(Reason::ExportQueueFull)
             };
-            if let Some(accounts) = &view.accounts {
+            if let Some(account) = &view.account {
                 trace
                     .nodes
                     .iter()
-                    .for_each(|node| accounts.report(&node.share, verdict));
+                    .for_each(|node| account.report(&node.share, verdict));
             }
             view.intake.release(trace.nodes.len(), 0);
         }

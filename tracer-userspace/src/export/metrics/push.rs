@@ -11,8 +11,12 @@ use super::config::{Config, Temporality};
 use super::delta::Taken;
 use super::encode::Form;
 use super::{Scene, now};
+use crate::export::body::Body;
 use crate::export::config::{self, Otlp};
-use crate::export::otlp::{Answer, Backoff, Body, Client, Endpoint, Files, Signal, resolve};
+use crate::export::delivery::Transport as _;
+use crate::export::otlp::{Client, Endpoint, Signal, resolve};
+use crate::export::retry::{Answer, Backoff};
+use crate::export::tls::Files;
 use crate::model::Family;
 
 /// Where and how.
@@ -30,7 +34,7 @@ impl Target {
         let transport = config.metrics.transport(&config.otlp);
         Ok(Self {
             endpoint: resolve(&transport, Signal::Metrics)?,
-            files: Files::read(&transport)?,
+            files: Files::read(&transport.tls())?,
             transport,
             config: config.metrics.clone(),
             retry: config.retry.clone(),
@@ -50,7 +54,7 @@ pub struct Push {
 impl Push {
     /// Sets the client up. Nothing is sent yet.
     pub fn new(target: Target) -> anyhow::Result<Self> {
-        let client = Client::new(&target.transport, &target.endpoint, &target.files)?;
+        let client = Client::new(&target.transport, &target.endpoint, &target.files, None)?;
         tracing::info!(url = %target.endpoint.url, "exporting metrics over OTLP");
         Ok(Self {
             client,
@@ -129,7 +133,7 @@ impl Push {
         let mut backoff = Backoff::new(&self.target.retry);
         loop {
             let limit = self.target.transport.timeout;
-            let answer = timeout(limit, self.client.export(body.clone())).await;
+            let answer = timeout(limit, self.client.send(body.clone())).await;
             let (after, why) = match answer {
                 Ok(Answer::Taken { rejected, message }) => {
                     if rejected > 0 || !message.is_empty() {
@@ -137,7 +141,7 @@ impl Push {
                     }
                     return Ok(());
                 }
-                Ok(Answer::Refused { why }) => return Err(why),
+                Ok(Answer::Refused { why } | Answer::TooLarge { why }) => return Err(why),
                 Ok(Answer::Later { after, why }) => (after, why),
                 Err(_) => (
                     None,

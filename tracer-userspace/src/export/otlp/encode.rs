@@ -9,20 +9,23 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use opentelemetry_semantic_conventions::SCHEMA_URL;
 
-use super::body::{Body, Pool};
 use super::wire::{
     boolean, delimited, delimited_len, double, fixed64, id, integer, long_text, message, small, text, varint,
     written,
 };
 use crate::export::accounts::{Share, TicketId};
+use crate::export::body::{Body, Pool};
 use crate::export::buffer::{Buffer, Cursor};
 use crate::export::clock::Clock;
+use crate::export::delivery::Request;
 use crate::export::shape::{Form, Item, LINK_REASON, Shape, duration};
 use crate::model::{Key, Outcome, Role, Service, Span, Value};
 
 /// Services whose buffers are kept between requests.
 const KEPT_SERVICES: usize = 256;
 
+/// Bytes of a group beside what stands before its spans: the schemas behind them.
+const GROUP_OVERHEAD: usize = 128;
 /// Most bytes of a field's key and length.
 const LONGEST_KEY: usize = 11;
 /// Keys of fields 1 and 2 with a length.
@@ -33,16 +36,6 @@ const LENGTH_2: u8 = 0x12;
 const SAMPLED: u32 = 1;
 const HAS_IS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
-
-/// One request, ready to be sent, and whose spans it carries.
-pub(super) struct Request {
-    /// `ExportTraceServiceRequest`: a piece for each resource.
-    pub body: Body,
-    /// Number of spans.
-    pub spans: usize,
-    /// The spans, by hand-over and service.
-    pub shares: Vec<Share>,
-}
 
 /// The exporter's encoding without the exporter, for benches: spans -> `ExportTraceServiceRequest`.
 pub struct Encoding(Encoder);
@@ -78,8 +71,10 @@ struct Group {
 }
 
 /// Collects spans until a request is full.
-pub(super) struct Encoder {
+pub(in crate::export) struct Encoder {
     clock: Clock,
+    extra: Vec<(Box<str>, Box<str>)>,
+    aliases: &'static [(Key, Key)],
     shape: Shape,
     groups: Vec<Group>,
     /// Where the group of the service at that address is.
@@ -102,6 +97,8 @@ impl Encoder {
         });
         Self {
             clock,
+            extra: Vec::new(),
+            aliases: &[],
             shape: Shape::default(),
             groups: Vec::new(),
             index: HashMap::new(),
@@ -113,12 +110,18 @@ impl Encoder {
         }
     }
 
+    /// Adds attributes to every resource, and second names to attributes of spans.
+    pub fn with(mut self, resource: Vec<(Box<str>, Box<str>)>, aliases: &'static [(Key, Key)]) -> Self {
+        (self.extra, self.aliases) = (resource, aliases);
+        self
+    }
+
     /// Spans collected since the last request.
     pub fn spans(&self) -> usize {
         self.spans
     }
 
-    /// Their bytes, resources not counted.
+    /// Their bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -131,6 +134,7 @@ impl Encoder {
             shape,
             groups,
             pool,
+            aliases,
             ..
         } = self;
         let Some(group) = groups.get_mut(at) else { return };
@@ -138,9 +142,12 @@ impl Encoder {
             group.spans = pool.buffer();
             let head = group.head;
             group.spans.append(|out| out.room(head).map(|_| ()));
+            self.bytes += head + GROUP_OVERHEAD;
         }
         let before = group.spans.len();
-        group.spans.append(|out| write_span(out, span, clock, shape));
+        group
+            .spans
+            .append(|out| write_span(out, span, clock, shape, aliases));
         self.spans += 1;
         self.bytes += group.spans.len() - before;
         match group.shares.last_mut() {
@@ -157,12 +164,12 @@ impl Encoder {
         {
             return self.last;
         }
-        let groups = &mut self.groups;
+        let (groups, extra) = (&mut self.groups, &self.extra);
         self.last = *self
             .index
             .entry(Arc::as_ptr(service) as usize)
             .or_insert_with(|| {
-                let resource = resource(service);
+                let resource = resource(service, extra);
                 groups.push(Group {
                     service: Arc::clone(service),
                     head: resource.len() + self.scope.len() + 2 * LONGEST_KEY,
@@ -237,11 +244,11 @@ fn enclose(spans: &mut Buffer, head: usize, resource: &Buffer, scope: &Buffer) -
 }
 
 /// `ResourceSpans.resource`, with its key.
-fn resource(service: &Service) -> Buffer {
+fn resource(service: &Service, extra: &[(Box<str>, Box<str>)]) -> Buffer {
     let resource = &service.resource;
     written(|out| {
         message(out, 1, |out| {
-            for (key, value) in &resource.text {
+            for (key, value) in resource.text.iter().chain(extra) {
                 long_text(out, 1, key.as_bytes(), value.as_bytes())?;
             }
             for (key, value) in &resource.ints {
@@ -268,7 +275,13 @@ fn list(out: &mut Cursor<'_>, values: &[Box<str>]) -> Option<()> {
 
 /// `ScopeSpans.spans`, one entry.
 #[inline(always)]
-fn write_span(out: &mut Cursor<'_>, span: &Span, clock: &Clock, shape: &mut Shape) -> Option<()> {
+fn write_span(
+    out: &mut Cursor<'_>,
+    span: &Span,
+    clock: &Clock,
+    shape: &mut Shape,
+    aliases: &[(Key, Key)],
+) -> Option<()> {
     let exchange = &*span.exchange;
     let start = clock.unix(exchange.start.ts);
     message(out, 2, |out| {
@@ -298,6 +311,11 @@ fn write_span(out: &mut Cursor<'_>, span: &Span, clock: &Clock, shape: &mut Shap
         fixed64(out, 7, start)?;
         fixed64(out, 8, start.saturating_add(duration(span)))?;
         shape.attributes(out, span, &mut Protobuf)?;
+        for (name, alias) in aliases {
+            if let Some(value) = exchange.attributes.get(name) {
+                Protobuf.write(out, alias, Item::Plain(value))?;
+            }
+        }
         if !span.links.is_empty() || exchange.outcome != Outcome::Unset {
             out.call(|out| links_and_status(out, span))?;
         }

@@ -35,6 +35,16 @@ impl Signal {
     }
 }
 
+impl Signal {
+    /// Method of the service over gRPC.
+    pub(super) const fn method(self) -> &'static str {
+        match self {
+            Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        }
+    }
+}
+
 /// Applies the rules. The signal's own endpoint is `traces_endpoint`, whatever the signal.
 ///
 /// # Errors
@@ -59,7 +69,7 @@ pub(in crate::export) fn resolve(config: &Otlp, signal: Signal) -> anyhow::Resul
         _ => bail!("OTLP endpoint `{given}`: write it as http://host:port or https://host:port"),
     };
     let url = match protocol {
-        Protocol::HttpBinary if is_base => {
+        Protocol::HttpBinary | Protocol::HttpJson if is_base => {
             let (address, query) = url
                 .split_once('?')
                 .map_or((url.as_str(), None), |(a, q)| (a, Some(q)));

@@ -1,12 +1,10 @@
-//! OTLP over gRPC: `Export` of the signal's service, with bytes that are encoded already.
+//! OTLP over gRPC: `Export` of the signal's service with bytes that are encoded already.
 
 use std::time::Duration;
 
 use anyhow::Context;
 use bytes::{Buf, BufMut, Bytes};
 use http::uri::PathAndQuery;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
-use prost::Message;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
@@ -14,26 +12,19 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic::{Request, Status};
 use tonic_types::StatusExt;
 
-use super::body::Body;
-use super::endpoint::{Endpoint, Signal};
-use super::retry::{self, Answer};
-use super::tls::Files;
+use super::endpoint::Endpoint;
+use super::taken;
+use crate::export::body::Body;
 use crate::export::config::{Compression, Otlp};
-
-/// The method of each signal's service. Their answers differ in names only, not in bytes.
-const fn method(signal: Signal) -> &'static str {
-    match signal {
-        Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-        Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
-    }
-}
+use crate::export::http::chain;
+use crate::export::retry::{self, Answer};
+use crate::export::tls::Files;
 
 /// A client; copies share the connection.
-#[derive(Clone)]
 pub(in crate::export) struct Client {
     grpc: Grpc<Channel>,
     metadata: MetadataMap,
-    method: &'static str,
+    method: PathAndQuery,
 }
 
 impl Client {
@@ -44,7 +35,7 @@ impl Client {
             .connect_timeout(config.timeout)
             .http2_keep_alive_interval(Duration::from_secs(30))
             .user_agent(concat!("tracer/", env!("CARGO_PKG_VERSION")))
-            .context("OTLP: user agent")?;
+            .context("user agent")?;
         if url.scheme_str() == Some("https") {
             let mut client = ClientTlsConfig::new();
             client = match &tls.authorities {
@@ -56,13 +47,17 @@ impl Client {
             }
             endpoint = endpoint
                 .tls_config(client)
-                .context("OTLP: the TLS certificates cannot be used")?;
+                .context("the TLS certificates cannot be used")?;
         }
         let mut grpc = Grpc::new(endpoint.connect_lazy());
-        if config.compression == Compression::Gzip {
-            grpc = grpc.send_compressed(CompressionEncoding::Gzip);
-        }
-        grpc = grpc.accept_compressed(CompressionEncoding::Gzip);
+        grpc = match config.compression {
+            Compression::None => grpc,
+            Compression::Gzip => grpc.send_compressed(CompressionEncoding::Gzip),
+            Compression::Zstd => grpc.send_compressed(CompressionEncoding::Zstd),
+        };
+        grpc = grpc
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Zstd);
         let mut metadata = MetadataMap::new();
         for (name, value) in &config.headers.0 {
             // `-bin` names carry bytes in base64, which tonic would refuse as text.
@@ -70,7 +65,7 @@ impl Client {
             let value = MetadataValue::try_from(value.as_str());
             let (Ok(key), Ok(mut value)) = (key, value) else {
                 anyhow::bail!(
-                    "OTLP: header `{name}` cannot be sent over gRPC: use printable ASCII, and no name that ends in -bin"
+                    "header `{name}` cannot be sent over gRPC: use printable ASCII, and no name that ends in -bin"
                 )
             };
             value.set_sensitive(true);
@@ -79,19 +74,16 @@ impl Client {
         Ok(Self {
             grpc,
             metadata,
-            method: method(target.signal),
+            method: PathAndQuery::from_static(target.signal.method()),
         })
     }
 
     /// Sends one request.
-    pub async fn export(&mut self, body: Body) -> Answer {
+    pub async fn export(&self, body: Body) -> Answer {
         match self.try_export(body).await {
-            Ok(bytes) => match ExportTraceServiceResponse::decode(bytes) {
-                Ok(response) => taken(response),
-                Err(error) => Answer::Refused {
-                    why: format!("the answer is not OTLP: {error}"),
-                },
-            },
+            Ok(bytes) => taken(&bytes).unwrap_or_else(|error| Answer::Refused {
+                why: format!("the answer is not OTLP: {error}"),
+            }),
             Err(status) => {
                 // A `RetryInfo` without a delay asks for another try all the same.
                 let retry_after = status
@@ -102,27 +94,15 @@ impl Client {
         }
     }
 
-    async fn try_export(&mut self, body: Body) -> Result<Bytes, Status> {
-        self.grpc
-            .ready()
+    async fn try_export(&self, body: Body) -> Result<Bytes, Status> {
+        let mut grpc = self.grpc.clone();
+        grpc.ready()
             .await
             .map_err(|error| Status::unavailable(chain(&error)))?;
         let mut request = Request::new(body);
         *request.metadata_mut() = self.metadata.clone();
-        let response = self
-            .grpc
-            .unary(request, PathAndQuery::from_static(self.method), Raw)
-            .await?;
+        let response = grpc.unary(request, self.method.clone(), Raw).await?;
         Ok(response.into_inner())
-    }
-}
-
-/// What an answer without an error says.
-pub(super) fn taken(response: ExportTraceServiceResponse) -> Answer {
-    let partial = response.partial_success.unwrap_or_default();
-    Answer::Taken {
-        rejected: u64::try_from(partial.rejected_spans).unwrap_or_default(),
-        message: partial.error_message,
     }
 }
 
@@ -131,21 +111,6 @@ fn describe(status: &Status) -> String {
     format!("{:?}: {} {source}", status.code(), status.message())
         .trim_end()
         .to_owned()
-}
-
-/// An error with its causes: the outermost one alone ("transport error") tells nobody what to do.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// Messages that are bytes already.

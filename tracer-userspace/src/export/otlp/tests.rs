@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use opentelemetry_otlp::Protocol::{self, Grpc, HttpBinary};
+use opentelemetry_otlp::Protocol::{self, Grpc, HttpBinary, HttpJson};
 use tonic::Code;
 
 use self::authority::{Authority, File};
@@ -19,7 +19,7 @@ use crate::export::fixtures::{self, EPOCH};
 use crate::export::{Clock, Console, Format, Left, Pipeline};
 use crate::telemetry::{Ledger, Reason, Snapshot};
 
-const BOTH: [Protocol; 2] = [Grpc, HttpBinary];
+const ALL: [Protocol; 3] = [Grpc, HttpBinary, HttpJson];
 /// Far longer than anything here takes on a loaded machine.
 const LONG: Duration = Duration::from_secs(60);
 
@@ -111,7 +111,7 @@ impl Run {
 
 #[test]
 fn spans_arrive_once_grouped_by_service() {
-    for protocol in BOTH {
+    for protocol in ALL {
         let collector = Collector::start(protocol, Tls::No);
         let mut config = plain(&collector, protocol);
         config.queue.batch_spans = 50;
@@ -146,8 +146,8 @@ fn spans_arrive_once_grouped_by_service() {
 
 #[test]
 fn headers_and_compression() {
-    for protocol in BOTH {
-        for compression in [Compression::Gzip, Compression::None] {
+    for protocol in ALL {
+        for compression in [Compression::Gzip, Compression::Zstd, Compression::None] {
             let collector = Collector::start(protocol, Tls::No);
             let mut config = plain(&collector, protocol);
             config.otlp.compression = compression;
@@ -168,8 +168,7 @@ fn headers_and_compression() {
                     "content-encoding"
                 };
                 let encoding = headers.get(name).map(|value| value.to_str().unwrap());
-                let expected = (compression == Compression::Gzip).then_some("gzip");
-                assert_eq!(encoding.filter(|&name| name != "identity"), expected);
+                assert_eq!(encoding.filter(|&name| name != "identity"), compression.name());
             });
             assert_eq!(collector.spans().len(), 100);
         }
@@ -178,7 +177,11 @@ fn headers_and_compression() {
 
 #[test]
 fn the_environment_reaches_the_wire() {
-    for (protocol, name) in [(Grpc, "grpc"), (HttpBinary, "http/protobuf")] {
+    for (protocol, name) in [
+        (Grpc, "grpc"),
+        (HttpBinary, "http/protobuf"),
+        (HttpJson, "http/json"),
+    ] {
         let collector = Collector::start(protocol, Tls::No);
         let wrong = "http://127.0.0.1:1".to_owned();
         let right = match protocol {
@@ -208,7 +211,7 @@ fn tls_with_an_own_authority() {
     let (ours_file, strange_file) = (File::new(&ours.pem), File::new(&strange.pem));
     let (certificate, key) = ours.issue();
     let (certificate, key) = (File::new(&certificate), File::new(&key));
-    for protocol in BOTH {
+    for protocol in ALL {
         // (server, trusted authority, whether we show a certificate, whether spans arrive)
         for (tls, trusted, shows, arrives) in [
             (Tls::Server(&ours), &ours_file, false, true),
@@ -274,7 +277,7 @@ fn certificates_that_cannot_be_used_are_told_at_the_start() {
             "without client_key",
         ),
     ] {
-        for protocol in BOTH {
+        for protocol in ALL {
             let endpoint = Some("https://localhost:1".into());
             let otlp = Otlp {
                 endpoint,
@@ -306,7 +309,11 @@ fn failures_that_may_pass_are_tried_again() {
     ]
     .map(|code| Reply::Grpc(code, None));
     let http = [429, 502, 503, 504].map(|status| Reply::Http(status, "", "busy"));
-    for (protocol, replies) in [(Grpc, grpc.to_vec()), (HttpBinary, http.to_vec())] {
+    for (protocol, replies) in [
+        (Grpc, grpc.to_vec()),
+        (HttpBinary, http.to_vec()),
+        (HttpJson, http.to_vec()),
+    ] {
         let collector = Collector::start(protocol, Tls::No);
         let tries = replies.len() + 1;
         collector.script(replies);
@@ -351,7 +358,7 @@ fn refusals_are_final() {
         Code::ResourceExhausted,
     ]
     .map(|code| (Grpc, Reply::Grpc(code, None)));
-    let http = [400, 401, 404, 413, 500, 302].map(|status| (HttpBinary, Reply::Http(status, "", "no")));
+    let http = [400, 401, 404, 500, 302].map(|status| (HttpBinary, Reply::Http(status, "", "no")));
     for (protocol, reply) in grpc.into_iter().chain(http) {
         let collector = Collector::start(protocol, Tls::No);
         collector.script([reply]);
@@ -363,8 +370,28 @@ fn refusals_are_final() {
 }
 
 #[test]
+fn what_is_too_large_is_sent_in_halves() {
+    // (spans that the receiver takes at once, requests, spans that arrive)
+    for (limit, requests, arrive) in [(100, 1, 11), (6, 3, 11), (3, 7, 11), (1, 21, 11), (0, 21, 0)] {
+        for protocol in ALL {
+            let collector = Collector::start(protocol, Tls::No);
+            collector.always(Reply::AtMost(limit));
+            let run = Run::new(&plain(&collector, protocol));
+            let mut spans = fixtures::spans(&fixtures::service("shop"), 7);
+            let more = fixtures::spans(&fixtures::service("cart"), 11);
+            spans.extend(more.into_iter().skip(7));
+            run.ledger.seen(11);
+            run.pipeline.send(spans);
+            let drops = [(Reason::ExportFailed, 11 - arrive)];
+            run.stop_with(arrive, if arrive < 11 { &drops } else { &[] });
+            assert_eq!(collector.received(<[_]>::len), requests, "{protocol:?}, {limit}");
+        }
+    }
+}
+
+#[test]
 fn a_partial_success_is_counted() {
-    for protocol in BOTH {
+    for protocol in ALL {
         for (rejected, dropped) in [(3, 3), (10, 10), (1000, 10), (0, 0), (-5, 0)] {
             let collector = Collector::start(protocol, Tls::No);
             collector.script([Reply::Partial(rejected, "too old")]);
@@ -383,7 +410,7 @@ fn a_partial_success_is_counted() {
 
 #[test]
 fn a_backend_that_comes_back_gets_everything() {
-    for protocol in BOTH {
+    for protocol in ALL {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let run = Run::new(&config(protocol, format!("http://{address}")));
         for _ in 0..20 {
@@ -400,7 +427,7 @@ fn a_backend_that_comes_back_gets_everything() {
 
 #[test]
 fn a_silent_backend_costs_spans_and_no_memory() {
-    for protocol in BOTH {
+    for protocol in ALL {
         let collector = Collector::start(protocol, Tls::No);
         collector.always(Reply::Hang);
         let mut config = plain(&collector, protocol);
@@ -446,7 +473,7 @@ fn the_queue_is_bounded_in_bytes_and_gives_room_back() {
 
 #[test]
 fn a_slow_answer_is_a_failure_that_may_pass() {
-    for protocol in BOTH {
+    for protocol in ALL {
         let collector = Collector::start(protocol, Tls::No);
         collector.script([Reply::Hang]);
         let mut config = plain(&collector, protocol);
@@ -484,7 +511,7 @@ fn garbage_is_survived() {
         b"HTTP/1.1 999999 what\r\n\r\n",
         b"\x16\x03\x01 not http at all\r\n\r\n",
     ];
-    for protocol in BOTH {
+    for protocol in ALL {
         for answer in answers {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();

@@ -39,6 +39,8 @@ pub enum Reply {
     Http(u16, &'static str, &'static str),
     /// HTTP status with a content type and a body.
     Page(&'static str, &'static str),
+    /// Taken if it has so many spans at most, else too large.
+    AtMost(usize),
     /// No answer.
     Hang,
 }
@@ -60,14 +62,19 @@ struct Script {
 
 impl Script {
     fn receive(&self, request: ExportTraceServiceRequest, headers: http::HeaderMap) -> Reply {
+        let scopes = request.resource_spans.iter().flat_map(|group| &group.scope_spans);
+        let spans: usize = scopes.map(|scope| scope.spans.len()).sum();
         self.received.lock().unwrap().push(Received {
             at: Instant::now(),
             request,
             headers,
         });
         let next = self.replies.lock().unwrap().pop_front();
-        next.or_else(|| self.otherwise.lock().unwrap().clone())
-            .unwrap_or(Reply::Take)
+        let reply = next.or_else(|| self.otherwise.lock().unwrap().clone());
+        match reply.unwrap_or(Reply::Take) {
+            Reply::AtMost(limit) if spans <= limit => Reply::Take,
+            reply => reply,
+        }
     }
 }
 
@@ -174,6 +181,9 @@ impl TraceService for Script {
                 let details = ErrorDetails::with_retry_info(Some(Duration::from_millis(millis)));
                 Err(Status::with_error_details(code, "scripted", details))
             }
+            Reply::AtMost(limit) => Err(Status::resource_exhausted(format!(
+                "grpc: received message larger than max (9 vs. {limit})"
+            ))),
             Reply::Http(..) | Reply::Page(..) => panic!("an HTTP answer over gRPC"),
             Reply::Hang => std::future::pending().await,
         }
@@ -199,7 +209,9 @@ async fn grpc(listener: TcpListener, script: Script, tls: Option<tonic::transpor
     if let Some(tls) = tls {
         server = server.tls_config(tls).unwrap();
     }
-    let service = TraceServiceServer::new(script).accept_compressed(CompressionEncoding::Gzip);
+    let service = TraceServiceServer::new(script)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd);
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     server
         .add_service(service)
@@ -262,18 +274,28 @@ async fn answer(
 ) -> Result<http::Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
     assert_eq!((parts.method.as_str(), parts.uri.path()), ("POST", "/v1/traces"));
-    assert_eq!(parts.headers["content-type"], "application/x-protobuf");
-    let mut bytes = body.collect().await.unwrap().to_bytes().to_vec();
-    if parts
-        .headers
-        .get("content-encoding")
-        .is_some_and(|encoding| encoding == "gzip")
-    {
-        let mut plain = Vec::new();
-        GzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).unwrap();
-        bytes = plain;
-    }
-    let request = ExportTraceServiceRequest::decode(bytes.as_slice()).unwrap();
+    let is_json = match parts.headers["content-type"].to_str().unwrap() {
+        "application/x-protobuf" => false,
+        "application/json" => true,
+        other => panic!("content type {other}"),
+    };
+    let body = body.collect().await.unwrap().to_bytes();
+    let encoding = parts.headers.get("content-encoding");
+    let body = match encoding.map(|name| name.to_str().unwrap()) {
+        Some("gzip") => {
+            let mut plain = Vec::new();
+            GzDecoder::new(&body[..]).read_to_end(&mut plain).unwrap();
+            plain
+        }
+        Some("zstd") => zstd::decode_all(&body[..]).unwrap(),
+        Some(other) => panic!("content encoding {other}"),
+        None => body.to_vec(),
+    };
+    let request = if is_json {
+        serde_json::from_slice(&body).unwrap()
+    } else {
+        ExportTraceServiceRequest::decode(body.as_slice()).unwrap()
+    };
     let reply = |status: u16, kind: &str, body: Vec<u8>| {
         http::Response::builder()
             .status(status)
@@ -281,11 +303,13 @@ async fn answer(
             .body(Full::from(body))
             .unwrap()
     };
-    let protobuf =
-        |response: ExportTraceServiceResponse| reply(200, "application/x-protobuf", response.encode_to_vec());
+    let official = |response: ExportTraceServiceResponse| match is_json {
+        true => reply(200, "application/json", serde_json::to_vec(&response).unwrap()),
+        false => reply(200, "application/x-protobuf", response.encode_to_vec()),
+    };
     Ok(match script.receive(request, parts.headers) {
-        Reply::Take => protobuf(ExportTraceServiceResponse::default()),
-        Reply::Partial(n, message) => protobuf(response(n, message)),
+        Reply::Take => official(ExportTraceServiceResponse::default()),
+        Reply::Partial(n, message) => official(response(n, message)),
         Reply::Http(status, retry_after, body) => {
             let mut response = reply(status, "text/plain", body.into());
             if !retry_after.is_empty() {
@@ -295,6 +319,7 @@ async fn answer(
             }
             response
         }
+        Reply::AtMost(_) => reply(413, "text/plain", Vec::new()),
         Reply::Page(kind, body) => reply(200, kind, body.into()),
         Reply::Grpc(..) => panic!("a gRPC answer over HTTP"),
         Reply::Hang => std::future::pending().await,

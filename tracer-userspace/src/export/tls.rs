@@ -4,7 +4,12 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
-use crate::export::config::Otlp;
+/// The paths that a section names.
+pub(super) struct Paths<'a> {
+    pub certificate: Option<&'a Path>,
+    pub client_certificate: Option<&'a Path>,
+    pub client_key: Option<&'a Path>,
+}
 
 /// The contents (PEM) of the files that the configuration names.
 #[derive(Default)]
@@ -20,22 +25,21 @@ impl Files {
     ///
     /// # Errors
     /// Names the file and the setting.
-    pub fn read(config: &Otlp) -> anyhow::Result<Self> {
-        let authorities = config
+    pub fn read(paths: &Paths<'_>) -> anyhow::Result<Self> {
+        let authorities = paths
             .certificate
-            .as_deref()
             .map(|path| read(path, "certificate", "CERTIFICATE"));
-        let identity = match (&config.client_certificate, &config.client_key) {
+        let identity = match (paths.client_certificate, paths.client_key) {
             (Some(certificate), Some(key)) => Some((
                 read(certificate, "client_certificate", "CERTIFICATE")?,
                 read(key, "client_key", "PRIVATE KEY")?,
             )),
             (None, None) => None,
             (Some(_), None) => bail!(
-                "OTLP: client_certificate is set without client_key: set both (OTEL_EXPORTER_OTLP_CLIENT_KEY)"
+                "client_certificate is set without client_key: set both (OTLP: OTEL_EXPORTER_OTLP_CLIENT_KEY)"
             ),
             (None, Some(_)) => bail!(
-                "OTLP: client_key is set without client_certificate: set both (OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE)"
+                "client_key is set without client_certificate: set both (OTLP: OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE)"
             ),
         };
         Ok(Self {
@@ -48,13 +52,13 @@ impl Files {
 fn read(path: &Path, setting: &str, kind: &str) -> anyhow::Result<Vec<u8>> {
     let bytes = std::fs::read(path).with_context(|| {
         format!(
-            "OTLP: cannot read {setting} `{}`: check the path and its permissions",
+            "cannot read {setting} `{}`: check the path and its permissions",
             path.display()
         )
     })?;
     if memchr::memmem::find(&bytes, format!("{kind}-----").as_bytes()).is_none() {
         bail!(
-            "OTLP: {setting} `{}` holds no PEM block of a {}: convert it to PEM",
+            "{setting} `{}` holds no PEM block of a {}: convert it to PEM",
             path.display(),
             kind.to_lowercase()
         );

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use opentelemetry_otlp as otel;
 
-use super::config::{Compression, Config, Headers, parse_protocol};
+use super::config::{Otlp, parse_protocol};
+use crate::export::config::{Compression, Headers};
 
 const TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_";
 const METRICS: &str = "OTEL_EXPORTER_OTLP_METRICS_";
@@ -26,33 +27,38 @@ const CLIENT_KEY: [&str; 2] = [
     "OTEL_EXPORTER_OTLP_CLIENT_KEY",
 ];
 
-impl Config {
-    /// Lays the environment over what the file said. Precedence is flags, environment, file, default: call this
-    /// after the file and before the flags.
+impl Otlp {
+    /// The same section as metrics see it: they have the same variables under their own names.
     ///
     /// # Errors
-    /// Names the variable, its value and what to write instead.
-    pub fn apply_env(&mut self, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
-        // Metrics have the same variables under their own names.
+    /// As [`Config::apply_env`](crate::export::Config::apply_env).
+    pub(in crate::export) fn for_metrics(
+        &self,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> anyhow::Result<Self> {
         let of_metrics = |name: &str| match name.strip_prefix(TRACES) {
             Some(rest) => env(&format!("{METRICS}{rest}")),
             None => env(name),
         };
-        let mut metrics = self.clone();
-        let as_metrics = |error: anyhow::Error| anyhow!(error.to_string().replace(TRACES, METRICS));
-        metrics.apply_otlp(&of_metrics).map_err(as_metrics)?;
-        self.apply_otlp(env)?;
-        self.metrics.apply_env(env, &self.otlp, &metrics.otlp)
+        let mut section = self.clone();
+        section
+            .apply_standard(&of_metrics)
+            .map_err(|error| anyhow!(error.to_string().replace(TRACES, METRICS)))?;
+        Ok(section)
     }
 
-    fn apply_otlp(&mut self, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
+    /// Lays the environment over what the file said.
+    ///
+    /// # Errors
+    /// Names the variable, its value and what to write instead.
+    pub(super) fn apply_standard(&mut self, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
         let get = |name: &'static str| env(name).filter(|value| !value.trim().is_empty());
         let first = |names: [&'static str; 2]| {
             names
                 .into_iter()
                 .find_map(|name| get(name).map(|value| (name, value.trim().to_owned())))
         };
-        let otlp = &mut self.otlp;
+        let otlp = self;
 
         let traces = get(otel::OTEL_EXPORTER_OTLP_TRACES_ENDPOINT);
         let base = get(otel::OTEL_EXPORTER_OTLP_ENDPOINT);
@@ -79,11 +85,9 @@ impl Config {
             otel::OTEL_EXPORTER_OTLP_TRACES_COMPRESSION,
             otel::OTEL_EXPORTER_OTLP_COMPRESSION,
         ]) {
-            otlp.compression = match value.as_str() {
-                "gzip" => Compression::Gzip,
-                "none" => Compression::None,
-                _ => bail!("{name}={value} is not a compression of OTLP: use gzip or none"),
-            };
+            otlp.compression = Compression::parse(&value).ok_or_else(|| {
+                anyhow!("{name}={value} is not a compression of OTLP: use gzip, zstd or none")
+            })?;
         }
         if let Some((name, value)) = first([
             otel::OTEL_EXPORTER_OTLP_TRACES_TIMEOUT,

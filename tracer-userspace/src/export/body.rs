@@ -72,7 +72,7 @@ impl Drop for Owner {
 
 /// The pieces. Copies share them.
 #[derive(Clone, Default)]
-pub(in crate::export) struct Body {
+pub(super) struct Body {
     /// Last first.
     pieces: Vec<Bytes>,
     len: usize,
@@ -97,9 +97,15 @@ impl Body {
     }
 
     /// All of it in one piece.
-    #[cfg(test)]
     pub fn joined(&self) -> Bytes {
-        self.pieces().flatten().copied().collect()
+        match self.pieces.as_slice() {
+            [piece] => piece.clone(),
+            _ => {
+                let mut all = Vec::with_capacity(self.len);
+                self.pieces().for_each(|piece| all.extend_from_slice(piece));
+                all.into()
+            }
+        }
     }
 
     /// The same in memory of its own and of the right size: a body that has to wait gives back what others can use.

@@ -1,6 +1,8 @@
 use opentelemetry_otlp::Protocol::{Grpc, HttpBinary};
 
 use super::*;
+use crate::export::Config;
+use crate::export::registry::Exporter as _;
 
 fn apply(variables: &[(&str, &str)]) -> anyhow::Result<Config> {
     apply_over(Config::default(), variables)
@@ -38,9 +40,8 @@ fn each_variable_and_its_form_for_traces() {
                 .collect::<Vec<_>>()
                 .join(",")
         }),
-        ("COMPRESSION", "gzip", "none", |c| match c.otlp.compression {
-            Compression::Gzip => "gzip".into(),
-            Compression::None => "none".into(),
+        ("COMPRESSION", "gzip", "zstd", |c| {
+            c.otlp.compression.name().unwrap_or("none").into()
         }),
         ("TIMEOUT", "250", "3000", |c| {
             c.otlp.timeout.as_millis().to_string()
@@ -96,8 +97,8 @@ fn endpoints() {
         let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         (text(base), text(traces))
     };
-    assert!(!apply(&[]).unwrap().otlp.is_enabled());
-    assert!(!apply(&[(BASE, "")]).unwrap().otlp.is_enabled());
+    assert!(!apply(&[]).unwrap().otlp.is_set());
+    assert!(!apply(&[(BASE, "")]).unwrap().otlp.is_set());
     assert_eq!(
         endpoints(&apply(&[(BASE, "http://b")]).unwrap()),
         pair("http://b", "")
@@ -163,9 +164,17 @@ fn headers_are_percent_encoded_pairs() {
 #[test]
 fn mistakes_name_the_variable_and_the_remedy() {
     for (name, value, parts) in [
-        ("PROTOCOL", "http/json", &["http/json", "use http/protobuf"][..]),
-        ("TRACES_PROTOCOL", "thrift", &["thrift", "grpc or http/protobuf"]),
-        ("COMPRESSION", "zstd", &["zstd", "gzip or none"]),
+        (
+            "PROTOCOL",
+            "http/xml",
+            &["http/xml", "use grpc, http/protobuf or http/json"][..],
+        ),
+        (
+            "TRACES_PROTOCOL",
+            "thrift",
+            &["thrift", "grpc, http/protobuf or http/json"],
+        ),
+        ("COMPRESSION", "br", &["br", "gzip, zstd or none"]),
         ("TIMEOUT", "10s", &["10s", "milliseconds"]),
         ("TRACES_TIMEOUT", "-1", &["-1", "milliseconds"]),
         ("TIMEOUT", "0", &["0", "above 0"]),

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tonic::Code;
 
-use crate::export::config;
+use super::config;
 
 /// The backend's answer to one request.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +23,11 @@ pub(in crate::export) enum Answer {
         /// For the log.
         why: String,
     },
+    /// Refused because it is larger than the backend takes.
+    TooLarge {
+        /// For the log.
+        why: String,
+    },
     /// Refused for good.
     Refused {
         /// For the log.
@@ -33,6 +38,7 @@ pub(in crate::export) enum Answer {
 /// Sorts a gRPC status; `retry_after` is what its `RetryInfo` says, `None` without one.
 pub(super) fn grpc(code: Code, retry_after: Option<Duration>, why: String) -> Answer {
     match code {
+        Code::ResourceExhausted | Code::OutOfRange if is_too_large(&why) => Answer::TooLarge { why },
         Code::Cancelled
         | Code::DeadlineExceeded
         | Code::Aborted
@@ -51,6 +57,13 @@ pub(super) fn grpc(code: Code, retry_after: Option<Duration>, why: String) -> An
     }
 }
 
+/// gRPC has no code of its own for it; these are the words of grpc-go, tonic and grpc-java.
+fn is_too_large(why: &str) -> bool {
+    ["larger than max", "length too large", "exceeds maximum size"]
+        .iter()
+        .any(|words| why.contains(words))
+}
+
 /// Sorts an HTTP status other than 2xx; `retry_after` is the header's text.
 pub(super) fn http(status: u16, retry_after: Option<&str>, now: SystemTime, why: String) -> Answer {
     match status {
@@ -58,6 +71,7 @@ pub(super) fn http(status: u16, retry_after: Option<&str>, now: SystemTime, why:
             after: retry_after.and_then(|text| parse_retry_after(text, now)),
             why,
         },
+        413 => Answer::TooLarge { why },
         _ => Answer::Refused { why },
     }
 }

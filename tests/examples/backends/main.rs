@@ -1,0 +1,179 @@
+//! The traffic of a real four-service application (nginx, Flask, PostgreSQL, Redis) through the daemon to every backend that can
+//! run here, all at once, and back: what each backend tells is compared span by span with what was sent.
+//!
+//! `cargo xtask backends` installs the programs and runs this: `backends CACHE JUDGE REQUESTS [DOCUMENT]`.
+
+mod programs;
+mod read;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use tracer_tests::apps::{self, App, Setup};
+use tracer_tests::client::drive;
+use tracer_tests::process::{Program, TempDir};
+use tracer_tests::{Host, Ledger, Selection, host};
+
+use self::programs::Backends;
+use self::read::Spans;
+
+/// How long backends may take to show what they took.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A line of the table.
+struct Row {
+    system: &'static str,
+    how: &'static str,
+    found: usize,
+    problems: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let [cache, judge, requests, document @ ..] = arguments.as_slice() else {
+        eprintln!("run it by `cargo xtask backends`");
+        return ExitCode::FAILURE;
+    };
+    let requests = requests.to_string_lossy().parse().expect("a number of requests");
+    let Some(_host) = Host::ready() else {
+        return ExitCode::FAILURE;
+    };
+    let backends = Backends::start(cache, judge);
+    let (sent, exported) = trace(&backends, requests);
+    let mut rows = vec![Row {
+        system: "file",
+        how: "OTLP JSON lines, counted against the ledger",
+        found: sent.len(),
+        problems: if sent.len() as i64 == exported {
+            Vec::new()
+        } else {
+            vec![format!("{exported} in the ledger")]
+        },
+    }];
+    for (system, how, ask) in backends.readers() {
+        rows.push(patiently(system, how, &sent, || ask(&sent)));
+    }
+    rows.push(Row {
+        system: "zipkin, dependencies",
+        how: "`/api/v2/dependencies` against the edges of what was sent",
+        found: sent.len(),
+        problems: backends.dependencies(&sent),
+    });
+    let table = table(&rows, sent.len());
+    print!("{table}");
+    if let Some(document) = document.first() {
+        write(document, &table);
+    }
+    let failed = rows.iter().any(|row| !row.problems.is_empty());
+    ExitCode::from(u8::from(failed))
+}
+
+/// Traces the application; what was sent, by the file exporter, and how much the ledger counts as delivered by all.
+fn trace(backends: &Backends, requests: u64) -> (Spans, i64) {
+    let database = apps::postgresql(Setup::default());
+    let cache = apps::redis(Setup::default());
+    let shop = apps::flask(
+        Setup::named("shop")
+            .env("PG", &database.postgresql_url())
+            .env("REDIS", &cache.redis_url()),
+    );
+    let front = apps::nginx(Setup::default().calling(&shop));
+    let selection = Selection::of(&[&database, &cache, &shop, &front]);
+    let folder = TempDir::new("backends");
+    let file = folder.path().join("spans.jsonl");
+    let mut command = Command::new(host::daemon_binary());
+    command
+        .args(["--ring-bytes", "4194304", "--shutdown-timeout", "30s"])
+        .args(selection.arguments())
+        .arg("--export")
+        .arg(format!("{},file={}", backends.targets(), file.display()))
+        .envs(backends.variables());
+    let mut tracer = Program::spawn("tracer", folder, &mut command).until("is ready", |log| {
+        log.lines().any(|line| line.trim() == "tracer: ready")
+    });
+    let path = |n: u64| match n % 10 {
+        3 => format!("/pass/dberror/{n}"),
+        5 => format!("/pass/hello/{n}"),
+        _ => format!("/pass/db/{n}"),
+    };
+    let records = drive(front.port, 4, 0..requests, |client, n| client.get(&path(n)));
+    assert_eq!(records.len() as u64, requests);
+    stop(&mut tracer, &[&front, &shop]);
+    let output = tracer.output();
+    print!("{}", ledger_lines(&output));
+    let ledger = Ledger::last_in(&output).unwrap_or_else(|| panic!("no ledger:\n{output}"));
+    if let Some(problem) = ledger.imbalance() {
+        panic!("the ledger does not balance: {problem}\n{output}");
+    }
+    let text = std::fs::read_to_string(&file).expect("the file of the file exporter");
+    (read::otlp_lines(&text), ledger.exported)
+}
+
+fn stop(tracer: &mut Program, _alive: &[&App]) {
+    tracer.signal(libc::SIGTERM);
+    let status = tracer.wait(Duration::from_secs(60));
+    assert!(status.success(), "{status}:\n{}", tracer.output());
+}
+
+fn ledger_lines(output: &str) -> String {
+    output
+        .lines()
+        .filter(|line| line.contains("ledger: ") || line.contains(" WARN ") || line.contains(" ERROR "))
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+/// Asks until everything is there, and says what differs then.
+fn patiently(system: &'static str, how: &'static str, sent: &Spans, ask: impl Fn() -> read::Found) -> Row {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = ask();
+        let problems = read::differences(sent, &found);
+        if problems.is_empty() || Instant::now() > deadline {
+            return Row {
+                system,
+                how,
+                found: found.spans.len(),
+                problems,
+            };
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+fn table(rows: &[Row], sent: usize) -> String {
+    let mut text = String::from(
+        "| system | how verified | spans sent | spans found | mismatches |\n|---|---|---|---|---|\n",
+    );
+    for row in rows {
+        let count = row.problems.len();
+        text += &format!(
+            "| {} | {} | {sent} | {} | {count} |\n",
+            row.system, row.how, row.found
+        );
+        for problem in row.problems.iter().take(5) {
+            eprintln!("{}: {problem}", row.system);
+        }
+    }
+    text
+}
+
+/// Puts the table between its marks in a document.
+fn write(document: &Path, table: &str) {
+    const MARKS: [&str; 2] = [
+        "<!-- table: cargo xtask backends --write -->\n",
+        "<!-- end of table -->",
+    ];
+    let text = std::fs::read_to_string(document).expect("the document");
+    let (before, rest) = text
+        .split_once(MARKS[0])
+        .expect("the mark where the table begins");
+    let (_, after) = rest.split_once(MARKS[1]).expect("the mark where the table ends");
+    let text = [before, MARKS[0], table, MARKS[1], after].concat();
+    std::fs::write(document, text).expect("write the document");
+}
+
+/// Names and values.
+type Texts = BTreeMap<String, String>;
