@@ -77,7 +77,8 @@ fn profile_dir() -> PathBuf {
 }
 
 /// The daemon: `TRACER_BINARY`, else the one built beside this test.
-pub(crate) fn daemon_binary() -> PathBuf {
+#[must_use]
+pub fn daemon_binary() -> PathBuf {
     std::env::var_os("TRACER_BINARY").map_or_else(|| profile_dir().join("tracer"), PathBuf::from)
 }
 
