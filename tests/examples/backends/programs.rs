@@ -6,13 +6,24 @@ use std::process::Command;
 use tracer_tests::free_port;
 use tracer_tests::process::{Program, TempDir};
 
+use crate::Row;
 use crate::read::{self, Found, Spans, get};
 
 /// What the Collector's door for Elastic wants to see.
 const API_KEY: &str = "dHJhY2VyOnNlY3JldA==";
 
+/// Which protocols are spoken: what takes two gets one in each round.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Round {
+    /// Everything; gRPC to Jaeger, the Collector and Tempo, HTTP to Elastic.
+    First,
+    /// The other way round, and nothing that has only one way.
+    Second,
+}
+
 /// All of them, running.
 pub struct Backends {
+    round: Round,
     jaeger: u16,
     jaeger_query: u16,
     zipkin: u16,
@@ -31,7 +42,7 @@ type Reader<'a> = (&'static str, &'static str, Box<dyn Fn(&Spans) -> Found + 'a>
 
 impl Backends {
     /// Starts everything and waits until it listens.
-    pub fn start(cache: &Path, judge_source: &Path) -> Self {
+    pub fn start(cache: &Path, judge_source: &Path, round: Round) -> Self {
         let [jaeger, jaeger_query, jaeger_http, jaeger_health] = std::array::from_fn(|_| free_port());
         let [zipkin, grpc, http, tempo, elastic, judge] = std::array::from_fn(|_| free_port());
         let mut running = Vec::new();
@@ -62,11 +73,13 @@ impl Backends {
 
         let collected = TempDir::new("collected");
         let folder = TempDir::new("collector");
+        let is_first = round == Round::First;
+        let (one, other) = if is_first { ("grpc", "http") } else { ("http", "grpc") };
         let doors = [
-            ("grpc", "grpc", grpc),
+            ("collector", one, grpc),
             ("json", "http", http),
-            ("tempo", "grpc", tempo),
-            ("elastic", "http", elastic),
+            ("tempo", one, tempo),
+            ("elastic", other, elastic),
         ];
         let config = folder.write("collector.yaml", collector_config(&doors, collected.path()));
         let mut command = Command::new(cache.join("collector"));
@@ -88,7 +101,8 @@ impl Backends {
         running.push(Program::spawn("judge", folder, &mut command).listening(judge));
 
         Self {
-            jaeger,
+            round,
+            jaeger: if is_first { jaeger } else { jaeger_http },
             jaeger_query,
             zipkin,
             grpc,
@@ -106,16 +120,20 @@ impl Backends {
     pub fn targets(&self) -> String {
         let at = |port: u16| format!("http://127.0.0.1:{port}");
         let judge = at(self.judge);
-        [
+        let mut targets = vec![
             format!("jaeger={}", at(self.jaeger)),
-            format!("zipkin={}", at(self.zipkin)),
             format!("collector={}", at(self.grpc)),
             format!("tempo={}", at(self.tempo)),
             format!("elastic={}", at(self.elastic)),
-            format!("xray={judge}/xray/v1/traces"),
-            format!("cloudtrace={judge}/cloudtrace"),
-        ]
-        .join(",")
+        ];
+        if self.round == Round::First {
+            targets.extend([
+                format!("zipkin={}", at(self.zipkin)),
+                format!("xray={judge}/xray/v1/traces"),
+                format!("cloudtrace={judge}/cloudtrace"),
+            ]);
+        }
+        targets.join(",")
     }
 
     /// Settings that have no place on the command line. `TRACER_` variables aside, each is the standard one of its backend.
@@ -148,8 +166,14 @@ impl Backends {
     }
 
     fn config(&self) -> String {
-        let text = "export:\n  jaeger: {protocol: grpc, compression: gzip}\n  collector: {protocol: grpc, compression: zstd}\n  \
-                    tempo: {protocol: grpc}\n  zipkin: {compression: gzip}\n";
+        let (one, other) = match self.round {
+            Round::First => ("grpc", "http/protobuf"),
+            Round::Second => ("http/protobuf", "grpc"),
+        };
+        let text = format!(
+            "export:\n  jaeger: {{protocol: {one}, compression: gzip}}\n  collector: {{protocol: {one}, compression: zstd}}\n  \
+             tempo: {{protocol: {one}}}\n  elastic: {{protocol: {other}}}\n  zipkin: {{compression: gzip}}\n"
+        );
         self.collected.write("tracer.yaml", text).display().to_string()
     }
 
@@ -169,16 +193,41 @@ impl Backends {
                 found
             }
         };
+        let jaeger = Box::new(|sent: &Spans| Found::of(read::jaeger(self.jaeger_query, sent)));
+        if self.round == Round::Second {
+            return vec![
+                (
+                    "jaeger",
+                    "Jaeger 1.76.0 (v2), OTLP/HTTP protobuf gzip, read back by `/api/v3/traces`",
+                    jaeger,
+                ),
+                (
+                    "collector",
+                    "Collector 0.155.0, OTLP/HTTP protobuf zstd, its file exporter",
+                    Box::new(collected("collector")),
+                ),
+                (
+                    "elastic",
+                    "Collector 0.155.0 in place of APM Server, OTLP/gRPC, which checks the API key",
+                    Box::new(collected("elastic")),
+                ),
+                (
+                    "tempo",
+                    "Collector 0.155.0 in place of Tempo, OTLP/HTTP protobuf",
+                    Box::new(collected("tempo")),
+                ),
+            ];
+        }
         vec![
             (
                 "jaeger",
                 "Jaeger 1.76.0 (v2), OTLP/gRPC gzip, read back by `/api/v3/traces`",
-                Box::new(|sent: &Spans| Found::of(read::jaeger(self.jaeger_query, sent))),
+                jaeger,
             ),
             (
                 "collector",
                 "Collector 0.155.0, OTLP/gRPC zstd, its file exporter",
-                Box::new(collected("grpc")),
+                Box::new(collected("collector")),
             ),
             (
                 "otlp",
@@ -192,7 +241,7 @@ impl Backends {
             ),
             (
                 "elastic",
-                "Collector 0.155.0 in place of APM Server, which checks the API key",
+                "Collector 0.155.0 in place of APM Server, OTLP/HTTP protobuf gzip, which checks the API key",
                 Box::new(collected("elastic")),
             ),
             (
@@ -202,19 +251,19 @@ impl Backends {
             ),
             (
                 "xray",
-                "end point of the test: SigV4 by botocore 1.44.5, ids by X-Ray's rule; credentials by IMDSv2",
+                "end point of ours: SigV4 by botocore 1.44.5, ids by X-Ray's rule; credentials by IMDSv2",
                 Box::new(judged("xray")),
             ),
             (
                 "cloudtrace",
-                "end point of the test: token by PyJWT 2.15.1, project and quota project",
+                "end point of ours: token by PyJWT 2.15.1, project and quota project; a service account's key",
                 Box::new(judged("cloudtrace")),
             ),
         ]
     }
 
-    /// What is wrong with Zipkin's dependency graph.
-    pub fn dependencies(&self, sent: &Spans) -> Vec<String> {
+    /// Zipkin's dependency graph: calls between services.
+    pub fn dependencies(&self, sent: &Spans) -> Row {
         read::dependencies(self.zipkin, sent)
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::Texts;
+use crate::{Row, Texts};
 
 /// One span as a backend tells it.
 #[derive(Clone, Debug, Default)]
@@ -204,7 +204,7 @@ pub fn zipkin(port: u16, sent: &Spans) -> Found {
 
 /// Edges of the dependency graph, with the number of calls: from a caller's service to that of the span that it caused. Zipkin
 /// counts the server's end of a call where it has both.
-pub fn dependencies(port: u16, sent: &Spans) -> Vec<String> {
+pub fn dependencies(port: u16, sent: &Spans) -> Row {
     const SERVER: u64 = 2;
     let mut expected: BTreeMap<(String, String), u64> = BTreeMap::new();
     for span in sent.values().filter(|span| span.kind == SERVER) {
@@ -248,7 +248,12 @@ pub fn dependencies(port: u16, sent: &Spans) -> Vec<String> {
     if expected.is_empty() {
         problems.push("no service calls another".to_owned());
     }
-    problems
+    Row {
+        sent: expected.values().sum::<u64>() as usize,
+        found: found.values().sum::<u64>() as usize,
+        problems,
+        ..Row::default()
+    }
 }
 
 /// What differs, one text for each span that is missing, strange or wrong.
