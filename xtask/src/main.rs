@@ -2,11 +2,8 @@
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-<<<<<<< HEAD
 mod accuracy;
-=======
 mod backends;
->>>>>>> 887e235 (Send spans to several backends at once, each with its own section, queue and books)
 mod bench;
 mod dist;
 mod ebpf;
@@ -29,13 +26,10 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-<<<<<<< HEAD
     /// Score the parents that the tracer claims
     Accuracy(accuracy::Args),
-=======
     /// Send traces to every backend that can run here, and read them back
     Backends(backends::Args),
->>>>>>> 887e235 (Send spans to several backends at once, each with its own section, queue and books)
     /// Measure what tracing costs
     Bench(bench::Args),
     /// Build static binaries of the daemon, as they are released
@@ -58,11 +52,8 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
-<<<<<<< HEAD
         Command::Accuracy(args) => accuracy::run(&args),
-=======
         Command::Backends(args) => backends::run(&args),
->>>>>>> 887e235 (Send spans to several backends at once, each with its own section, queue and books)
         Command::Bench(args) => bench::run(&args),
         Command::Dist(args) => dist::run(&args),
         Command::Ebpf(args) => ebpf::run(&args),

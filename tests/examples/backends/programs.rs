@@ -74,7 +74,11 @@ impl Backends {
         let collected = TempDir::new("collected");
         let folder = TempDir::new("collector");
         let is_first = round == Round::First;
-        let (one, other) = if is_first { ("grpc", "http") } else { ("http", "grpc") };
+        let (one, other) = if is_first {
+            ("grpc", "http")
+        } else {
+            ("http", "grpc")
+        };
         let doors = [
             ("collector", one, grpc),
             ("json", "http", http),
