@@ -24,6 +24,7 @@ mod emit;
 mod fentry;
 mod identity;
 mod iter;
+mod kprobe;
 mod layout;
 mod lifecycle;
 mod message;

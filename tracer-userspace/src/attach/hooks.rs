@@ -3,13 +3,14 @@
 use anyhow::Context as _;
 use aya::{
     Btf,
-    programs::{Program, ProgramError},
+    programs::{KProbe, Program, ProgramError},
 };
 
+use super::kretprobe::Kretprobe;
 use crate::kernel::{Attach, Hook};
 
-/// Loads the program and attaches it to its target.
-pub fn attach(program: &mut Program, hook: &Hook, types: &Btf) -> anyhow::Result<()> {
+/// Loads the program, if it is not, and attaches it to its target. Some links are ours to keep.
+pub fn attach(program: &mut Program, hook: &Hook, types: &Btf) -> anyhow::Result<Option<Kretprobe>> {
     match (hook.attach, program) {
         (Attach::BtfTracepoint, Program::BtfTracePoint(program)) => {
             program.load(hook.target, types).context("loading it")?;
@@ -23,9 +24,28 @@ pub fn attach(program: &mut Program, hook: &Hook, types: &Btf) -> anyhow::Result
             program.load(hook.target, types).context("loading it")?;
             program.attach().context("attaching it")?;
         }
+        (Attach::Kprobe, Program::KProbe(program)) => {
+            load_once(program).context("loading it")?;
+            program.attach(hook.target, 0).context("attaching it")?;
+        }
+        (Attach::Kretprobe, Program::KProbe(program)) => {
+            load_once(program).context("loading it")?;
+            match Kretprobe::attach(program, hook.target) {
+                Ok(link) => return Ok(Some(link)),
+                Err(why) => {
+                    tracing::warn!("{} is seen in few threads at a time: {why:#}", hook.target);
+                    program.attach(hook.target, 0).context("attaching it")?;
+                }
+            }
+        }
         (expected, program) => anyhow::bail!("it is {:?}, and no {expected:?}", program.prog_type()),
     }
-    Ok(())
+    Ok(None)
+}
+
+/// One program serves several functions.
+fn load_once(program: &mut KProbe) -> Result<(), ProgramError> {
+    if program.fd().is_ok() { Ok(()) } else { program.load() }
 }
 
 /// Detaches the program if it is attached.
@@ -34,6 +54,7 @@ pub fn detach(program: &mut Program) -> Result<(), ProgramError> {
         Program::BtfTracePoint(program) => program.unload(),
         Program::FEntry(program) => program.unload(),
         Program::FExit(program) => program.unload(),
+        Program::KProbe(program) => program.unload(),
         _ => Ok(()),
     }
 }

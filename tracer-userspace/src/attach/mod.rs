@@ -1,6 +1,7 @@
 //! Loads the programs, attaches what the plan says, and hands out what the other stages need.
 
 mod hooks;
+mod kretprobe;
 mod object;
 mod policy;
 mod runtimes;
@@ -20,6 +21,7 @@ use std::{
 use tracer_common::{RING_SHARDS, counter};
 
 use crate::{kernel::Plan, source::Source};
+use kretprobe::Kretprobe;
 
 pub use policy::{Limit, Policy};
 pub use runtimes::Runtimes;
@@ -45,6 +47,8 @@ impl Default for Options {
 
 /// A running capture. Dropping it detaches the programs and frees their maps.
 pub struct Capture {
+    /// Detached before the programs are unloaded.
+    kretprobes: Vec<Kretprobe>,
     ebpf: Ebpf,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     policy: Policy,
@@ -95,12 +99,14 @@ impl Capture {
             .context("loading the BPF object")?;
 
         let btf = types::of(&plan.hooks).context("reading the kernel's type information")?;
+        let mut kretprobes = Vec::new();
         for hook in &plan.hooks {
             let program = ebpf
                 .program_mut(hook.program)
                 .with_context(|| format!("the object has no program {}", hook.program))?;
-            hooks::attach(program, hook, &btf)
+            let link = hooks::attach(program, hook, &btf)
                 .with_context(|| format!("program {} at {}", hook.program, hook.target))?;
+            kretprobes.extend(link);
         }
 
         let logger = options
@@ -121,6 +127,7 @@ impl Capture {
         let alarm = move || asleep.set(0, 1, 0).map_err(io::Error::other);
         let source = Source::new(rings, Box::new(alarm)).context("mapping the ring buffers")?;
         Ok(Self {
+            kretprobes,
             ebpf,
             logger,
             policy,
@@ -149,6 +156,7 @@ impl Capture {
 
     /// Stops capturing; what lies in the rings and what was counted can still be read.
     pub fn detach(&mut self) {
+        self.kretprobes.clear();
         for (name, program) in self.ebpf.programs_mut() {
             if let Err(why) = hooks::detach(program) {
                 tracing::debug!("detaching {name}: {why}");

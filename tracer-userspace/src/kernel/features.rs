@@ -53,6 +53,8 @@ pub struct Features {
     pub targets: Vec<(Attach, &'static str, Answer)>,
     /// Whether programs can be attached to functions by trampolines (fentry, fexit).
     pub trampolines: Answer,
+    /// Whether programs can be attached to functions by breakpoints (kprobe, kretprobe).
+    pub kprobes: Answer,
     /// Helpers that not every kernel has.
     pub helpers: Helpers,
     /// Where the struct fields are that the programs read.
@@ -76,6 +78,7 @@ impl Features {
             btf: Answer::Yes,
             targets: Vec::new(),
             trampolines: Answer::Yes,
+            kprobes: probe::kprobes(),
             helpers: Helpers::unknown(""),
             layouts: Vec::new(),
             ring_buffer: ring_buffer(),
@@ -99,7 +102,9 @@ impl Features {
         self.targets = targets(|hook| {
             let (found, kind) = match hook.attach {
                 Attach::BtfTracepoint => (btf.tracepoint(hook.target), "tracepoint"),
-                Attach::Fentry | Attach::Fexit => (btf.function(hook.target), "function"),
+                Attach::Fentry | Attach::Fexit | Attach::Kprobe | Attach::Kretprobe => {
+                    (btf.function(hook.target), "function")
+                }
             };
             let missing = || Answer::No(format!("no {kind} {} in this kernel", hook.target));
             found.map_or_else(missing, |_| Answer::Yes)
@@ -136,6 +141,7 @@ impl Features {
         match attach {
             Attach::BtfTracepoint => None,
             Attach::Fentry | Attach::Fexit => Some(&self.trampolines),
+            Attach::Kprobe | Attach::Kretprobe => Some(&self.kprobes),
         }
     }
 
@@ -146,15 +152,16 @@ impl Features {
         found.as_ref().ok().cloned()
     }
 
-    /// Globals that tell the programs what this kernel has.
+    /// Globals that tell the programs what this kernel has, and whether they can have its socket cookies.
     #[must_use]
-    pub fn switches(&self) -> Vec<(&'static str, u32)> {
+    pub fn switches(&self, cookies: bool) -> Vec<(&'static str, u32)> {
+        let has = |answer: &Answer| *answer == Answer::Yes;
         [
-            ("HAS_SOCKET_COOKIE", &self.helpers.socket_cookie),
-            ("HAS_UNIX_SOCK", &self.helpers.unix_sock),
-            ("HAS_TASK_BTF", &self.helpers.task_btf),
+            ("HAS_SOCKET_COOKIE", cookies),
+            ("HAS_UNIX_SOCK", has(&self.helpers.unix_sock)),
+            ("HAS_TASK_BTF", has(&self.helpers.task_btf)),
         ]
-        .map(|(name, answer)| (name, u32::from(*answer == Answer::Yes)))
+        .map(|(name, has)| (name, u32::from(has)))
         .to_vec()
     }
 }

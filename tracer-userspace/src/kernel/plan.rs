@@ -36,7 +36,7 @@ pub fn plan(features: &Features, wanted: Option<Backend>) -> Option<Plan> {
 }
 
 fn plan_with(features: &Features, table: &Table) -> Option<Plan> {
-    let mut globals = features.switches();
+    let mut globals = features.switches(table.has_cookies(features));
     for group in [Group::Socket].iter().chain(table.groups) {
         globals.extend(features.offsets(*group)?);
     }

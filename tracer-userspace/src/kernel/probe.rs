@@ -168,6 +168,58 @@ pub fn trampolines(btf: &Btf) -> Answer {
     }
 }
 
+/// `struct perf_event_attr` (include/uapi/linux/perf_event.h) up to what kprobes use; 112 bytes are `PERF_ATTR_SIZE_VER5`.
+#[repr(C)]
+#[derive(Default)]
+struct Event {
+    kind: u32,
+    size: u32,
+    config: u64,
+    unused: [u64; 5],
+    /// `config1`: name of the function.
+    function: u64,
+    /// `config2`: offset in it.
+    offset: u64,
+    rest: [u64; 5],
+}
+
+const _: () = assert!(size_of::<Event>() == 112);
+
+/// Whether kprobes can be attached.
+pub fn kprobes() -> Answer {
+    const KIND: &str = "/sys/bus/event_source/devices/kprobe/type";
+    const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
+    let kind = match std::fs::read_to_string(KIND) {
+        Ok(text) => text.trim().parse().unwrap_or_default(),
+        Err(error) => return Answer::No(format!("the kernel has no kprobe events: {KIND}: {error}")),
+    };
+    let event = Event {
+        kind,
+        size: 112,
+        function: c"inet_sendmsg".as_ptr() as u64,
+        ..Event::default()
+    };
+    let (everybody, first_cpu, no_group) = (-1, 0, -1);
+    // SAFETY: the struct is as large as it says, and the name outlives the call.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const event,
+            everybody,
+            first_cpu,
+            no_group,
+            PERF_FLAG_FD_CLOEXEC,
+        )
+    };
+    if fd < 0 {
+        let error = io::Error::last_os_error();
+        return Answer::No(format!("attaching a kprobe is refused: {error}"));
+    }
+    // SAFETY: a new descriptor.
+    drop(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
+    Answer::Yes
+}
+
 fn refused(step: &str, error: &io::Error) -> Answer {
-    Answer::No(format!("{step} one is refused: {error}"))
+    Answer::No(format!("{step} a fentry program is refused: {error}"))
 }

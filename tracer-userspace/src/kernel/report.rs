@@ -319,6 +319,7 @@ mod tests {
                 .map(|hook| (hook.attach, hook.target, Answer::Yes))
                 .collect(),
             trampolines: Answer::Yes,
+            kprobes: Answer::Yes,
             helpers: Helpers {
                 socket_cookie: Answer::Yes,
                 unix_sock: Answer::Yes,
@@ -441,11 +442,18 @@ mod tests {
             ],
         );
         check(
-            "trampolines are refused, which only the second needs",
-            |f| f.trampolines = gone(),
+            "neither trampolines nor kprobes",
+            |f| (f.trampolines, f.kprobes) = (gone(), gone()),
             None,
             TRACEPOINT,
             &["capture back end fentry"],
+        );
+        check(
+            "trampolines are refused: kprobes do it",
+            |f| f.trampolines = gone(),
+            FENTRY,
+            FENTRY,
+            &[],
         );
         check(
             "no arrival times",
@@ -569,6 +577,8 @@ mod tests {
             "{all:?}"
         );
         assert!(!all.contains(&"sk_destruct"), "cookies are there: {all:?}");
+        let arm = hooks(&|f| f.trampolines = gone());
+        assert!(arm.contains(&"sk_destruct"), "kprobes have no cookies: {arm:?}");
         let old = hooks(&|f| {
             without(f, NEW);
             f.helpers.socket_cookie = gone();

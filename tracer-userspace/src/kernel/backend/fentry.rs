@@ -4,7 +4,10 @@
 //! through exactly one of them, be it a system call, io_uring, splice or the kernel itself, and no compiler inlines them.
 
 use super::{Attach, Backend, Hook, Need, RESETS_IN, RESETS_OUT, STATES, Sight, Table};
-use crate::kernel::{features::Answer, layout::Group};
+use crate::kernel::{
+    features::{Answer, Features},
+    layout::Group,
+};
 
 const fn fexit(program: &'static str, target: &'static str) -> Hook {
     Hook::new(Attach::Fexit, program, target)
@@ -12,6 +15,19 @@ const fn fexit(program: &'static str, target: &'static str) -> Hook {
 
 const fn fentry(program: &'static str, target: &'static str) -> Hook {
     Hook::new(Attach::Fentry, program, target)
+}
+
+const fn kprobe(program: &'static str, target: &'static str) -> Hook {
+    Hook::new(Attach::Kprobe, program, target)
+}
+
+const fn kretprobe(program: &'static str, target: &'static str) -> Hook {
+    Hook::new(Attach::Kretprobe, program, target)
+}
+
+/// Whether trampolines are of use; kprobes do the work else.
+fn by_trampoline(features: &Features) -> bool {
+    !matches!(features.trampolines, Answer::No(_))
 }
 
 const fn sight(
@@ -37,56 +53,110 @@ pub const TABLE: Table = Table {
             "function inet_sendmsg",
             Need::Required,
             "seeing what is sent over IPv4",
-            &[&[fexit("fexit_inet_sendmsg", "inet_sendmsg")]],
+            &[
+                &[fexit("fexit_inet_sendmsg", "inet_sendmsg")],
+                &[
+                    kprobe("kprobe_send", "inet_sendmsg"),
+                    kretprobe("kretprobe_send", "inet_sendmsg"),
+                ],
+            ],
         ),
         sight(
             "function inet_recvmsg",
             Need::Required,
             "seeing what is received over IPv4",
-            &[&[fexit("fexit_inet_recvmsg", "inet_recvmsg")]],
+            &[
+                &[fexit("fexit_inet_recvmsg", "inet_recvmsg")],
+                &[
+                    kprobe("kprobe_recv", "inet_recvmsg"),
+                    kretprobe("kretprobe_recv", "inet_recvmsg"),
+                ],
+            ],
         ),
         sight(
             "function inet6_sendmsg",
             Need::Optional,
             "seeing what is sent over IPv6",
-            &[&[fexit("fexit_inet6_sendmsg", "inet6_sendmsg")]],
+            &[
+                &[fexit("fexit_inet6_sendmsg", "inet6_sendmsg")],
+                &[
+                    kprobe("kprobe_send", "inet6_sendmsg"),
+                    kretprobe("kretprobe_send", "inet6_sendmsg"),
+                ],
+            ],
         ),
         sight(
             "function inet6_recvmsg",
             Need::Optional,
             "seeing what is received over IPv6",
-            &[&[fexit("fexit_inet6_recvmsg", "inet6_recvmsg")]],
+            &[
+                &[fexit("fexit_inet6_recvmsg", "inet6_recvmsg")],
+                &[
+                    kprobe("kprobe_recv", "inet6_recvmsg"),
+                    kretprobe("kretprobe_recv", "inet6_recvmsg"),
+                ],
+            ],
         ),
         sight(
             "function unix_stream_sendmsg",
             Need::Optional,
             "seeing what is sent over Unix sockets",
-            &[&[fexit("fexit_unix_stream_sendmsg", "unix_stream_sendmsg")]],
+            &[
+                &[fexit("fexit_unix_stream_sendmsg", "unix_stream_sendmsg")],
+                &[
+                    kprobe("kprobe_send", "unix_stream_sendmsg"),
+                    kretprobe("kretprobe_send", "unix_stream_sendmsg"),
+                ],
+            ],
         ),
         sight(
             "function unix_stream_recvmsg",
             Need::Optional,
             "seeing what is received over Unix sockets",
-            &[&[fexit("fexit_unix_stream_recvmsg", "unix_stream_recvmsg")]],
+            &[
+                &[fexit("fexit_unix_stream_recvmsg", "unix_stream_recvmsg")],
+                &[
+                    kprobe("kprobe_recv", "unix_stream_recvmsg"),
+                    kretprobe("kretprobe_recv", "unix_stream_recvmsg"),
+                ],
+            ],
         ),
         // Linux 6.5 has no such functions: there splice sends by sendmsg.
         sight(
             "function inet_sendpage",
             Need::WithIt,
             "counting what sendfile and splice send",
-            &[&[fexit("fexit_inet_sendpage", "inet_sendpage")]],
+            &[
+                &[fexit("fexit_inet_sendpage", "inet_sendpage")],
+                &[
+                    kprobe("kprobe_pages", "inet_sendpage"),
+                    kretprobe("kretprobe_send", "inet_sendpage"),
+                ],
+            ],
         ),
         sight(
             "function unix_stream_sendpage",
             Need::WithIt,
             "counting what sendfile and splice send over Unix sockets",
-            &[&[fexit("fexit_unix_stream_sendpage", "unix_stream_sendpage")]],
+            &[
+                &[fexit("fexit_unix_stream_sendpage", "unix_stream_sendpage")],
+                &[
+                    kprobe("kprobe_pages", "unix_stream_sendpage"),
+                    kretprobe("kretprobe_send", "unix_stream_sendpage"),
+                ],
+            ],
         ),
         sight(
             "function tcp_splice_read",
             Need::Optional,
             "counting what splice receives",
-            &[&[fexit("fexit_tcp_splice_read", "tcp_splice_read")]],
+            &[
+                &[fexit("fexit_tcp_splice_read", "tcp_splice_read")],
+                &[
+                    kprobe("kprobe_pages", "tcp_splice_read"),
+                    kretprobe("kretprobe_recv", "tcp_splice_read"),
+                ],
+            ],
         ),
         sight(
             "function sock_def_readable",
@@ -95,6 +165,7 @@ pub const TABLE: Table = Table {
             &[
                 &[Hook::tracepoint("sk_data_ready")],
                 &[fentry("fentry_sock_def_readable", "sock_def_readable")],
+                &[kprobe("kprobe_sock_def_readable", "sock_def_readable")],
             ],
         ),
         Sight {
@@ -102,14 +173,18 @@ pub const TABLE: Table = Table {
             needed_for: "telling a new socket from an old one at its address",
             need: Need::Required,
             since: "4.6",
-            only_if: Some(|features| features.helpers.socket_cookie != Answer::Yes),
-            ways: &[&[fentry("fentry_sk_destruct", "sk_destruct")]],
+            only_if: Some(|features| !TABLE.has_cookies(features)),
+            ways: &[
+                &[fentry("fentry_sk_destruct", "sk_destruct")],
+                &[kprobe("kprobe_sk_destruct", "sk_destruct")],
+            ],
         },
         STATES,
         RESETS_IN,
         RESETS_OUT,
     ],
     groups: &[Group::Message],
-    remedy: "use Linux 5.10 or newer with CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS or CONFIG_KPROBES, and no lockdown that refuses \
-             both (kernel_lockdown(7))",
+    typed: by_trampoline,
+    remedy: "use Linux 5.10 or newer with CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS or CONFIG_KPROBE_EVENTS, on a host whose policy \
+             allows one of them",
 };

@@ -4,7 +4,10 @@
 mod fentry;
 mod tracepoint;
 
-use super::{features::Features, layout::Group};
+use super::{
+    features::{Answer, Features},
+    layout::Group,
+};
 
 /// A way to see messages move.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +41,10 @@ pub enum Attach {
     Fentry,
     /// End of a kernel function, by trampoline.
     Fexit,
+    /// Entry of a kernel function, by breakpoint.
+    Kprobe,
+    /// End of a kernel function, likewise.
+    Kretprobe,
 }
 
 /// A program and where it is attached.
@@ -103,8 +110,18 @@ pub struct Table {
     pub sights: &'static [Sight],
     /// Kernel structs that its programs read, besides [`Group::Socket`].
     pub groups: &'static [Group],
+    /// Whether the verifier knows the sockets of its programs by type on such a host: others cannot have the kernel's cookies.
+    pub typed: fn(&Features) -> bool,
     /// What to do where it cannot be used.
     pub remedy: &'static str,
+}
+
+impl Table {
+    /// Whether the programs can have the kernel's own socket cookies.
+    #[must_use]
+    pub fn has_cookies(&self, features: &Features) -> bool {
+        features.helpers.socket_cookie == Answer::Yes && (self.typed)(features)
+    }
 }
 
 /// All back ends, the one to be preferred first.

@@ -31,5 +31,6 @@ pub const TABLE: Table = Table {
         RESETS_OUT,
     ],
     groups: &[],
+    typed: |_| true,
     remedy: "use Linux 6.3 or newer (for example Debian 13, Ubuntu 24.04, RHEL 10)",
 };
