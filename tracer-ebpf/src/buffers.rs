@@ -13,6 +13,23 @@ pub enum Buffers {
     Unavailable,
 }
 
+/// Where a back end looks for the buffers, if the bytes are wanted. A trait and not a closure: nothing makes the compiler inline a
+/// closure, and types like these in a function's signature are type information that kernels refuse (a Rust enum is a union whose
+/// members do not start at 0).
+pub trait Find {
+    fn buffers(self) -> Buffers;
+}
+
+/// There are none.
+pub struct Nowhere;
+
+impl Find for Nowhere {
+    #[inline(always)]
+    fn buffers(self) -> Buffers {
+        Buffers::Unavailable
+    }
+}
+
 /// An array of `struct iovec`.
 #[derive(Clone, Copy)]
 pub struct Vectors {

@@ -24,8 +24,10 @@ use tracer_common::Direction;
 use crate::{
     access::{Typed, load},
     arrival::arrived,
-    buffers::Buffers,
-    identity, iter, layout,
+    buffers::{Find, Nowhere},
+    identity,
+    iter::Behind,
+    layout,
     message::{Moved, message},
     socket::Socket,
 };
@@ -70,36 +72,28 @@ pub fn fentry_sk_destruct(ctx: FEntryContext) -> i32 {
 
 #[inline(always)]
 fn sent(ctx: &FExitContext) {
-    let (msg, result) = (ctx.arg::<*const u8>(1), ctx.arg::<i32>(3));
-    tell(ctx, Direction::Send, result, 0, || iter::moved::<Typed>(msg, result));
+    let (msg, moved) = (ctx.arg(1), ctx.arg(3));
+    tell(ctx, Direction::Send, moved, 0, Behind::<Typed>::new(msg, moved));
 }
 
 #[inline(always)]
 fn received(ctx: &FExitContext) {
-    let (msg, flags, result) = (ctx.arg::<*const u8>(1), ctx.arg(3), ctx.arg::<i32>(4));
-    tell(ctx, Direction::Recv, result, flags, || {
-        iter::moved::<Typed>(msg, result)
-    });
+    let (msg, flags, moved) = (ctx.arg(1), ctx.arg(3), ctx.arg(4));
+    tell(ctx, Direction::Recv, moved, flags, Behind::<Typed>::new(msg, moved));
 }
 
 #[inline(always)]
 fn sent_page(ctx: &FExitContext) {
-    tell(ctx, Direction::Send, ctx.arg(5), 0, || Buffers::Unavailable);
+    tell(ctx, Direction::Send, ctx.arg(5), 0, Nowhere);
 }
 
 #[inline(always)]
 fn spliced(ctx: &FExitContext) {
-    tell(ctx, Direction::Recv, ctx.arg(5), 0, || Buffers::Unavailable);
+    tell(ctx, Direction::Recv, ctx.arg(5), 0, Nowhere);
 }
 
 #[inline(always)]
-fn tell(
-    ctx: &FExitContext,
-    direction: Direction,
-    result: i32,
-    flags: u32,
-    buffers: impl FnOnce() -> Buffers,
-) {
+fn tell(ctx: &FExitContext, direction: Direction, result: i32, flags: u32, place: impl Find) {
     let socket: *const u8 = ctx.arg(0);
     // SAFETY: the first argument of the prototypes above is a `struct socket *`.
     let sk: *const u8 = unsafe { load::<Typed, _>(socket, &layout::SOCKET__SK) };
@@ -113,5 +107,5 @@ fn tell(
         result,
         flags,
     };
-    message(ctx, moved, buffers);
+    message(ctx, moved, place);
 }

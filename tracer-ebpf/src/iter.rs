@@ -3,9 +3,11 @@
 //! The iterator has advanced by what moved: the message's first byte is found by going back as far. So nothing is kept from the
 //! entry of the call to its end.
 
+use core::marker::PhantomData;
+
 use crate::{
     access::{Access, Untyped, load},
-    buffers::{Buffers, Vectors, read_kernel},
+    buffers::{Buffers, Find, Vectors, read_kernel},
     layout,
     opaque::opaque,
 };
@@ -13,9 +15,38 @@ use crate::{
 /// Vectors that are walked back over at most; a message in more is counted and not captured.
 const MOST: u64 = tracer_common::MAX_IOVECS as u64;
 
-/// The buffers of the `moved` bytes before the place where the iterator of this `struct msghdr` stands.
+/// The buffers of the bytes before the place where the iterator of a `struct msghdr` stands.
+pub struct Behind<A> {
+    msg: *const u8,
+    moved: i32,
+    access: PhantomData<A>,
+}
+
+impl<A> Behind<A> {
+    /// The `moved` bytes behind the iterator of `msg`, a `struct msghdr *` that is typed if `A` is, or null.
+    #[inline(always)]
+    pub fn new(msg: *const u8, moved: i32) -> Self {
+        Self {
+            msg,
+            moved,
+            access: PhantomData,
+        }
+    }
+}
+
+impl<A: Access> Find for Behind<A> {
+    #[inline(always)]
+    fn buffers(self) -> Buffers {
+        if self.msg.is_null() {
+            Buffers::Unavailable
+        } else {
+            behind::<A>(self.msg, self.moved)
+        }
+    }
+}
+
 #[inline(always)]
-pub fn moved<A: Access>(msg: *const u8, moved: i32) -> Buffers {
+fn behind<A: Access>(msg: *const u8, moved: i32) -> Buffers {
     let moved = moved as u32 as u64;
     // SAFETY: `msg` is a `struct msghdr *`, typed if `A` is.
     let kind: u8 = unsafe { load::<A, _>(msg, &layout::MSGHDR__KIND) };

@@ -16,9 +16,10 @@ use tracer_common::{Direction, counter};
 use crate::{
     access::{Untyped, load},
     arrival::arrived,
-    buffers::Buffers,
     conns::count,
-    identity, iter, layout,
+    identity,
+    iter::Behind,
+    layout,
     message::{Moved, message},
     socket::Socket,
 };
@@ -127,11 +128,6 @@ fn end(ctx: &RetProbeContext, direction: Direction) -> Option<()> {
         result,
         flags: call.flags as u32,
     };
-    message(ctx, moved, || {
-        if call.msg == 0 {
-            Buffers::Unavailable
-        } else {
-            iter::moved::<Untyped>(call.msg as *const u8, result)
-        }
-    })
+    let place = Behind::<Untyped>::new(call.msg as *const u8, result);
+    message(ctx, moved, place)
 }

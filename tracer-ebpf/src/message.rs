@@ -9,7 +9,7 @@ use tracer_common::{Direction, EventFlags, EventKind, PolicyMode, counter};
 use crate::{
     OWN_TGID,
     access::Access,
-    buffers::Buffers,
+    buffers::Find,
     conns::{self, count},
     emit,
     opaque::{blur, smaller},
@@ -36,12 +36,12 @@ pub struct Moved<A> {
 
 /// What every back end calls, once for each message that moved, after the copy and in the context of the thread that moved it.
 ///
-/// `buffers` says where the bytes lie; it is asked only if they are wanted.
+/// `place` says where the bytes lie; it is asked only if they are wanted.
 #[inline(always)]
 pub fn message<A: Access>(
     ctx: &impl EbpfContext,
     message: Moved<A>,
-    buffers: impl FnOnce() -> Buffers,
+    place: impl Find,
 ) -> Option<()> {
     let Moved {
         socket,
@@ -119,7 +119,7 @@ pub fn message<A: Access>(
     } else if direction == Direction::Recv && flags & MSG_TRUNC != 0 {
         (Wanted::NOTHING, Missing::Unavailable)
     } else {
-        Wanted::new(buffers(), u64::from(len), head, direction)
+        Wanted::new(place.buffers(), u64::from(len), head, direction)
     };
     // Many ways meet here, and below.
     let wanted = wanted.blurred(cookie);

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 
-use crate::buffers::{Buffers, Vectors, read_user};
+use crate::buffers::{Buffers, Find, Vectors, read_user};
 
 #[cfg(bpf_target_arch = "x86_64")]
 mod abi {
@@ -63,8 +63,17 @@ unsafe fn register(regs: *const u8, offset: usize) -> u64 {
 }
 
 /// The buffers of the system call that the current thread is in.
+pub struct OfCall;
+
+impl Find for OfCall {
+    #[inline(always)]
+    fn buffers(self) -> Buffers {
+        buffers()
+    }
+}
+
 #[inline(always)]
-pub fn buffers() -> Buffers {
+fn buffers() -> Buffers {
     // SAFETY: no arguments.
     let task = unsafe { bpf_get_current_task_btf() };
     // SAFETY: takes the typed current task; its result is typed `struct pt_regs`.

@@ -5,7 +5,7 @@
 //! - `sock_recv_length(struct sock *sk, int ret, int flags)`, from `sock_recvmsg_nosec`.
 //!
 //! Both fire after the copy, once for every message on every socket family, whatever system call moved it. The bytes are found
-//! from the registers of the system call that is running ([`registers`]).
+//! from the registers of the system call that is running ([`OfCall`]).
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use tracer_common::Direction;
@@ -13,7 +13,7 @@ use tracer_common::Direction;
 use crate::{
     access::Typed,
     message::{Moved, message},
-    registers,
+    registers::OfCall,
     socket::Socket,
 };
 
@@ -38,5 +38,5 @@ fn moved(ctx: &BtfTracePointContext, direction: Direction) {
         result: ctx.arg(1),
         flags: ctx.arg(2),
     };
-    message(ctx, moved, registers::buffers);
+    message(ctx, moved, OfCall);
 }

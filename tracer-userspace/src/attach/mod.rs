@@ -107,6 +107,7 @@ impl Capture {
             let link = hooks::attach(program, hook, &btf)
                 .with_context(|| format!("program {} at {}", hook.program, hook.target))?;
             kretprobes.extend(link);
+            tracing::debug!("{} is attached to {}", hook.program, hook.target);
         }
 
         let logger = options
