@@ -45,7 +45,11 @@ pub fn attach(program: &mut Program, hook: &Hook, types: &Btf) -> anyhow::Result
 
 /// One program serves several functions.
 fn load_once(program: &mut KProbe) -> Result<(), ProgramError> {
-    if program.fd().is_ok() { Ok(()) } else { program.load() }
+    if program.fd().is_ok() {
+        Ok(())
+    } else {
+        program.load()
+    }
 }
 
 /// Detaches the program if it is attached.

@@ -114,5 +114,9 @@ fn open(id: u64) -> io::Result<OwnedFd> {
 fn control(event: &OwnedFd, request: libc::c_ulong, argument: libc::c_long) -> io::Result<()> {
     // SAFETY: both requests take a number.
     let failed = unsafe { libc::ioctl(event.as_raw_fd(), request as _, argument) };
-    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

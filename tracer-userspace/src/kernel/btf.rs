@@ -304,24 +304,26 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// Builds BTF: types as words, and the strings that they name.
-    struct Builder {
+    pub struct Builder {
         types: Vec<u32>,
         strings: Vec<u8>,
+        count: u32,
     }
 
     impl Builder {
-        fn new() -> Self {
+        pub fn new() -> Self {
             Self {
                 types: Vec::new(),
                 strings: vec![0],
+                count: 0,
             }
         }
 
-        fn name(&mut self, name: &str) -> u32 {
+        pub fn name(&mut self, name: &str) -> u32 {
             if name.is_empty() {
                 return 0;
             }
@@ -331,13 +333,42 @@ mod tests {
             at
         }
 
-        fn add(&mut self, name: &str, kind: Kind, count: u32, size_or_type: u32, extra: &[u32]) {
+        fn add(&mut self, name: &str, kind: Kind, count: u32, size_or_type: u32, extra: &[u32]) -> u32 {
             let name = self.name(name);
             self.types.extend([name, kind.0 << 24 | count, size_or_type]);
             self.types.extend(extra);
+            self.count += 1;
+            self.count
         }
 
-        fn bytes(&self) -> Vec<u8> {
+        /// An integer of so many bytes.
+        pub fn integer(&mut self, size: u32) -> u32 {
+            self.add("", Kind::INT, 0, size, &[size * 8])
+        }
+
+        pub fn pointer(&mut self) -> u32 {
+            self.add("", Kind::PTR, 0, 0, &[])
+        }
+
+        /// A struct, or a union, of members (name, type, offset in bytes).
+        pub fn compound(&mut self, name: &str, union: bool, size: u32, members: &[(&str, u32, u32)]) -> u32 {
+            let kind = if union { Kind::UNION } else { Kind::STRUCT };
+            let extra: Vec<u32> = members
+                .iter()
+                .flat_map(|(name, id, offset)| [self.name(name), *id, offset * 8])
+                .collect();
+            self.add(name, kind, members.len() as u32, size, &extra)
+        }
+
+        pub fn values(&mut self, name: &str, values: &[(&str, u32)]) -> u32 {
+            let extra: Vec<u32> = values
+                .iter()
+                .flat_map(|(name, value)| [self.name(name), *value])
+                .collect();
+            self.add(name, Kind::ENUM, values.len() as u32, 4, &extra)
+        }
+
+        pub fn bytes(&self) -> Vec<u8> {
             let types = self.types.len() as u32 * 4;
             let mut bytes = Vec::new();
             bytes.extend(0xeb9fu16.to_ne_bytes());

@@ -50,3 +50,113 @@ pub fn resolve(btf: &Btf) -> Result<Vec<(&'static str, u32)>, Vec<Error>> {
     }
     Ok(globals)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::btf::tests::Builder;
+    use super::*;
+
+    /// A kernel whose `struct iov_iter` has these members, (name, size, offset), at 16 of a `struct msghdr`.
+    fn kernel(members: &[(&str, u32, u32)], kinds: &[(&str, u32)]) -> Btf {
+        let mut b = Builder::new();
+        let pointer = b.pointer();
+        let members: Vec<_> = members
+            .iter()
+            .map(|(name, size, offset)| (*name, b.integer(*size), *offset))
+            .collect();
+        let iter = b.compound("iov_iter", false, 40, &members);
+        b.compound("msghdr", false, 96, &[("msg_iter", iter, 16)]);
+        b.compound("socket", false, 128, &[("sk", pointer, 24)]);
+        b.values("iter_type", kinds);
+        Btf::parse(&b.bytes()).expect("sound types")
+    }
+
+    fn check(name: &str, btf: &Btf, expected: &[(&str, u32)]) {
+        let found = resolve(btf).expect(name);
+        for (global, value) in expected {
+            let is = found.iter().find(|(found, _)| found == global);
+            assert_eq!(is.map(|(_, value)| value), Some(value), "{name}: {global}");
+        }
+    }
+
+    #[test]
+    fn every_shape_is_understood() {
+        check(
+            "5.10",
+            &kernel(
+                &[
+                    ("type", 4, 0),
+                    ("iov_offset", 8, 8),
+                    ("count", 8, 16),
+                    ("iov", 8, 24),
+                    ("nr_segs", 8, 32),
+                ],
+                &[("ITER_IOVEC", 4), ("ITER_KVEC", 8)],
+            ),
+            &[
+                ("MSGHDR__KIND", 16),
+                ("ITER_KIND_MASK", 0xfe),
+                ("ITER_IOVEC", 4),
+                ("ITER_UBUF", NEVER),
+                ("MSGHDR__OFFSET", 24),
+                ("MSGHDR__VECTORS", 40),
+                ("MSGHDR__SEGMENTS", 48),
+                ("SOCKET__SK", 24),
+            ],
+        );
+        check(
+            "6.1",
+            &kernel(
+                &[
+                    ("iter_type", 1, 0),
+                    ("iov_offset", 8, 8),
+                    ("iov", 8, 24),
+                    ("ubuf", 8, 24),
+                    ("nr_segs", 8, 32),
+                ],
+                &[("ITER_IOVEC", 0), ("ITER_UBUF", 6)],
+            ),
+            &[
+                ("MSGHDR__KIND", 16),
+                ("ITER_KIND_MASK", 0xff),
+                ("ITER_IOVEC", 0),
+                ("ITER_UBUF", 6),
+                ("MSGHDR__BUFFER", 40),
+            ],
+        );
+        check(
+            "6.12",
+            &kernel(
+                &[
+                    ("iter_type", 1, 0),
+                    ("iov_offset", 8, 8),
+                    ("__iov", 8, 16),
+                    ("ubuf", 8, 16),
+                    ("nr_segs", 8, 32),
+                ],
+                &[("ITER_UBUF", 0), ("ITER_IOVEC", 1)],
+            ),
+            &[
+                ("ITER_IOVEC", 1),
+                ("ITER_UBUF", 0),
+                ("MSGHDR__VECTORS", 32),
+                ("MSGHDR__BUFFER", 32),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_shape_that_is_not_understood_is_named() {
+        let members = [("iov_offset", 8, 8), ("__iov", 8, 16), ("nr_segs", 8, 32)];
+        let why = resolve(&kernel(&members, &[("ITER_IOVEC", 1)])).expect_err("no kind");
+        assert_eq!(why, [Error::NoField("msghdr", "msg_iter.iter_type")]);
+        let members = [
+            ("iter_type", 1, 0),
+            ("iov_offset", 8, 8),
+            ("__iov", 8, 16),
+            ("nr_segs", 8, 32),
+        ];
+        let why = resolve(&kernel(&members, &[])).expect_err("no kinds");
+        assert_eq!(why, [Error::NoValue("iter_type", "ITER_IOVEC")]);
+    }
+}
