@@ -8,9 +8,12 @@
 //! - `ssize_t F(struct socket *sock, struct page *page, int offset, size_t size, int flags)`: `inet_sendpage`,
 //!   `unix_stream_sendpage` (before Linux 6.5);
 //! - `ssize_t tcp_splice_read(struct socket *sock, loff_t *ppos, struct pipe_inode_info *pipe, size_t len, unsigned int flags)`;
-//! and with `fentry`:
-//! - `void sock_def_readable(struct sock *sk)` (net/core/sock.c), for the time of arrival;
-//! - `void sk_destruct(struct sock *sk)`, for identities of our own.
+//!
+//! for identities of our own, likewise (net/core/sock.c):
+//! - `struct sock *sk_alloc(struct net *net, int family, gfp_t priority, struct proto *prot, int kern)`;
+//! - `struct sock *sk_clone_lock(const struct sock *sk, const gfp_t priority)`;
+//!
+//! and for the time of arrival, with `fentry`: `void sock_def_readable(struct sock *sk)`.
 //!
 //! Whatever moves bytes goes through one of these, once: a system call of a 64-bit or 32-bit process, one message of
 //! `sendmmsg`, io_uring, splice, the kernel.
@@ -64,9 +67,15 @@ pub fn fentry_sock_def_readable(ctx: FEntryContext) -> i32 {
     0
 }
 
-#[fentry(function = "sk_destruct")]
-pub fn fentry_sk_destruct(ctx: FEntryContext) -> i32 {
-    identity::forget(ctx.arg(0));
+#[fexit(function = "sk_alloc")]
+pub fn fexit_sk_alloc(ctx: FExitContext) -> i32 {
+    identity::forget(ctx.arg(5));
+    0
+}
+
+#[fexit(function = "sk_clone_lock")]
+pub fn fexit_sk_clone_lock(ctx: FExitContext) -> i32 {
+    identity::forget(ctx.arg(2));
     0
 }
 

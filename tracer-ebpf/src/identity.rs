@@ -1,7 +1,7 @@
 //! Identities of sockets where programs cannot have the kernel's own (`bpf_get_socket_cookie` serves tracing programs that know
 //! the socket's type, from Linux 5.12 on).
 //!
-//! A time and a CPU, kept by the socket's address until the socket is destroyed ([`forget`]).
+//! A time and a CPU, kept by the socket's address until another socket is made there ([`forget`]).
 
 use aya_ebpf::{
     helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
@@ -40,7 +40,7 @@ pub fn give(sk: *const u8) -> u64 {
     find(sk).unwrap_or(0)
 }
 
-/// The socket is gone.
+/// A new socket lies at that address. (The end of a socket is no place for this: compilers inline what it goes through.)
 #[inline(always)]
 pub fn forget(sk: *const u8) {
     let _ = IDENTITIES.remove(sk as u64);

@@ -54,8 +54,9 @@ fn behind<A: Access>(msg: *const u8, moved: i32) -> Buffers {
     // SAFETY: as above.
     let offset: u64 = unsafe { load::<A, _>(msg, &layout::MSGHDR__OFFSET) };
     if kind == layout::ITER_UBUF.load() {
+        // Its place is that of several pointers: the verifier would take it for the first of them, and refuse to count with it.
         // SAFETY: as above.
-        let base: u64 = unsafe { load::<A, _>(msg, &layout::MSGHDR__BUFFER) };
+        let base: u64 = unsafe { load::<Untyped, _>(msg, &layout::MSGHDR__BUFFER) };
         return Buffers::One {
             base: base.wrapping_add(offset).wrapping_sub(moved),
         };
@@ -63,7 +64,7 @@ fn behind<A: Access>(msg: *const u8, moved: i32) -> Buffers {
     if kind != layout::ITER_IOVEC.load() {
         return Buffers::Unavailable;
     }
-    // Read by a helper, so that the verifier knows nothing of the number and each step of the walk looks the same to it.
+    // As above.
     // SAFETY: as above.
     let vectors: u64 = unsafe { load::<Untyped, _>(msg, &layout::MSGHDR__VECTORS) };
     let Some(vector) = read_kernel::<[u64; 2]>(if moved <= offset { vectors } else { vectors.wrapping_sub(16) })
@@ -84,26 +85,42 @@ fn behind<A: Access>(msg: *const u8, moved: i32) -> Buffers {
     }
     // SAFETY: as above.
     let after: u64 = unsafe { load::<A, _>(msg, &layout::MSGHDR__SEGMENTS) };
-    let mut at = vectors;
-    let mut left = moved;
-    let mut inside = offset;
+    let walked = walk_back(vectors, offset, moved);
+    let back = walked >> SKIP_BITS;
+    if back == 0 {
+        return Buffers::Unavailable;
+    }
+    Buffers::Many(Vectors {
+        first: vectors.wrapping_sub(back * 16),
+        count: back + after,
+        skip: walked & ((1 << SKIP_BITS) - 1),
+        in_kernel: true,
+    })
+}
+
+/// No vector is as long as this many bits can say.
+const SKIP_BITS: u32 = 56;
+
+/// Walks from `offset` bytes into the vector at `at` back to where `moved` bytes begin: over how many vectors, and in the
+/// lower [`SKIP_BITS`] how far into the last of them they begin. 0 if that is too far.
+///
+/// A function of its own, that the verifier looks at once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_back(at: u64, offset: u64, moved: u64) -> u64 {
+    let (mut at, mut left, mut inside) = (at, moved, offset);
     let mut back = 0;
-    while left > inside {
-        if back == MOST {
-            return Buffers::Unavailable;
-        }
+    while back < MOST {
         left -= inside;
         at = at.wrapping_sub(16);
         let Some([_, size]) = read_kernel::<[u64; 2]>(at) else {
-            return Buffers::Unavailable;
+            return 0;
         };
         inside = size;
         back = opaque(back + 1); // or the compiler writes the loop out
+        if left <= inside {
+            return back << SKIP_BITS | (inside - left);
+        }
     }
-    Buffers::Many(Vectors {
-        first: at,
-        count: back + after,
-        skip: inside - left,
-        in_kernel: true,
-    })
+    0
 }

@@ -83,11 +83,10 @@ pub fn kprobe_sock_def_readable(ctx: ProbeContext) -> u32 {
     0
 }
 
-#[kprobe]
-pub fn kprobe_sk_destruct(ctx: ProbeContext) -> u32 {
-    if let Some(sk) = ctx.arg::<*const u8>(0) {
-        identity::forget(sk);
-    }
+/// `sk_alloc` and `sk_clone_lock`.
+#[kretprobe]
+pub fn kretprobe_new_socket(ctx: RetProbeContext) -> u32 {
+    identity::forget(ctx.ret());
     0
 }
 

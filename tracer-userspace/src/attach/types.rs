@@ -13,10 +13,13 @@ pub fn of(hooks: &[Hook]) -> anyhow::Result<Btf> {
     let kernel = kernel::Btf::of_this_kernel()??;
     let mut wanted = hooks
         .iter()
+        .filter(|hook| !matches!(hook.attach, Attach::Kprobe | Attach::Kretprobe)) // these have names only
         .map(|hook| {
             let id = match hook.attach {
                 Attach::BtfTracepoint => kernel.tracepoint(hook.target),
-                Attach::Fentry | Attach::Fexit => kernel.function(hook.target),
+                Attach::Fentry | Attach::Fexit | Attach::Kprobe | Attach::Kretprobe => {
+                    kernel.function(hook.target)
+                }
             };
             Ok((id.with_context(|| format!("no type for {}", hook.target))?, hook))
         })
@@ -45,7 +48,7 @@ fn with_places(wanted: &[(u32, &Hook)]) -> Vec<u8> {
         let name = strings.len() as u32;
         let (kind, prefix) = match hook.attach {
             Attach::BtfTracepoint => (TYPEDEF, "btf_trace_"),
-            Attach::Fentry | Attach::Fexit => (FUNC, ""),
+            Attach::Fentry | Attach::Fexit | Attach::Kprobe | Attach::Kretprobe => (FUNC, ""),
         };
         strings.extend_from_slice(prefix.as_bytes());
         strings.extend_from_slice(hook.target.as_bytes());

@@ -480,11 +480,11 @@ mod tests {
             "Linux 5.10 has no cookies for tracing programs, and a socket's end is not seen",
             |f| {
                 f.helpers.socket_cookie = gone();
-                without(f, &["sk_destruct"]);
+                without(f, &["sk_alloc"]);
             },
             FENTRY,
             None,
-            &["capture back end fentry", "function sk_destruct"],
+            &["capture back end fentry", "function sk_alloc"],
         );
         check(
             "no type information",
@@ -576,15 +576,15 @@ mod tests {
             all.contains(&"sk_data_ready") && !all.contains(&"sock_def_readable"),
             "{all:?}"
         );
-        assert!(!all.contains(&"sk_destruct"), "cookies are there: {all:?}");
+        assert!(!all.contains(&"sk_alloc"), "cookies are there: {all:?}");
         let arm = hooks(&|f| f.trampolines = gone());
-        assert!(arm.contains(&"sk_destruct"), "kprobes have no cookies: {arm:?}");
+        assert!(arm.contains(&"sk_alloc"), "kprobes have no cookies: {arm:?}");
         let old = hooks(&|f| {
             without(f, NEW);
             f.helpers.socket_cookie = gone();
         });
         assert!(
-            old.contains(&"sock_def_readable") && old.contains(&"sk_destruct"),
+            old.contains(&"sock_def_readable") && old.contains(&"sk_alloc"),
             "{old:?}"
         );
     }

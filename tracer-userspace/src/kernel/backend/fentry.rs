@@ -169,14 +169,20 @@ pub const TABLE: Table = Table {
             ],
         ),
         Sight {
-            name: "function sk_destruct",
+            name: "function sk_alloc",
             needed_for: "telling a new socket from an old one at its address",
             need: Need::Required,
-            since: "4.6",
+            since: "4.2",
             only_if: Some(|features| !TABLE.has_cookies(features)),
             ways: &[
-                &[fentry("fentry_sk_destruct", "sk_destruct")],
-                &[kprobe("kprobe_sk_destruct", "sk_destruct")],
+                &[
+                    fexit("fexit_sk_alloc", "sk_alloc"),
+                    fexit("fexit_sk_clone_lock", "sk_clone_lock"),
+                ],
+                &[
+                    kretprobe("kretprobe_new_socket", "sk_alloc"),
+                    kretprobe("kretprobe_new_socket", "sk_clone_lock"),
+                ],
             ],
         },
         STATES,
