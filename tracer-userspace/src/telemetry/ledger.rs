@@ -98,12 +98,12 @@ impl Ledger {
             .services
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let account = |(name, s): (&Box<str>, &PerService)| Account {
+        let accounts = services.iter().map(|(name, s)| Account {
             service: name.clone(),
             exported: s.exported,
             dropped: s.dropped.clone(),
-        };
-        services.iter().map(account).collect()
+        });
+        accounts.collect()
     }
 
     /// `n` exchanges began.

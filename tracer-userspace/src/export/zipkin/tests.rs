@@ -193,8 +193,11 @@ fn endpoints_and_variables() {
     assert_eq!(section.timeout, Duration::from_millis(250));
 }
 
+/// Paths and bodies of the requests.
+type Asked = Vec<(String, Vec<u8>)>;
+
 /// Answers one request after the other with the given statuses and hands out what was asked.
-fn server(statuses: &'static [u16]) -> (String, std::thread::JoinHandle<Vec<(String, Vec<u8>)>>) {
+fn server(statuses: &'static [u16]) -> (String, std::thread::JoinHandle<Asked>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let thread = std::thread::spawn(move || {
