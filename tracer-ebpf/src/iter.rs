@@ -12,8 +12,8 @@ use crate::{
     opaque::opaque,
 };
 
-/// Vectors that are walked back over at most; a message in more is counted and not captured.
-const MOST: u64 = tracer_common::MAX_IOVECS as u64;
+/// `UIO_MAXIOV` (include/uapi/linux/uio.h): no message has more vectors.
+const MOST: u64 = 1024;
 
 /// The buffers of the bytes before the place where the iterator of a `struct msghdr` stands.
 pub struct Behind<A> {
@@ -99,10 +99,10 @@ fn behind<A: Access>(msg: *const u8, moved: i32) -> Buffers {
 }
 
 /// No vector is as long as this many bits can say.
-const SKIP_BITS: u32 = 56;
+const SKIP_BITS: u32 = 48;
 
 /// Walks from `offset` bytes into the vector at `at` back to where `moved` bytes begin: over how many vectors, and in the
-/// lower [`SKIP_BITS`] how far into the last of them they begin. 0 if that is too far.
+/// lower [`SKIP_BITS`] how far into the last of them they begin. 0 if the kernel's memory does not give them.
 ///
 /// A function of its own, that the verifier looks at once.
 #[unsafe(no_mangle)]
