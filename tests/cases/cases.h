@@ -56,8 +56,9 @@ int log_fd(void);
 void log_attach(int fd);
 /* Gives a connected descriptor its place in the log. */
 struct end end_of(int fd);
-/* A message: so many bytes, whether they were in memory of this process. */
-void moved(struct end *end, enum direction direction, size_t bytes, int in_memory);
+/* A message: so many bytes, and where they were: in memory of this process, elsewhere, or taken out of a socket by splice(). */
+enum { ELSEWHERE = 0, IN_MEMORY = 1, SPLICED = 2 };
+void moved(struct end *end, enum direction direction, size_t bytes, int where);
 /* A receive that returned 0, a reset. */
 void ended(struct end *end);
 /* A connect that failed with an error number. */

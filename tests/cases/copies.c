@@ -42,7 +42,7 @@ static void splice_(const char *variant) {
         MUST(splice(pair.server.fd, NULL, ends[1], NULL, size, 0) == (ssize_t)size);
         MUST(read(ends[0], bytes, size) == (ssize_t)size);
         check(&pair.server, bytes, size);
-        moved(&pair.server, RECEIVED, size, 0);
+        moved(&pair.server, RECEIVED, size, SPLICED);
     }
     close_pair(&pair);
 }
@@ -86,7 +86,7 @@ static void proxy(const char *variant) {
     for (int i = 0; i < 3; i++) {
         send_bytes(&front.client, 900);
         MUST(splice(front.server.fd, NULL, ends[1], NULL, 4096, SPLICE_F_MOVE) == 900);
-        moved(&front.server, RECEIVED, 900, 0);
+        moved(&front.server, RECEIVED, 900, SPLICED);
         MUST(splice(ends[0], NULL, back.client.fd, NULL, 900, SPLICE_F_MOVE) == 900);
         moved(&back.client, SENT, 900, 0);
         receive_bytes(&back.server, 900);

@@ -16,7 +16,7 @@ struct log {
         uint32_t position[2];
     } end[ENDS];
     struct {
-        int end, direction, process, thread, in_memory;
+        int end, direction, process, thread, where;
         uint32_t bytes;
     } message[MESSAGES];
 };
@@ -72,7 +72,7 @@ struct end end_of(int fd) {
     return (struct end){fd, new_end(local.ss_family, port(&local), port(&remote))};
 }
 
-void moved(struct end *end, enum direction direction, size_t bytes, int in_memory) {
+void moved(struct end *end, enum direction direction, size_t bytes, int where) {
     int at = __atomic_fetch_add(&the_log->messages, 1, __ATOMIC_SEQ_CST);
     MUST(at < MESSAGES);
     the_log->end[end->log].position[direction] += (uint32_t)bytes;
@@ -80,7 +80,7 @@ void moved(struct end *end, enum direction direction, size_t bytes, int in_memor
     the_log->message[at].direction = direction;
     the_log->message[at].process = getpid();
     the_log->message[at].thread = (int)syscall(SYS_gettid);
-    the_log->message[at].in_memory = in_memory;
+    the_log->message[at].where = where;
     the_log->message[at].bytes = (uint32_t)bytes;
 }
 
@@ -111,7 +111,7 @@ static void print_messages(int end, int direction) {
     for (int i = 0; i < the_log->messages; i++)
         if (the_log->message[i].end == end && the_log->message[i].direction == direction) {
             printf("%s[%u,%d,%d,%d]", separator, the_log->message[i].bytes, the_log->message[i].process,
-                   the_log->message[i].thread, the_log->message[i].in_memory);
+                   the_log->message[i].thread, the_log->message[i].where);
             separator = ",";
         }
 }

@@ -5,7 +5,7 @@
  *   cases --hold NAME ...      connects, prints "ready", and moves bytes only when a line comes in
  *
  * An end: {"case", "family", "lport", "rport", "sent": [...], "received": [...], "eof": n, "connect": errno}. A message:
- * [bytes, process, thread, 1 if the bytes were in that process's memory]. The judge looks for a connection that
+ * [bytes, process, thread, where the bytes were: see cases.h]. The judge looks for a connection that
  * moved the same messages, each seen once. It needs no file but itself, so that it runs in a bare guest as well:
  *
  *   cc -std=gnu11 -O1 -static -pthread -o cases tests/cases/[a-z]*.c        (-m32 for a 32-bit one) */

@@ -93,6 +93,9 @@ impl Tracer {
             Transport::Http => "http/protobuf",
         };
         let mut command = Command::new(host::daemon_binary());
+        if !selection.arguments.iter().any(|argument| argument == "--capture") {
+            command.args(host::wanted_backend().iter().flat_map(|name| ["--capture", name]));
+        }
         command
             .args(["--ring-bytes", RING_BYTES])
             .args(&selection.arguments)

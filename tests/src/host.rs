@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::daemon::{Selection, Tracer};
 
@@ -47,6 +48,29 @@ impl Host {
         Some(Self { _lock: lock })
     }
 
+    /// Names of the capture back ends that this kernel has, as the daemon's `doctor` tells; only the one that
+    /// `TRACER_TEST_CAPTURE` names, if it does.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn backends(&self) -> Vec<String> {
+        if let Some(name) = wanted_backend() {
+            return vec![name];
+        }
+        let output = Command::new(daemon_binary()).args(["doctor", "--json"]).output();
+        let report: serde_json::Value =
+            serde_json::from_slice(&output.expect("the daemon starts").stdout).expect("a report");
+        let findings = report["findings"].as_array().expect("findings").iter();
+        let names: Vec<_> = findings
+            .filter(|finding| finding["status"] == "ok")
+            .filter_map(|finding| finding["name"].as_str()?.strip_prefix("capture back end "))
+            .map(str::to_owned)
+            .collect();
+        assert!(!names.is_empty(), "{report}");
+        names
+    }
+
     /// Starts the daemon with a collector of its own and waits until it is attached.
     #[must_use]
     pub fn trace(&self, selection: &Selection) -> Tracer {
@@ -64,6 +88,11 @@ pub fn skip(reason: &str) {
         file.and_then(|mut file| writeln!(file, "{test}: {reason}"))
             .expect("record the skip");
     }
+}
+
+/// The capture back end that all tests are to go through, if one is asked for.
+pub(crate) fn wanted_backend() -> Option<String> {
+    std::env::var("TRACER_TEST_CAPTURE").ok()
 }
 
 /// Cargo's target folder, two above the test's own executable (`target/<profile>/deps/<test>`).

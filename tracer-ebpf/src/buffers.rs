@@ -41,17 +41,20 @@ pub struct Vectors {
     pub skip: u64,
     /// Whether the array lies in the kernel's memory (its copy), and not in the process's own.
     pub in_kernel: bool,
+    /// Whether its entries are those of a 32-bit program (`struct compat_iovec`).
+    pub narrow: bool,
 }
 
 impl Vectors {
     /// The array that the process itself passed in.
     #[inline(always)]
-    pub fn of_process(first: u64, count: u64) -> Self {
+    pub fn of_process(first: u64, count: u64, narrow: bool) -> Self {
         Self {
             first,
             count,
             skip: 0,
             in_kernel: false,
+            narrow,
         }
     }
 
@@ -63,18 +66,23 @@ impl Vectors {
             count,
             skip,
             in_kernel: bits & 1 != 0,
+            narrow: bits & 2 != 0,
         }
     }
 
     /// What is yes or no of it, as [`Self::new`] takes it.
     #[inline(always)]
     pub fn bits(&self) -> u64 {
-        u64::from(self.in_kernel)
+        u64::from(self.in_kernel) | u64::from(self.narrow) << 1
     }
 
     /// Entry `index`: [address, bytes].
     #[inline(always)]
     pub fn entry(&self, index: u64) -> Option<[u64; 2]> {
+        if self.narrow {
+            let [base, size] = read_user::<[u32; 2]>(self.first.wrapping_add(index * 8))?;
+            return Some([u64::from(base), u64::from(size)]);
+        }
         let address = self.first.wrapping_add(index * 16);
         let [base, size] = if self.in_kernel {
             read_kernel::<[u64; 2]>(address)?

@@ -115,6 +115,7 @@ fn tell(ctx: &FExitContext, direction: Direction, result: i32, flags: u32, place
         direction,
         result,
         flags,
+        later: 0,
     };
     message(ctx, moved, place);
 }

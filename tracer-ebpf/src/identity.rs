@@ -45,3 +45,13 @@ pub fn give(sk: *const u8) -> u64 {
 pub fn forget(sk: *const u8) {
     let _ = IDENTITIES.remove(sk as u64);
 }
+
+/// Forgets an identity that was given before then (`bpf_ktime_get_ns`): the socket is newer than that.
+#[inline(always)]
+pub fn forget_before(sk: *const u8, then: u64) {
+    if let Some(own) = find(sk)
+        && (own & !OWN) >> 8 < then & (!OWN >> 8)
+    {
+        forget(sk);
+    }
+}

@@ -95,6 +95,7 @@ fn behind<A: Access>(msg: *const u8, moved: i32) -> Buffers {
         count: back + after,
         skip: walked & ((1 << SKIP_BITS) - 1),
         in_kernel: true,
+        narrow: false,
     })
 }
 

@@ -126,6 +126,7 @@ fn end(ctx: &RetProbeContext, direction: Direction) -> Option<()> {
         direction,
         result,
         flags: call.flags as u32,
+        later: 0,
     };
     let place = Behind::<Untyped>::new(call.msg as *const u8, result);
     message(ctx, moved, place)

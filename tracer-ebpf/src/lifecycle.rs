@@ -20,7 +20,7 @@ use tracer_common::{COMM_BYTES, ConnState, EventFlags, EventKind, Family, Policy
 use crate::{
     OWN_TGID,
     access::{Access, Typed},
-    conns, emit,
+    conns, emit, identity,
     socket::{Socket, Stream, tcp_state},
     unit::Thread,
 };
@@ -49,6 +49,14 @@ pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
     if !socket.is_null() {
         reset(socket);
     }
+    0
+}
+
+/// `tcp_destroy_sock(struct sock *sk)` (include/trace/events/tcp.h, Linux 4.15), from `inet_csk_destroy_sock` and its like: for back
+/// ends that keep our own identities.
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+pub fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
+    identity::forget(ctx.arg(0));
     0
 }
 

@@ -18,7 +18,9 @@
 
 mod access;
 mod arrival;
+mod batch;
 mod buffers;
+mod calls;
 mod conns;
 mod emit;
 mod fentry;
@@ -32,6 +34,7 @@ mod opaque;
 mod payload;
 mod registers;
 mod socket;
+mod syscall;
 mod tracepoint;
 mod unit;
 

@@ -32,6 +32,8 @@ pub struct Moved<A> {
     pub result: i32,
     /// `MSG_*` as the kernel's function got them.
     pub flags: u32,
+    /// Bytes that have moved the same way after it when the back end tells of it: a call may move several messages.
+    pub later: u32,
 }
 
 /// What every back end calls, once for each message that moved, after the copy and in the context of the thread that moved it.
@@ -48,6 +50,7 @@ pub fn message<A: Access>(
         direction,
         result: moved,
         flags,
+        later,
     } = message;
     if moved < 0 || (moved == 0 && direction == Direction::Send) {
         return None;
@@ -131,8 +134,8 @@ pub fn message<A: Access>(
             Some((written, read)) => {
                 positioned = EventFlags::HAS_POSITION;
                 match direction {
-                    Direction::Send => (written.wrapping_sub(len), read),
-                    Direction::Recv => (read.wrapping_sub(len), written),
+                    Direction::Send => (written.wrapping_sub(len).wrapping_sub(later), read),
+                    Direction::Recv => (read.wrapping_sub(len).wrapping_sub(later), written),
                 }
             }
             None => (0, 0),

@@ -23,6 +23,8 @@ static HAS_UNIX_SOCK: Global<u32> = Global::new(1);
 
 /// `SOCK_STREAM` (include/linux/net.h: enum sock_type; the same on x86_64 and aarch64).
 const SOCK_STREAM: u16 = 1;
+/// `SOCK_SEQPACKET`.
+const SOCK_SEQPACKET: u16 = 5;
 /// `RCV_SHUTDOWN` (include/net/sock.h).
 const RCV_SHUTDOWN: u8 = 1;
 /// `IPPROTO_TCP`.
@@ -69,6 +71,12 @@ impl<A: Access> Socket<A> {
         self.0.is_null()
     }
 
+    /// Where it lies in the kernel's memory.
+    #[inline(always)]
+    pub fn address(self) -> *const u8 {
+        self.0
+    }
+
     /// Reads a field of `struct sock`.
     #[inline(always)]
     fn field<T: Copy>(self, offset: &Global<u32>) -> T {
@@ -84,11 +92,12 @@ impl<A: Access> Socket<A> {
     /// The kind of stream, or `None` for what makes no events (datagrams, netlink, raw sockets).
     #[inline(always)]
     pub fn stream(self, family: u16) -> Option<Stream> {
-        let is_stream = self.field::<u16>(&layout::SOCK__TYPE) == SOCK_STREAM;
+        let kind: u16 = self.field(&layout::SOCK__TYPE);
+        let is_stream = kind == SOCK_STREAM;
         if family == Family::INET.0 || family == Family::INET6.0 {
             (is_stream && self.field::<u16>(&layout::SOCK__PROTOCOL) == IPPROTO_TCP).then_some(Stream::Tcp)
         } else if family == Family::UNIX.0 {
-            is_stream.then_some(Stream::Unix)
+            (is_stream || kind == SOCK_SEQPACKET).then_some(Stream::Unix)
         } else {
             None
         }
@@ -181,6 +190,19 @@ impl<A: Access> Socket<A> {
             }
         }
         Some((written, read))
+    }
+
+    /// The Unix socket at the other end, if this is one and is connected.
+    #[inline(always)]
+    pub fn unix_peer(self) -> Option<Socket<Untyped>> {
+        if self.family() != Family::UNIX.0 {
+            return None;
+        }
+        // `struct unix_sock` begins with its `struct sock` (include/net/af_unix.h).
+        // SAFETY: `Untyped` reads any address.
+        let peer: *const u8 = unsafe { load::<Untyped, _>(self.0, &layout::UNIX_SOCK__PEER) };
+        // SAFETY: as above.
+        (!peer.is_null()).then(|| unsafe { Socket::new(peer) })
     }
 
     /// The cookie of the Unix socket at the other end, 0 if there is none.

@@ -12,8 +12,11 @@ use tracer_common::Direction;
 
 use crate::{
     access::Typed,
+    batch,
+    buffers::{Buffers, Find},
+    calls::Call,
     message::{Moved, message},
-    registers::OfCall,
+    registers::Registers,
     socket::Socket,
 };
 
@@ -31,12 +34,52 @@ pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn moved(ctx: &BtfTracePointContext, direction: Direction) {
+    let result: i32 = ctx.arg(1);
+    // Which message of several: only where a process moves several at once.
+    let mut counted = None;
+    if batch::in_use()
+        && let Some(call) = Call::of(Registers::current())
+        && batch::is_batch(&call)
+    {
+        counted = Some(batch::step(&call, result));
+    }
     let moved = Moved {
         // SAFETY: the first argument of the prototypes above.
         socket: unsafe { Socket::<Typed>::new(ctx.arg(0)) },
         direction,
-        result: ctx.arg(1),
+        result,
         flags: ctx.arg(2),
+        later: 0,
     };
-    message(ctx, moved, OfCall);
+    message(ctx, moved, OfCall { counted, result });
+}
+
+/// The bytes in the memory that the running call names. No closure: what calls those is not always inlined.
+struct OfCall {
+    counted: Option<Option<u64>>,
+    result: i32,
+}
+
+impl Find for OfCall {
+    #[inline(always)]
+    fn buffers(self) -> Buffers {
+        let Some(call) = Call::of(Registers::current()) else {
+            return Buffers::Unavailable;
+        };
+        if !batch::is_batch(&call) {
+            return call.buffers(0);
+        }
+        let index = match self.counted {
+            Some(index) => index,
+            None => {
+                // The first of the host.
+                batch::begin_use();
+                batch::step(&call, self.result)
+            }
+        };
+        match index {
+            Some(index) => call.buffers(index),
+            None => Buffers::Unavailable,
+        }
+    }
 }

@@ -19,7 +19,7 @@ use crate::{
 
 /// Whether this kernel has `bpf_get_current_task_btf` (Linux 5.11).
 #[unsafe(no_mangle)]
-static HAS_TASK_BTF: Global<u32> = Global::new(1);
+pub static HAS_TASK_BTF: Global<u32> = Global::new(1);
 
 /// By tgid.
 #[map]

@@ -1,6 +1,7 @@
 //! The tracer on real programs. One executable, so that it is linked once; a module for each subject.
 
 mod applications;
+mod backends;
 mod callers;
 mod chain;
 mod clients;

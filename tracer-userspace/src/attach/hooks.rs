@@ -2,7 +2,8 @@
 
 use anyhow::Context as _;
 use aya::{
-    Btf,
+    Btf, Ebpf,
+    maps::{MapData, ProgramArray},
     programs::{KProbe, Program, ProgramError},
 };
 
@@ -23,6 +24,9 @@ pub fn attach(program: &mut Program, hook: &Hook, types: &Btf) -> anyhow::Result
         (Attach::Fexit, Program::FExit(program)) => {
             program.load(hook.target, types).context("loading it")?;
             program.attach().context("attaching it")?;
+        }
+        (Attach::TailCall { .. }, Program::BtfTracePoint(program)) => {
+            program.load(hook.target, types).context("loading it")?;
         }
         (Attach::Kprobe, Program::KProbe(program)) => {
             load_once(program).context("loading it")?;
@@ -50,6 +54,26 @@ fn load_once(program: &mut KProbe) -> Result<(), ProgramError> {
     } else {
         program.load()
     }
+}
+
+/// Puts a loaded program where others call it.
+pub fn put_in_slot(
+    ebpf: &mut Ebpf,
+    program: &str,
+    map: &str,
+    index: u32,
+) -> anyhow::Result<ProgramArray<MapData>> {
+    let slots = ebpf
+        .take_map(map)
+        .with_context(|| format!("the object has no map {map}"))?;
+    let mut slots = ProgramArray::try_from(slots).with_context(|| map.to_owned())?;
+    let Some(Program::BtfTracePoint(program)) = ebpf.program(program) else {
+        anyhow::bail!("the object has no program {program}");
+    };
+    slots
+        .set(index, program.fd()?, 0)
+        .with_context(|| format!("slot {index} of {map}"))?;
+    Ok(slots)
 }
 
 /// Detaches the program if it is attached.

@@ -11,7 +11,7 @@ mod types;
 use anyhow::Context as _;
 use aya::{
     Ebpf,
-    maps::{Array, Map, MapData, PerCpuArray},
+    maps::{Array, Map, MapData, PerCpuArray, ProgramArray},
 };
 use aya_log::EbpfLogger;
 use std::{
@@ -20,7 +20,10 @@ use std::{
 };
 use tracer_common::{RING_SHARDS, counter};
 
-use crate::{kernel::Plan, source::Source};
+use crate::{
+    kernel::{Attach, Plan},
+    source::Source,
+};
 use kretprobe::Kretprobe;
 
 pub use policy::{Limit, Policy};
@@ -55,6 +58,8 @@ pub struct Capture {
     runtimes: Runtimes,
     counters: PerCpuArray<MapData, u64>,
     source: Option<Source>,
+    /// A program array forgets its programs with its last descriptor.
+    _tail_calls: Vec<ProgramArray<MapData>>,
 }
 
 /// `aya_log_common::Level`, and what is below all of its levels.
@@ -100,6 +105,7 @@ impl Capture {
 
         let btf = types::of(&plan.hooks).context("reading the kernel's type information")?;
         let mut kretprobes = Vec::new();
+        let mut tail_calls = Vec::new();
         for hook in &plan.hooks {
             let program = ebpf
                 .program_mut(hook.program)
@@ -108,6 +114,9 @@ impl Capture {
                 .with_context(|| format!("program {} at {}", hook.program, hook.target))?;
             kretprobes.extend(link);
             tracing::debug!("{} is attached to {}", hook.program, hook.target);
+            if let Attach::TailCall { map, index } = hook.attach {
+                tail_calls.push(hooks::put_in_slot(&mut ebpf, hook.program, map, index)?);
+            }
         }
 
         let logger = options
@@ -135,6 +144,7 @@ impl Capture {
             runtimes,
             counters,
             source: Some(source),
+            _tail_calls: tail_calls,
         })
     }
 

@@ -64,6 +64,8 @@ pub enum Backend {
     Tracepoint,
     /// The ends of the socket functions (fexit), or nothing.
     Fentry,
+    /// The exits of system calls, or nothing.
+    Syscall,
 }
 
 impl Backend {
@@ -74,6 +76,7 @@ impl Backend {
             Self::Auto => None,
             Self::Tracepoint => Some(kernel::Backend::Tracepoint),
             Self::Fentry => Some(kernel::Backend::Fentry),
+            Self::Syscall => Some(kernel::Backend::Syscall),
         }
     }
 }

@@ -294,14 +294,15 @@ pub static SETTINGS: &[Setting] = &[
         variables: &["TRACER_CAPTURE"],
         key: "capture.backend",
         value: "BACKEND",
-        possible: &["auto", "tracepoint", "fentry"],
+        possible: &["auto", "tracepoint", "fentry", "syscall"],
         help: "How to hook the kernel [default: auto, the first that this kernel allows]",
         set: |config, values| {
             config.capture.backend = match last(values).as_str() {
                 "auto" => Backend::Auto,
                 "tracepoint" => Backend::Tracepoint,
                 "fentry" => Backend::Fentry,
-                _ => return Err("use auto, tracepoint or fentry".to_owned()),
+                "syscall" => Backend::Syscall,
+                _ => return Err("use auto, tracepoint, fentry or syscall".to_owned()),
             };
             Ok(())
         },

@@ -154,7 +154,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         flag: "capture",
-        values: ["tracepoint", "fentry", "auto"],
+        values: ["tracepoint", "fentry", "syscall"],
         get: |c| format!("{:?}", c.capture.backend).to_lowercase(),
     },
     Row {

@@ -101,7 +101,9 @@ impl Features {
         };
         self.targets = targets(|hook| {
             let (found, kind) = match hook.attach {
-                Attach::BtfTracepoint => (btf.tracepoint(hook.target), "tracepoint"),
+                Attach::BtfTracepoint | Attach::TailCall { .. } => {
+                    (btf.tracepoint(hook.target), "tracepoint")
+                }
                 Attach::Fentry | Attach::Fexit | Attach::Kprobe | Attach::Kretprobe => {
                     (btf.function(hook.target), "function")
                 }
@@ -139,7 +141,7 @@ impl Features {
     #[must_use]
     pub fn mechanism(&self, attach: Attach) -> Option<&Answer> {
         match attach {
-            Attach::BtfTracepoint => None,
+            Attach::BtfTracepoint | Attach::TailCall { .. } => None,
             Attach::Fentry | Attach::Fexit => Some(&self.trampolines),
             Attach::Kprobe | Attach::Kretprobe => Some(&self.kprobes),
         }

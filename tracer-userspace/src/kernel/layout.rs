@@ -61,6 +61,20 @@ pub const FIELDS: &[Field] = &[
     field("TASK__THREAD_POINTER", "task_struct", THREAD_POINTER, 8),
 ];
 
+/// Every field of [`Group::Descriptor`].
+const DESCRIPTOR_FIELDS: &[Field] = &[
+    field("TASK__FILES", "task_struct", "files", 8),
+    field("FILES__COUNT", "files_struct", "count", 4),
+    field("FILES__TABLE", "files_struct", "fdt", 8),
+    field("FDTABLE__SLOTS", "fdtable", "max_fds", 4),
+    field("FDTABLE__FD", "fdtable", "fd", 8),
+    field("FILE__INODE", "file", "f_inode", 8),
+    field("FILE__PRIVATE", "file", "private_data", 8),
+    field("SOCKET__SK", "socket", "sk", 8),
+    field("SOCKET_ALLOC__MODE", "socket_alloc", "vfs_inode.i_mode", 2),
+    field("INODE__MODE", "inode", "i_mode", 2),
+];
+
 /// Structs that are read together. A back end that a host cannot use must not fail for its own group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Group {
@@ -68,11 +82,13 @@ pub enum Group {
     Socket,
     /// `struct msghdr` and its `struct iov_iter`.
     Message,
+    /// From a descriptor to its socket.
+    Descriptor,
 }
 
 impl Group {
     /// Every group.
-    pub const ALL: &[Self] = &[Self::Socket, Self::Message];
+    pub const ALL: &[Self] = &[Self::Socket, Self::Message, Self::Descriptor];
 
     /// What its fields are for.
     #[must_use]
@@ -80,6 +96,7 @@ impl Group {
         match self {
             Self::Socket => "reading sockets",
             Self::Message => "finding the bytes of a message",
+            Self::Descriptor => "finding the socket of a descriptor",
         }
     }
 
@@ -88,6 +105,7 @@ impl Group {
         match self {
             Self::Socket => resolve(btf, FIELDS),
             Self::Message => iter::resolve(btf),
+            Self::Descriptor => resolve(btf, DESCRIPTOR_FIELDS),
         }
     }
 }

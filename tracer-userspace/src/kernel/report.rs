@@ -351,6 +351,7 @@ mod tests {
     const NEW: &[&str] = &["sock_send_length", "sock_recv_length", "sk_data_ready"];
     const TRACEPOINT: Option<Backend> = Some(Backend::Tracepoint);
     const FENTRY: Option<Backend> = Some(Backend::Fentry);
+    const SYSCALL: Option<Backend> = Some(Backend::Syscall);
 
     /// Changes the good host, and checks which back end is used and which findings are not ok.
     fn check(
@@ -428,6 +429,31 @@ mod tests {
             None,
             FENTRY,
             &["capture back end tracepoint"],
+        );
+        check(
+            "Linux 6.1 that refuses trampolines and kprobes",
+            |f| {
+                without(f, NEW);
+                f.trampolines = gone();
+                f.kprobes = gone();
+            },
+            None,
+            SYSCALL,
+            &[
+                "capture back end tracepoint",
+                "capture back end fentry",
+                "tracepoint sk_data_ready",
+            ],
+        );
+        check(
+            "the last back end by force, where descriptors have moved",
+            |f| field_moved(f, Group::Descriptor),
+            SYSCALL,
+            None,
+            &[
+                "capture back end syscall",
+                "fields of kernel structs for finding the socket of a descriptor",
+            ],
         );
         check(
             "Linux 6.1 with the first back end by force",

@@ -30,7 +30,7 @@ impl Event {
 }
 
 /// The back end that `TRACER_TEST_CAPTURE` asks for, so that all of them meet the same tests.
-fn backend() -> Option<kernel::Backend> {
+pub fn backend() -> Option<kernel::Backend> {
     let name = std::env::var("TRACER_TEST_CAPTURE").ok()?;
     let found = kernel::Backend::ALL.iter().find(|backend| backend.name() == name);
     Some(*found.unwrap_or_else(|| panic!("there is no back end {name}")))
@@ -98,7 +98,12 @@ fn spawn(scenario: &[&str]) -> Child {
 
 /// Attaches with rings of so many bytes.
 fn attach(ring_bytes: u32) -> Capture {
-    let plan = kernel::plan_for_this_host(backend()).expect("this host can be traced");
+    attach_with(backend(), ring_bytes)
+}
+
+/// Attaches with that back end.
+pub fn attach_with(backend: Option<kernel::Backend>, ring_bytes: u32) -> Capture {
+    let plan = kernel::plan_for_this_host(backend).expect("this host can be traced");
     Capture::start(
         &plan,
         Options {
@@ -110,7 +115,7 @@ fn attach(ring_bytes: u32) -> Capture {
 }
 
 /// Holds all that any scenario makes, however slow the reader is: these tests run on busy machines.
-const AMPLE: u32 = 16 << 20;
+pub const AMPLE: u32 = 16 << 20;
 
 impl Running {
     /// Attaches, then starts the child.

@@ -2,6 +2,7 @@
 //! [`TABLES`], a name in [`Backend`], and a file of programs in `tracer-ebpf/src/`.
 
 mod fentry;
+mod syscall;
 mod tracepoint;
 
 use super::{
@@ -16,11 +17,13 @@ pub enum Backend {
     Tracepoint,
     /// The ends of the socket functions: fexit, or kprobe and kretprobe.
     Fentry,
+    /// The exits of system calls.
+    Syscall,
 }
 
 impl Backend {
     /// All of them, the one to be preferred first.
-    pub const ALL: &[Self] = &[Self::Tracepoint, Self::Fentry];
+    pub const ALL: &[Self] = &[Self::Tracepoint, Self::Fentry, Self::Syscall];
 
     /// As in `--capture`.
     #[must_use]
@@ -28,6 +31,7 @@ impl Backend {
         match self {
             Self::Tracepoint => "tracepoint",
             Self::Fentry => "fentry",
+            Self::Syscall => "syscall",
         }
     }
 }
@@ -45,6 +49,13 @@ pub enum Attach {
     Kprobe,
     /// End of a kernel function, likewise.
     Kretprobe,
+    /// Called by a program that is attached to the same BTF tracepoint, from a slot of this map.
+    TailCall {
+        /// Name of the program array.
+        map: &'static str,
+        /// Slot.
+        index: u32,
+    },
 }
 
 /// A program and where it is attached.
@@ -125,7 +136,7 @@ impl Table {
 }
 
 /// All back ends, the one to be preferred first.
-pub const TABLES: &[Table] = &[tracepoint::TABLE, fentry::TABLE];
+pub const TABLES: &[Table] = &[tracepoint::TABLE, fentry::TABLE, syscall::TABLE];
 
 /// Every hook of every back end, some of them more than once.
 pub fn all_hooks() -> impl Iterator<Item = Hook> {

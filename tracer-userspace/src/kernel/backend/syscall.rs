@@ -1,0 +1,56 @@
+//! The back end `syscall` (`tracer-ebpf/src/syscall/`): the last choice, for kernels that have neither the socket tracepoints nor
+//! probes. Every system call of the host pays for it.
+
+use super::{Attach, Backend, Hook, Need, RESETS_IN, RESETS_OUT, STATES, Table, by_tracepoint};
+use crate::kernel::layout::Group;
+
+pub const TABLE: Table = Table {
+    backend: Backend::Syscall,
+    sights: &[
+        by_tracepoint(
+            &[&[Hook::tracepoint("sys_enter")]],
+            "tracepoint sys_enter",
+            "5.5",
+            Need::Required,
+            "knowing which file a call began with",
+        ),
+        by_tracepoint(
+            &[&[
+                Hook::new(
+                    Attach::TailCall {
+                        map: "NEXT_MESSAGE",
+                        index: 0,
+                    },
+                    "sys_exit_next",
+                    "sys_exit",
+                ),
+                Hook::tracepoint("sys_exit"),
+            ]],
+            "tracepoint sys_exit",
+            "5.5",
+            Need::Required,
+            "seeing what system calls move",
+        ),
+        by_tracepoint(
+            &[&[Hook::tracepoint("tcp_destroy_sock")]],
+            "tracepoint tcp_destroy_sock",
+            "4.15",
+            Need::Required,
+            "telling a new socket from an old one at its address",
+        ),
+        STATES,
+        by_tracepoint(
+            &[&[Hook::tracepoint("sk_data_ready")]],
+            "tracepoint sk_data_ready",
+            "6.3",
+            Need::Optional,
+            "the time that a request waited before it was read",
+        ),
+        RESETS_IN,
+        RESETS_OUT,
+    ],
+    // They find sockets by their addresses alone.
+    typed: |_| false,
+    groups: &[Group::Descriptor],
+    remedy: "use a kernel with CONFIG_FTRACE_SYSCALLS (all larger distributions have it)",
+};
