@@ -2,6 +2,10 @@
 //!
 //! It hooks the functions that `struct proto_ops` points to, one for each address family: whatever moves bytes over a socket goes
 //! through exactly one of them, be it a system call, io_uring, splice or the kernel itself, and no compiler inlines them.
+//!
+//! Seen with its length but not with its bytes, and counted as such (`payload_unavailable`): pages that no process has mapped
+//! (sendfile, splice; before Linux 6.5 a message for each page) and the registered buffers of io_uring. Not seen at all: a call
+//! that was blocked in one of these functions when the tracer came; its connection is seen from the next message on.
 
 use super::{Attach, Backend, Hook, Need, RESETS_IN, RESETS_OUT, STATES, Sight, Table};
 use crate::kernel::{
