@@ -533,6 +533,7 @@ mod tests {
                 "tracepoint sk_data_ready",
                 "tracepoint tcp_receive_reset",
                 "tracepoint tcp_send_reset",
+                "capture back end fentry",
             ],
         );
         check(
