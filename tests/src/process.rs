@@ -133,7 +133,7 @@ impl Program {
     /// Waits until it accepts connections on a loopback port.
     ///
     /// # Panics
-    /// If it ends before, or does not within 30 seconds.
+    /// If it ends before, or does not within two minutes.
     #[must_use]
     pub fn listening(self, port: u16) -> Self {
         self.until("listens", move |_| {
@@ -144,10 +144,10 @@ impl Program {
     /// Waits until `ready` holds of its log.
     ///
     /// # Panics
-    /// If it ends before, or does not within 30 seconds.
+    /// If it ends before, or does not within two minutes.
     #[must_use]
     pub fn until(mut self, what: &str, ready: impl Fn(&str) -> bool) -> Self {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(120);
         loop {
             if ready(&self.output()) {
                 return self;
@@ -161,7 +161,7 @@ impl Program {
             }
             assert!(
                 Instant::now() < deadline,
-                "{} not ready ({what}) in 30 s:\n{}",
+                "{} not ready ({what}) in two minutes:\n{}",
                 self.name,
                 self.output()
             );

@@ -56,7 +56,15 @@ pub fn get(port: u16, path: &str) -> String {
             "GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
         )?;
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
+        // Not every server closes the connection when it is asked to.
+        while !is_whole(&answer) {
+            let mut part = [0; 16 << 10];
+            let n = stream.read(&mut part)?;
+            if n == 0 {
+                break;
+            }
+            answer.extend_from_slice(&part[..n]);
+        }
         Ok(String::from_utf8_lossy(&answer).into_owned())
     };
     let answer = read().unwrap_or_default();
@@ -66,6 +74,20 @@ pub fn get(port: u16, path: &str) -> String {
     } else {
         String::new()
     }
+}
+
+/// Whether an answer has as many bytes as it says that it has.
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, _)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let lower = head.to_lowercase();
+    let length = lower
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"));
+    let length = length.and_then(|length| length.trim().parse::<usize>().ok());
+    length.is_some_and(|length| answer.len() >= head.len() + 4 + length)
 }
 
 fn list(value: &Value) -> &[Value] {

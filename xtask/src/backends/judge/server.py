@@ -98,8 +98,10 @@ class Door(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def answer(self, status, body=b"", kind="text/plain"):
+    def answer(self, status, body=b"", kind="text/plain", more=()):
         self.send_response(status)
+        for name, value in more:
+            self.send_header(name, value)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -124,7 +126,8 @@ class Door(BaseHTTPRequestHandler):
 
     def do_PUT(self):
         if self.path == "/latest/api/token":
-            return self.answer(200, imds_token.encode())
+            life = self.headers.get("x-aws-ec2-metadata-token-ttl-seconds", "60")
+            return self.answer(200, imds_token.encode(), more=[("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", life)])
         return self.answer(404)
 
     def do_GET(self):
