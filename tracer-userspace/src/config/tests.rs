@@ -75,6 +75,16 @@ const ROWS: &[Row] = &[
         get: |c| format!("{:?}", c.export.console.colour).to_lowercase(),
     },
     Row {
+        flag: "prometheus-listen",
+        values: ["127.0.0.1:9001", "127.0.0.1:9002", "127.0.0.1:9003"],
+        get: |c| {
+            c.export
+                .metrics
+                .prometheus
+                .map_or_else(String::new, |address| address.to_string())
+        },
+    },
+    Row {
         flag: "include-exe",
         values: ["/a", "/b*", "c"],
         get: |c| {
