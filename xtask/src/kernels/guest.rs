@@ -1,5 +1,6 @@
 //! The first process of a guest of the matrix: for each back end starts the daemon, runs the cases, stops it, and tells what it saw.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -52,7 +53,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     })
 }
 
-/// What `tracer doctor` says, and what the kernel's own type information says about the same hooks.
+/// What `tracer doctor` says, and what the kernel itself says of the same hooks.
 fn doctor() -> anyhow::Result<Value> {
     let output = Command::new(DAEMON)
         .args(["doctor", "--json"])
@@ -62,22 +63,26 @@ fn doctor() -> anyhow::Result<Value> {
     let report: Value =
         serde_json::from_str(&text).with_context(|| format!("tracer doctor said {text:?}"))?;
     let btf = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
-    let findings = report
-        .get("findings")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
+    let symbols = fs::read_to_string("/proc/kallsyms")?;
+    let symbols: HashSet<&str> = symbols
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(2))
+        .collect();
+    let findings = report.get("findings").and_then(Value::as_array);
     let truth: serde_json::Map<String, Value> = findings
-        .iter()
-        .filter_map(|finding| finding.get("name")?.as_str()?.strip_prefix("tracepoint "))
-        .map(|name| {
-            (
-                name.to_owned(),
-                contains(&btf, &format!("\0btf_trace_{name}\0")).into(),
-            )
+        .into_iter()
+        .flatten()
+        .filter_map(|finding| {
+            let name = finding.get("name")?.as_str()?;
+            let is_there = match name.split_once(' ')? {
+                ("tracepoint", hook) => contains(&btf, &format!("\0btf_trace_{hook}\0")),
+                ("function", hook) => symbols.contains(hook),
+                _ => return None,
+            };
+            Some((name.to_owned(), is_there.into()))
         })
         .collect();
-    Ok(json!({ "doctor": report, "exit": output.status.code(), "tracepoints": truth }))
+    Ok(json!({ "doctor": report, "exit": output.status.code(), "hooks": truth }))
 }
 
 fn contains(bytes: &[u8], name: &str) -> bool {

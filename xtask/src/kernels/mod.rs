@@ -68,7 +68,7 @@ enum Inside {
 }
 
 /// Every back end that the daemon has.
-const BACKENDS: &[&str] = &["tracepoint"];
+const BACKENDS: &[&str] = &["tracepoint", "fentry"];
 
 /// Debian's oldest kernel with support, its stable ones, the last of 6.x and the newest.
 const MATRIX: &[(Arch, &str)] = &[
@@ -165,6 +165,9 @@ fn matrix(args: &Args) -> anyhow::Result<()> {
 
 fn selection(args: &Args) -> anyhow::Result<Vec<(Arch, Series)>> {
     let all = if args.quick { QUICK } else { MATRIX };
+    for (arch, series) in MATRIX.iter().filter(|row| args.quick && !QUICK.contains(row)) {
+        eprintln!("kernels: skipped by --quick: {series} on {}", arch.name());
+    }
     let mut selection = Vec::new();
     for (arch, series) in all {
         selection.push((*arch, series.parse::<Series>().map_err(anyhow::Error::msg)?));

@@ -99,18 +99,20 @@ fn doctor_problem(release: &str, line: &Value, results: &[(&str, &Value)]) -> Op
     if (exit == Some(0)) != can_run {
         return Some(format!("can_run is {can_run}, the exit code {exit:?}"));
     }
-    for finding in report
-        .get("findings")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
+    let findings = || {
+        report
+            .get("findings")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+    };
+    for finding in findings() {
         let name = text(finding, "name");
-        let truth = name
-            .strip_prefix("tracepoint ")
-            .and_then(|name| line.get("tracepoints")?.get(name)?.as_bool());
+        let truth = line
+            .pointer("/hooks")
+            .and_then(|hooks| hooks.get(&name)?.as_bool());
         if truth.is_some_and(|truth| truth != (text(finding, "status") == "ok")) {
-            return Some(format!("{name}: {finding}"));
+            return Some(format!("it is not so: {finding}"));
         }
     }
     let chosen = text(report, "backend");
@@ -120,7 +122,13 @@ fn doctor_problem(release: &str, line: &Value, results: &[(&str, &Value)]) -> Op
     results.iter().find_map(|(backend, result)| {
         let runs = result.get("refused").is_none();
         let said = result.get("refused").and_then(Value::as_str).unwrap_or_default();
-        if chosen == **backend && !runs {
+        let line = format!("capture back end {backend}");
+        let promised = findings().any(|f| text(f, "name") == line && text(f, "status") == "ok");
+        if promised != runs {
+            Some(format!(
+                "of {backend} it says {promised}; whether it starts: {runs} {said}"
+            ))
+        } else if chosen == **backend && !runs {
             Some(format!("it chooses {backend}, which does not start: {said}"))
         } else if !can_run && runs {
             Some(format!("it says that nothing can run, but {backend} does"))
@@ -141,7 +149,12 @@ fn ledger_problem(result: &Value) -> Option<String> {
             .unwrap_or(0)
     };
     let number = |name: &str| result.get(name).and_then(Value::as_u64).unwrap_or(u64::MAX);
-    let lost = ["kernel.ring_full", "kernel.map_full", "kernel.payload_fault"];
+    let lost = [
+        "kernel.ring_full",
+        "kernel.map_full",
+        "kernel.payload_fault",
+        "kernel.missed_runs",
+    ];
     let wrong = field("seen") != field("exported")
         || field("open") != 0
         || field("exported") != number("spans")
@@ -168,9 +181,10 @@ mod tests {
 
     fn doctor(release: &str, can_run: bool, tracepoint: bool) -> Value {
         let status = if tracepoint { "ok" } else { "missing" };
-        json!({"exit": if can_run { 0 } else { 3 }, "tracepoints": {"sock_send_length": tracepoint}, "doctor": {
+        json!({"exit": if can_run { 0 } else { 3 }, "hooks": {"tracepoint sock_send_length": tracepoint}, "doctor": {
             "kernel": release, "can_run": can_run, "backend": can_run.then_some("tracepoint"),
-            "findings": [{"name": "tracepoint sock_send_length", "status": status}]}})
+            "findings": [{"name": "tracepoint sock_send_length", "status": status},
+                         {"name": "capture back end tracepoint", "status": status}]}})
     }
 
     fn good() -> Value {
@@ -229,7 +243,7 @@ mod tests {
         // A doctor that errs.
         check(new, doctor(old, true, true), good(), ("", DOCTOR), None);
         let mut wrong = doctor(new, true, true);
-        wrong["tracepoints"]["sock_send_length"] = false.into();
+        wrong["hooks"]["tracepoint sock_send_length"] = false.into();
         check(new, wrong, good(), ("", DOCTOR), None);
     }
 
