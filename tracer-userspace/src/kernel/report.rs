@@ -534,6 +534,7 @@ mod tests {
                 "tracepoint tcp_receive_reset",
                 "tracepoint tcp_send_reset",
                 "capture back end fentry",
+                "capture back end syscall",
             ],
         );
         check(
