@@ -18,5 +18,7 @@ pub mod metrics;
 pub mod model;
 #[forbid(unsafe_code)]
 pub mod protocol;
+#[forbid(unsafe_code)]
+pub mod sample;
 pub mod source;
 pub mod telemetry;

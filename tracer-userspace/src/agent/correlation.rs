@@ -1,4 +1,4 @@
-//! The correlation stage: signals of all lanes in one time order -> spans -> metrics, exporters.
+//! The correlation stage: signals of all lanes in one time order -> spans -> metrics, sampling, exporters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -7,6 +7,7 @@ use crate::correlate::Correlator;
 use crate::export;
 use crate::metrics::Metrics;
 use crate::model::{Nanos, Service, Signal, Span};
+use crate::sample::Sampler;
 
 /// Owns the correlator and hands its spans on.
 pub struct Correlation {
@@ -14,6 +15,7 @@ pub struct Correlation {
     services: Box<dyn FnMut(u32) -> Arc<Service> + Send>,
     export: export::Pipeline,
     metrics: Option<Metrics>,
+    sampler: Option<Sampler>,
     spans: Vec<Span>,
     nobody_reads: Arc<AtomicBool>,
 }
@@ -25,12 +27,14 @@ impl Correlation {
         services: Box<dyn FnMut(u32) -> Arc<Service> + Send>,
         export: export::Pipeline,
         metrics: Option<Metrics>,
+        sampler: Option<Sampler>,
     ) -> Self {
         Self {
             correlator,
             services,
             export,
             metrics,
+            sampler,
             spans: Vec::new(),
             nobody_reads: Arc::default(),
         }
@@ -47,6 +51,12 @@ impl Correlation {
             self.correlator.signal(signal, &mut self.services);
         }
         self.correlator.advance(watermark, &mut self.spans);
+        self.measure();
+        if let Some(sampler) = &mut self.sampler {
+            let mut kept = Vec::new();
+            sampler.offer(&mut self.spans, watermark, &mut kept);
+            self.keep(kept);
+        }
         self.hand_on();
     }
 
@@ -54,15 +64,38 @@ impl Correlation {
     pub fn finish(mut self, signals: &mut Vec<Signal>, watermark: Nanos) -> export::Pipeline {
         self.advance(signals, watermark);
         self.correlator.finish(&mut self.spans);
+        self.measure();
+        if let Some(mut sampler) = self.sampler.take() {
+            let mut kept = Vec::new();
+            sampler.offer(&mut self.spans, watermark, &mut kept);
+            sampler.finish(watermark, &mut kept);
+            self.keep(kept);
+        }
         self.hand_on();
         self.export
     }
 
+    /// Counts before anything is left out.
+    fn measure(&self) {
+        if let Some(metrics) = &self.metrics
+            && !self.spans.is_empty()
+        {
+            metrics.record(&self.spans, self.sampler.is_none());
+        }
+    }
+
+    /// What sampling kept is handed on, and may stand for others.
+    fn keep(&mut self, kept: Vec<Span>) {
+        if let Some(metrics) = &self.metrics
+            && !kept.is_empty()
+        {
+            metrics.exemplify(&kept);
+        }
+        self.spans = kept;
+    }
+
     fn hand_on(&mut self) {
         if !self.spans.is_empty() {
-            if let Some(metrics) = &self.metrics {
-                metrics.record(&self.spans, true);
-            }
             // As many will come the next time, more or less: growing step by step copies them again and again.
             let next = Vec::with_capacity(self.spans.len());
             self.export.send(std::mem::replace(&mut self.spans, next));

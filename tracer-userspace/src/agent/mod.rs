@@ -24,6 +24,7 @@ use crate::kernel::Plan;
 use crate::metrics::{Metrics, Own};
 use crate::model::{ConnId, Service};
 use crate::protocol::CapturePolicy;
+use crate::sample::Sampler;
 use crate::source::monotonic;
 use crate::telemetry::Ledger;
 
@@ -74,6 +75,7 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
         people.services(),
         exporters,
         metrics.clone(),
+        Sampler::new(&config.sample, Arc::clone(&ledger)),
     );
     let pipeline = pipeline::Pipeline::start(
         workers(config),

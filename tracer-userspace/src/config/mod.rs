@@ -8,7 +8,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use crate::{correlate, discover::Selection, export, kernel, metrics};
+use crate::{correlate, discover::Selection, export, kernel, metrics, sample};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub struct Config {
     pub correlate: correlate::Config,
     /// Bounds of the metrics stage.
     pub metrics: metrics::Config,
+    /// Which traces are exported.
+    pub sample: sample::Config,
     /// Where spans go.
     pub export: export::Config,
 }
@@ -91,6 +93,7 @@ impl Default for Config {
             selection: Selection::default(),
             correlate: correlate::Config::default(),
             metrics: metrics::Config::default(),
+            sample: sample::Config::default(),
             export: export::Config::default(),
         }
     }

@@ -5,6 +5,7 @@ use std::net::{AddrParseError, Ipv4Addr, SocketAddr};
 use super::{Backend, Config, parse_duration, parse_log_level, parse_ring_bytes, parse_workers};
 use crate::discover::{Command, Glob};
 use crate::export::{Colour, Format};
+use crate::sample;
 
 /// One setting.
 pub struct Setting {
@@ -171,6 +172,50 @@ pub static SETTINGS: &[Setting] = &[
                loopback)",
         set: |config, values| {
             config.export.metrics.prometheus = Some(listen_address(&last(values))?);
+            Ok(())
+        },
+        ..BASE
+    },
+    Setting {
+        flag: "sampler",
+        variables: &["OTEL_TRACES_SAMPLER"],
+        key: "sample.sampler",
+        value: "NAME",
+        group: EXPORT,
+        help: "Export some traces only: always_on, always_off, traceidratio, or parentbased_ with one of these behind it",
+        set: |config, values| {
+            config.sample.sampler = Some(sample::Kind::parse(&last(values))?);
+            Ok(())
+        },
+        ..BASE
+    },
+    Setting {
+        flag: "sampler-arg",
+        variables: &["OTEL_TRACES_SAMPLER_ARG"],
+        key: "sample.ratio",
+        value: "RATIO",
+        group: EXPORT,
+        help: "Share of the traces that the traceidratio samplers export, from 0 to 1 [default: 1]",
+        set: |config, values| {
+            config.sample.ratio = sample::parse_ratio(&last(values))?;
+            Ok(())
+        },
+        ..BASE
+    },
+    Setting {
+        flag: "tail-sampling",
+        variables: &["TRACER_TAIL_SAMPLING"],
+        key: "sample.tail.enabled",
+        value: "WHEN",
+        possible: &["true", "false"],
+        group: EXPORT,
+        help: "Decide when a trace is known: keep what failed, is slow or rare, and of the rest a few a second [default: off]",
+        set: |config, values| {
+            config.sample.tail.enabled = match last(values).as_str() {
+                "true" => true,
+                "false" => false,
+                _ => return Err("use true or false".to_owned()),
+            };
             Ok(())
         },
         ..BASE

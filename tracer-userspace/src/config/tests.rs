@@ -1,4 +1,5 @@
 use super::*;
+use crate::sample;
 use std::path::PathBuf;
 
 const EXAMPLE: &str = include_str!(concat!(
@@ -76,13 +77,33 @@ const ROWS: &[Row] = &[
     },
     Row {
         flag: "prometheus-listen",
-        values: ["127.0.0.1:9001", "127.0.0.1:9002", "127.0.0.1:9003"],
+        values: ["127.0.0.1:1", "[::1]:2", "0.0.0.0:3"],
         get: |c| {
             c.export
                 .metrics
                 .prometheus
-                .map_or_else(String::new, |address| address.to_string())
+                .map(|a| a.to_string())
+                .unwrap_or_default()
         },
+    },
+    Row {
+        flag: "sampler",
+        values: ["always_on", "traceidratio", "parentbased_always_off"],
+        get: |c| {
+            let is = |(_, kind): &&(&str, sample::Kind)| Some(*kind) == c.sample.sampler;
+            let name = sample::Kind::NAMES.iter().find(is).map(|(name, _)| *name);
+            name.unwrap_or_default().to_owned()
+        },
+    },
+    Row {
+        flag: "sampler-arg",
+        values: ["0.5", "0.25", "0.125"],
+        get: |c| c.sample.ratio.to_string(),
+    },
+    Row {
+        flag: "tail-sampling",
+        values: ["true", "false", "true"],
+        get: |c| c.sample.tail.enabled.to_string(),
     },
     Row {
         flag: "include-exe",
@@ -193,7 +214,7 @@ const STANDARD: &[(&str, &str)] = &[
 
 /// Numbers as they are, all else quoted.
 fn scalar(value: &str) -> String {
-    if value.parse::<u32>().is_ok() {
+    if value.parse::<f64>().is_ok() {
         value.to_owned()
     } else {
         format!("{value:?}")

@@ -28,6 +28,7 @@ instruments! {
     EXPORTED: Counter "tracer.exchange.exported", "{exchange}", 1, "Exchanges whose spans every exporter has delivered.";
     DROPPED: Counter "tracer.exchange.dropped", "{exchange}", 1, "Exchanges that go no further, by reason.";
     OPEN: Gauge "tracer.exchange.open", "{exchange}", 1, "Exchanges that are neither exported nor dropped yet.";
+    SAMPLING: Counter "tracer.sampling.overflowed", "{trace}", 1, "Traces on which the head sampler decided because too many waited for the tail sampler.";
     KERNEL: Counter "tracer.kernel.events", "{event}", 1, "Counters of the kernel side and of the way from there: events, most of them lost.";
     RING_USED: Gauge "tracer.ring.used", "By", 1, "Bytes that wait in the ring buffers between kernel and tracer.";
     RING_SIZE: Gauge "tracer.ring.size", "By", 1, "Bytes that the ring buffers hold.";
@@ -139,6 +140,7 @@ impl Gather for Own {
             self.family(&EXPORTED, exported),
             self.family(&DROPPED, dropped),
             self.family(&OPEN, plain(u64::try_from(snapshot.open()).unwrap_or(0))),
+            self.family(&SAMPLING, plain(health.sampling_overflow.load(Relaxed))),
             self.family(&KERNEL, kernel),
             self.family(&RING_USED, plain(health.ring_used.load(Relaxed))),
             self.family(&RING_SIZE, plain(health.ring_size.load(Relaxed))),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Exchange, Service};
 
 /// W3C trace id, big-endian bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct TraceId(pub [u8; 16]);
 
 /// W3C parent id, big-endian bytes.

@@ -26,6 +26,8 @@ pub struct Health {
     pub ring_size: AtomicU64,
     /// Connections that are followed.
     pub connections: AtomicU64,
+    /// Traces that the head sampler decided on because too many waited for the tail sampler.
+    pub sampling_overflow: AtomicU64,
     queues: Mutex<Vec<(&'static str, Level)>>,
     programs: Mutex<Vec<Program>>,
 }
@@ -45,6 +47,11 @@ impl Health {
     /// A connection is followed no longer.
     pub fn closed(&self) {
         self.connections.fetch_sub(1, Relaxed);
+    }
+
+    /// So many traces did not get the tail sampler's decision.
+    pub fn sampling_overflowed(&self, traces: u64) {
+        self.sampling_overflow.fetch_add(traces, Relaxed);
     }
 
     /// Has a queue looked at whenever somebody asks.

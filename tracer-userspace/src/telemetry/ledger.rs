@@ -52,6 +52,8 @@ reasons! {
     CorrelationFull = "correlation_full",
     /// The process is not selected.
     NotSelected = "not_selected",
+    /// Sampling left its trace out.
+    NotSampled = "not_sampled",
 }
 
 #[derive(Default)]
