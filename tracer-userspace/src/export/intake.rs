@@ -107,6 +107,11 @@ impl Intake {
         }
     }
 
+    /// Spans that are held, and that are held at most.
+    pub fn level(&self) -> (u64, u64) {
+        (self.held_spans.load(Relaxed) as u64, self.max_spans as u64)
+    }
+
     /// What is there now.
     pub fn drain(&self) -> Vec<Parcel> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -73,7 +73,7 @@ impl Pipeline {
         }
         let is_view = !running.is_empty() && config.console.format == Format::Waterfall;
         let deciding = running.len() + usize::from(has_console && !is_view);
-        let accounts = Arc::new(Accounts::new(ledger, deciding as u32));
+        let accounts = Arc::new(Accounts::new(Arc::clone(&ledger), deciding as u32));
         let mut pipeline = Self {
             accounts: Arc::clone(&accounts),
             routes: Vec::new(),
@@ -91,6 +91,7 @@ impl Pipeline {
                 retry: config.retry.clone(),
             };
             pipeline.add(name, &job.account, &job.intake);
+            watch(&ledger, name, &job.intake);
             let worker = exporter.start(job);
             let worker = worker.with_context(|| format!("starting the exporter `{name}`"))?;
             pipeline.workers.push(worker);
@@ -175,4 +176,12 @@ impl Pipeline {
             spans: self.accounts.close(),
         }
     }
+}
+
+/// Lets the tracer's own metrics tell how full an exporter is.
+fn watch(ledger: &Ledger, name: &'static str, intake: &Arc<Intake>) {
+    let intake = Arc::clone(intake);
+    ledger
+        .health()
+        .watch_queue(name, Box::new(move || intake.level()));
 }
