@@ -43,7 +43,7 @@ fn mistakes_have_their_place_their_reason_and_the_nearest_key() {
         ),
         (
             "capture:\n  backend: kprobe",
-            ":2:12: `backend`: `kprobe` is not possible here: use `auto`, `tracepoint` or `fentry`",
+            ":2:12: `backend`: `kprobe` is not possible here: use `auto`, `tracepoint`, `fentry` or `syscall`",
         ),
         (
             "capture:\n  backend: tracepiont",
