@@ -209,7 +209,7 @@ pub static SETTINGS: &[Setting] = &[
         value: "WHEN",
         possible: &["true", "false"],
         group: EXPORT,
-        help: "Decide when a trace is known: keep what failed, is slow or rare, and of the rest a few a second [default: off]",
+        help: "Decide when a trace is known: keep what failed, is slow or rare, and of the rest a few a second [default: false]",
         set: |config, values| {
             config.sample.tail.enabled = match last(values).as_str() {
                 "true" => true,
