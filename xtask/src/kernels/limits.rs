@@ -11,17 +11,34 @@ pub struct Limit {
     /// Kernels older than this.
     pub before: Version,
     pub arch: Option<Arch>,
+    /// Spans that the case lacks for it, exactly so many.
+    pub lacks: u64,
     pub why: &'static str,
 }
 
+/// No kernel is older than this, nor will be: a limit of the way itself.
+const EVERY: Version = (u32::MAX, 0, 0);
+
 /// Every limit that is known.
-pub const LIMITS: &[Limit] = &[Limit {
-    backend: "tracepoint",
-    case: None,
-    before: (6, 3, 0),
-    arch: None,
-    why: "the tracepoints `sock_send_length` and `sock_recv_length` came with Linux 6.3",
-}];
+pub const LIMITS: &[Limit] = &[
+    Limit {
+        backend: "tracepoint",
+        case: None,
+        before: (6, 3, 0),
+        arch: None,
+        lacks: 0,
+        why: "the tracepoints `sock_send_length` and `sock_recv_length` came with Linux 6.3",
+    },
+    Limit {
+        backend: "fentry",
+        case: Some("older"),
+        before: EVERY,
+        arch: None,
+        lacks: 1,
+        why: "a call that is blocked in the kernel's function when the tracer comes returns past the new trampoline: the first message \
+              that the older server receives is not seen, all later ones are",
+    },
+];
 
 /// The number (from 1) of the limit of a back end, or of a case with it.
 pub fn find(backend: &str, case: Option<&str>, version: Version, arch: Arch) -> Option<usize> {
@@ -32,4 +49,10 @@ pub fn find(backend: &str, case: Option<&str>, version: Version, arch: Arch) -> 
             && limit.arch.is_none_or(|only| only == arch)
     };
     LIMITS.iter().position(holds).map(|index| index + 1)
+}
+
+/// Spans that a case lacks for the limit of that number.
+pub fn lacks(number: usize) -> u64 {
+    let limit = number.checked_sub(1).and_then(|index| LIMITS.get(index));
+    limit.map_or(0, |limit| limit.lacks)
 }

@@ -68,7 +68,7 @@ enum Inside {
 }
 
 /// Every back end that the daemon has.
-const BACKENDS: &[&str] = &["tracepoint", "fentry"];
+const BACKENDS: &[&str] = &["tracepoint", "fentry", "syscall"];
 
 /// Debian's oldest kernel with support, its stable ones, the last of 6.x and the newest.
 const MATRIX: &[(Arch, &str)] = &[
@@ -145,13 +145,9 @@ fn matrix(args: &Args) -> anyhow::Result<()> {
         eprintln!("kernels: {} took {} s", column.release, column.seconds);
     }
     let failures = table::failures(&columns);
-    let whole = !args.quick
-        && args.kernel.is_empty()
-        && args.arch.is_none()
-        && args.backend.is_empty()
-        && args.case.is_empty();
+    let whole = !args.quick && args.kernel.is_empty() && args.backend.is_empty() && args.case.is_empty();
     if whole {
-        write_document(&text)?;
+        write_document(&text, args.arch)?;
     }
     ensure!(
         failures.is_empty(),
@@ -341,7 +337,7 @@ fn keep(logs: &Path, line: &Value) -> anyhow::Result<()> {
 }
 
 /// The document's text up to the table stays; date and table are new.
-fn write_document(table: &str) -> anyhow::Result<()> {
+fn write_document(table: &str, arch: Option<Arch>) -> anyhow::Result<()> {
     let path = shell::root().join("docs/kernels.md");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let (before, _) = text
@@ -349,8 +345,9 @@ fn write_document(table: &str) -> anyhow::Result<()> {
         .with_context(|| format!("{} has no line {MARK:?}", path.display()))?;
     let date = shell::output(shell::command("date").args(["--utc", "+%Y-%m-%d"]))?;
     let revision = shell::output(shell::command("git").args(["rev-parse", "--short=10", "HEAD"]))?;
+    let only = arch.map_or(String::new(), |arch| format!(" --arch {}", arch.name()));
     let text = format!(
-        "{before}{MARK}\n\n`cargo xtask kernels` on {}, at {}.\n\n{table}",
+        "{before}{MARK}\n\n`cargo xtask kernels{only}` on {}, at {}.\n\n{table}",
         date.trim(),
         revision.trim()
     );

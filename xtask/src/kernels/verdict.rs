@@ -66,17 +66,21 @@ pub fn judge(arch: Arch, kernel: &Kernel, told: &[Value]) -> Verdicts {
             .and_then(Value::as_object)
             .cloned()
             .unwrap_or_default();
+        let mut lacking = 0;
         for (case, problem) in &cases {
             let limit = limits::find(backend, Some(case), kernel.version(), arch);
             let verdict = match (problem.as_str(), limit) {
                 (None, None) => Verdict::Passed,
                 (None, Some(limit)) => Verdict::Failed(format!("it passes: limit {limit} does not hold")),
-                (Some(_), Some(limit)) => Verdict::Limit(limit),
+                (Some(_), Some(limit)) => {
+                    lacking += limits::lacks(limit);
+                    Verdict::Limit(limit)
+                }
                 (Some(problem), None) => Verdict::Failed(problem.to_owned()),
             };
             put(case, verdict);
         }
-        put(LEDGER, Verdict::from_problem(ledger_problem(result)));
+        put(LEDGER, Verdict::from_problem(ledger_problem(result, lacking)));
     }
     verdicts
 }
@@ -138,8 +142,8 @@ fn doctor_problem(release: &str, line: &Value, results: &[(&str, &Value)]) -> Op
     })
 }
 
-/// What is wrong with the ledger, or with the number of spans as a whole.
-fn ledger_problem(result: &Value) -> Option<String> {
+/// What is wrong with the ledger, or with the number of spans as a whole, of which limits explain that so many are `lacking`.
+fn ledger_problem(result: &Value, lacking: u64) -> Option<String> {
     let Some(line) = result.get("ledger").and_then(Value::as_str) else {
         return Some("there is none".to_owned());
     };
@@ -163,8 +167,12 @@ fn ledger_problem(result: &Value) -> Option<String> {
     if wrong {
         return Some(format!("{line}; {} spans", number("spans")));
     }
-    (number("spans") != number("expected"))
-        .then(|| format!("{} spans, expected {}", number("spans"), number("expected")))
+    let expected = number("expected").saturating_sub(lacking);
+    if number("spans") != expected {
+        return Some(format!("{} spans, expected {expected}", number("spans")));
+    }
+    // The kernel left programs out: what they would have seen is in no ledger.
+    (number("missed_runs") != 0).then(|| format!("{} runs of programs were missed", number("missed_runs")))
 }
 
 #[cfg(test)]
@@ -188,7 +196,7 @@ mod tests {
     }
 
     fn good() -> Value {
-        json!({"cases": {"a": null}, "spans": 10, "expected": 10, "ledger": "ledger: seen=10 exported=10 open=0 kernel.ring_full=0"})
+        json!({"cases": {"a": null}, "spans": 10, "expected": 10, "missed_runs": 0, "ledger": "ledger: seen=10 exported=10 open=0 kernel.ring_full=0"})
     }
 
     fn check(release: &str, doctor: Value, result: Value, row: (&str, &str), expected: Option<Verdict>) {
@@ -262,11 +270,41 @@ mod tests {
             ("ledger", Value::Null),
             ("spans", json!(9)),
             ("expected", json!(12)),
+            ("missed_runs", json!(1)),
+            ("missed_runs", Value::Null),
         ] {
             let mut result = good();
-            assert_eq!(ledger_problem(&result), None);
+            assert_eq!(ledger_problem(&result, 0), None);
             result[key] = value;
-            assert!(ledger_problem(&result).is_some(), "{result}");
+            assert!(ledger_problem(&result, 0).is_some(), "{result}");
+        }
+    }
+
+    #[test]
+    fn what_a_limit_lacks_is_lacking_exactly() {
+        for (spans, problem, row, expected) in [
+            (9, json!("no span"), "older", Some(Verdict::Limit(2))),
+            (9, json!("no span"), LEDGER, Some(Verdict::Passed)),
+            (8, json!("no span"), LEDGER, None),
+            (10, json!("no span"), LEDGER, None),
+            // The limit does not hold.
+            (10, Value::Null, "older", None),
+            (9, Value::Null, LEDGER, None),
+        ] {
+            let mut result = good();
+            result["cases"] = json!({ "older": problem });
+            result["spans"] = spans.into();
+            result["ledger"] = format!("ledger: seen={spans} exported={spans} open=0").into();
+            let told = [json!({"backend": "fentry", "result": result})];
+            let verdicts = judge(Arch::X86_64, &kernel("6.12.1-cloud-amd64"), &told);
+            let found = verdicts.get(&("fentry".to_owned(), row.to_owned()));
+            match expected {
+                Some(verdict) => assert_eq!(found, Some(&verdict), "{row}, {spans} spans"),
+                None => assert!(
+                    matches!(found, Some(Verdict::Failed(_))),
+                    "{row}, {spans} spans: {found:?}"
+                ),
+            }
         }
     }
 }
