@@ -58,6 +58,8 @@ pub struct Capture {
     runtimes: Runtimes,
     counters: PerCpuArray<MapData, u64>,
     source: Option<Source>,
+    /// What the kernel had counted when the programs were detached.
+    missed_runs: Option<u64>,
     /// A program array forgets its programs with its last descriptor.
     _tail_calls: Vec<ProgramArray<MapData>>,
 }
@@ -144,6 +146,7 @@ impl Capture {
             runtimes,
             counters,
             source: Some(source),
+            missed_runs: None,
             _tail_calls: tail_calls,
         })
     }
@@ -168,6 +171,8 @@ impl Capture {
     /// Stops capturing; what lies in the rings and what was counted can still be read.
     pub fn detach(&mut self) {
         self.kretprobes.clear();
+        self.missed_runs
+            .get_or_insert_with(|| stats::missed_runs(&self.ebpf));
         for (name, program) in self.ebpf.programs_mut() {
             if let Err(why) = hooks::detach(program) {
                 tracing::debug!("detaching {name}: {why}");
@@ -175,7 +180,8 @@ impl Capture {
         }
     }
 
-    /// What the programs counted since the start, by the names of [`tracer_common::counter`] in lower case.
+    /// What the programs counted since the start, by the names of [`tracer_common::counter`] in lower case; and `missed_runs`, what
+    /// the kernel counted that they could not see.
     pub fn counters(&self) -> anyhow::Result<Vec<(&'static str, u64)>> {
         const NAMES: [(&str, u32); counter::COUNT as usize] = [
             ("ring_full", counter::RING_FULL),
@@ -185,19 +191,18 @@ impl Capture {
             ("events", counter::EVENTS),
             ("ignored", counter::IGNORED),
         ];
-        NAMES
-            .iter()
-            .map(|(name, index)| {
-                let values = self
-                    .counters
-                    .get(index, 0)
-                    .with_context(|| format!("counter {name}"))?;
-                Ok((
-                    *name,
-                    values.iter().fold(0u64, |sum, value| sum.wrapping_add(*value)),
-                ))
-            })
-            .collect()
+        let counted = NAMES.iter().map(|(name, index)| {
+            let values = self
+                .counters
+                .get(index, 0)
+                .with_context(|| format!("counter {name}"))?;
+            Ok((
+                *name,
+                values.iter().fold(0u64, |sum, value| sum.wrapping_add(*value)),
+            ))
+        });
+        let missed = self.missed_runs.unwrap_or_else(|| stats::missed_runs(&self.ebpf));
+        counted.chain([Ok(("missed_runs", missed))]).collect()
     }
 
     /// Passes on what the programs have logged since the last call, to the `log` crate's logger; nothing unless
