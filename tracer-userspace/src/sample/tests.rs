@@ -151,8 +151,7 @@ fn head(kind: Kind, ratio: f64) -> Config {
 }
 
 fn tail(change: impl FnOnce(&mut Tail)) -> Config {
-    let mut config = Config::default();
-    config.tail = Tail {
+    let mut tail = Tail {
         enabled: true,
         slow_p99: false,
         rare_per_minute: 0,
@@ -160,8 +159,11 @@ fn tail(change: impl FnOnce(&mut Tail)) -> Config {
         base_ratio: 0.0,
         ..Tail::default()
     };
-    change(&mut config.tail);
-    config
+    change(&mut tail);
+    Config {
+        tail,
+        ..Config::default()
+    }
 }
 
 fn many(seed: u64, count: usize) -> Vec<Trace> {
@@ -191,7 +193,7 @@ fn head_samplers_do_what_their_names_say() {
     for (n, trace) in traces.iter_mut().enumerate() {
         trace.caller = [None, Some(true), Some(false)][n % 3];
     }
-    let none = |n: usize| n % 3 == 0;
+    let none = |n: usize| n.is_multiple_of(3);
     let told = |n: usize| n % 3 == 1;
     for (kind, expected) in [
         (Kind::AlwaysOn, (|_| true) as fn(usize) -> bool),

@@ -193,7 +193,7 @@ mod tests {
         }
         let said = read("a=b,ot=rv:0123456789abcd;th:c");
         assert_eq!(said.threshold, Threshold::of(0.25));
-        assert_eq!(randomness(TraceId([0xff; 16]), said), 0x0123_4567_89ab_cd);
+        assert_eq!(randomness(TraceId([0xff; 16]), said), 0x01_2345_6789_abcd);
         assert_eq!(randomness(TraceId([0xff; 16]), read("ot=rv:12")), RANGE - 1);
     }
 }
