@@ -47,7 +47,7 @@ fn mistakes_have_their_place_their_reason_and_the_nearest_key() {
         ),
         (
             "capture:\n  backend: tracepiont",
-            ":2:12: `backend`: `tracepiont` is not possible here: did you mean `tracepoint`? use `auto` or `tracepoint`",
+            ":2:12: `backend`: `tracepiont` is not possible here: did you mean `tracepoint`? use `auto`, `tracepoint`, `fentry` or `syscall`",
         ),
         (
             "capture:\n  ring_bytes: 1000",
