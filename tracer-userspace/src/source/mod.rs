@@ -24,7 +24,7 @@ const MAX_PER_RING: usize = 8_192;
 
 /// Pauses between turns: the shortest and the longest while events come, and when none has come for a turn or some.
 const BUSY: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(8)];
-const QUIET: Duration = Duration::from_millis(10);
+const QUIET: Duration = Duration::from_millis(4);
 
 /// Pauses get longer while the fullest ring is not fuller than this part of it, and shorter where it is twice as full. A turn costs a
 /// sleep, a wake-up and the exporters' hand-over, however few events it finds; and a ring that is half full wakes the reader.
@@ -32,7 +32,7 @@ const FULL_ENOUGH: usize = 16;
 
 /// The pause when nothing has come for [`QUIET_TURNS`] turns. The next event ends it.
 const ASLEEP: Duration = Duration::from_millis(200);
-const QUIET_TURNS: u32 = 10;
+const QUIET_TURNS: u32 = 3;
 
 /// Tells the programs that the reader sleeps: from now on the next event wakes it.
 pub type Alarm = Box<dyn FnMut() -> io::Result<()> + Send>;
@@ -181,7 +181,9 @@ impl Source {
         }
         let [shortest, longest] = BUSY;
         self.busy = match fullness {
-            None | Some(1) => self.busy,
+            // What comes after a pause may be a process that lives for some milliseconds only: it has a name while it lives.
+            None => shortest,
+            Some(1) => self.busy,
             Some(0) => (self.busy * 2).min(longest),
             Some(_) => (self.busy / 2).max(shortest),
         };
