@@ -210,5 +210,7 @@ fn turns_are_rare_while_they_find_rings_nearly_empty() {
     let sixteenth = CAPACITY / 16 / (EventHeader::SIZE + 8);
     assert_eq!([1, 1, sixteenth, 1].map(&mut pauses), [4, 8, 8, 8]);
     assert_eq!([4 * sixteenth; 3].map(&mut pauses), [4, 2, 2]);
-    assert_eq!([sixteenth * 3 / 2, 1, 0].map(&mut pauses), [2, 4, 10]);
+    assert_eq!([sixteenth * 3 / 2, 1, 1].map(&mut pauses), [2, 4, 8]);
+    // After a pause it begins anew.
+    assert_eq!([1, 0, 1].map(&mut pauses), [8, QUIET.as_millis(), 4]);
 }
