@@ -7,7 +7,7 @@
 //! (sendfile, splice; before Linux 6.5 a message for each page) and the registered buffers of io_uring. Not seen at all: a call
 //! that was blocked in one of these functions when the tracer came; its connection is seen from the next message on.
 
-use super::{Attach, Backend, Hook, Need, RESETS_IN, RESETS_OUT, STATES, Sight, Table};
+use super::{Attach, Backend, Hook, Need, RESETS_IN, RESETS_OUT, STATES, Sight, Table, sight};
 use crate::kernel::{
     features::{Answer, Features},
     layout::Group,
@@ -34,29 +34,13 @@ fn by_trampoline(features: &Features) -> bool {
     !matches!(features.trampolines, Answer::No(_))
 }
 
-const fn sight(
-    name: &'static str,
-    need: Need,
-    needed_for: &'static str,
-    ways: &'static [&'static [Hook]],
-) -> Sight {
-    Sight {
-        name,
-        needed_for,
-        need,
-        since: "5.5",
-        only_if: None,
-        ways,
-    }
-}
+/// The first release with trampolines and BTF, without which no function is hooked.
+const SINCE: &str = "5.5";
 
 pub const TABLE: Table = Table {
     backend: Backend::Fentry,
     sights: &[
         sight(
-            "function inet_sendmsg",
-            Need::Required,
-            "seeing what is sent over IPv4",
             &[
                 &[fexit("fexit_inet_sendmsg", "inet_sendmsg")],
                 &[
@@ -64,11 +48,12 @@ pub const TABLE: Table = Table {
                     kretprobe("kretprobe_send", "inet_sendmsg"),
                 ],
             ],
+            "function inet_sendmsg",
+            SINCE,
+            Need::Required,
+            "seeing what is sent over IPv4",
         ),
         sight(
-            "function inet_recvmsg",
-            Need::Required,
-            "seeing what is received over IPv4",
             &[
                 &[fexit("fexit_inet_recvmsg", "inet_recvmsg")],
                 &[
@@ -76,11 +61,12 @@ pub const TABLE: Table = Table {
                     kretprobe("kretprobe_recv", "inet_recvmsg"),
                 ],
             ],
+            "function inet_recvmsg",
+            SINCE,
+            Need::Required,
+            "seeing what is received over IPv4",
         ),
         sight(
-            "function inet6_sendmsg",
-            Need::Optional,
-            "seeing what is sent over IPv6",
             &[
                 &[fexit("fexit_inet6_sendmsg", "inet6_sendmsg")],
                 &[
@@ -88,11 +74,12 @@ pub const TABLE: Table = Table {
                     kretprobe("kretprobe_send", "inet6_sendmsg"),
                 ],
             ],
+            "function inet6_sendmsg",
+            SINCE,
+            Need::Optional,
+            "seeing what is sent over IPv6",
         ),
         sight(
-            "function inet6_recvmsg",
-            Need::Optional,
-            "seeing what is received over IPv6",
             &[
                 &[fexit("fexit_inet6_recvmsg", "inet6_recvmsg")],
                 &[
@@ -100,11 +87,12 @@ pub const TABLE: Table = Table {
                     kretprobe("kretprobe_recv", "inet6_recvmsg"),
                 ],
             ],
+            "function inet6_recvmsg",
+            SINCE,
+            Need::Optional,
+            "seeing what is received over IPv6",
         ),
         sight(
-            "function unix_stream_sendmsg",
-            Need::Optional,
-            "seeing what is sent over Unix sockets",
             &[
                 &[fexit("fexit_unix_stream_sendmsg", "unix_stream_sendmsg")],
                 &[
@@ -112,11 +100,12 @@ pub const TABLE: Table = Table {
                     kretprobe("kretprobe_send", "unix_stream_sendmsg"),
                 ],
             ],
+            "function unix_stream_sendmsg",
+            SINCE,
+            Need::Optional,
+            "seeing what is sent over Unix sockets",
         ),
         sight(
-            "function unix_stream_recvmsg",
-            Need::Optional,
-            "seeing what is received over Unix sockets",
             &[
                 &[fexit("fexit_unix_stream_recvmsg", "unix_stream_recvmsg")],
                 &[
@@ -124,12 +113,13 @@ pub const TABLE: Table = Table {
                     kretprobe("kretprobe_recv", "unix_stream_recvmsg"),
                 ],
             ],
+            "function unix_stream_recvmsg",
+            SINCE,
+            Need::Optional,
+            "seeing what is received over Unix sockets",
         ),
         // Linux 6.5 has no such functions: there splice sends by sendmsg.
         sight(
-            "function inet_sendpage",
-            Need::WithIt,
-            "counting what sendfile and splice send",
             &[
                 &[fexit("fexit_inet_sendpage", "inet_sendpage")],
                 &[
@@ -137,11 +127,12 @@ pub const TABLE: Table = Table {
                     kretprobe("kretprobe_send", "inet_sendpage"),
                 ],
             ],
+            "function inet_sendpage",
+            SINCE,
+            Need::WithIt,
+            "counting what sendfile and splice send",
         ),
         sight(
-            "function unix_stream_sendpage",
-            Need::WithIt,
-            "counting what sendfile and splice send over Unix sockets",
             &[
                 &[fexit("fexit_unix_stream_sendpage", "unix_stream_sendpage")],
                 &[
@@ -149,11 +140,12 @@ pub const TABLE: Table = Table {
                     kretprobe("kretprobe_send", "unix_stream_sendpage"),
                 ],
             ],
+            "function unix_stream_sendpage",
+            SINCE,
+            Need::WithIt,
+            "counting what sendfile and splice send over Unix sockets",
         ),
         sight(
-            "function tcp_splice_read",
-            Need::Optional,
-            "counting what splice receives",
             &[
                 &[fexit("fexit_tcp_splice_read", "tcp_splice_read")],
                 &[
@@ -161,16 +153,21 @@ pub const TABLE: Table = Table {
                     kretprobe("kretprobe_recv", "tcp_splice_read"),
                 ],
             ],
+            "function tcp_splice_read",
+            SINCE,
+            Need::Optional,
+            "counting what splice receives",
         ),
         sight(
-            "function sock_def_readable",
-            Need::Optional,
-            "the time that a request waited before it was read",
             &[
                 &[Hook::tracepoint("sk_data_ready")],
                 &[fentry("fentry_sock_def_readable", "sock_def_readable")],
                 &[kprobe("kprobe_sock_def_readable", "sock_def_readable")],
             ],
+            "function sock_def_readable",
+            SINCE,
+            Need::Optional,
+            "the time that a request waited before it was read",
         ),
         Sight {
             name: "function sk_alloc",

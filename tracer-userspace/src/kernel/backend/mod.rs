@@ -144,9 +144,9 @@ pub fn all_hooks() -> impl Iterator<Item = Hook> {
     sights.flat_map(|sight| sight.ways.iter().copied().flatten().copied())
 }
 
-/// A sight with one way: a BTF tracepoint whose program has the same name.
-const fn by_tracepoint(
-    hook: &'static [&'static [Hook]],
+/// A sight that every host needs.
+const fn sight(
+    ways: &'static [&'static [Hook]],
     name: &'static str,
     since: &'static str,
     need: Need,
@@ -158,12 +158,12 @@ const fn by_tracepoint(
         need,
         since,
         only_if: None,
-        ways: hook,
+        ways,
     }
 }
 
 /// Opens and closes of connections.
-const STATES: Sight = by_tracepoint(
+const STATES: Sight = sight(
     &[&[Hook::tracepoint("inet_sock_set_state")]],
     "tracepoint inet_sock_set_state",
     "4.16",
@@ -172,7 +172,7 @@ const STATES: Sight = by_tracepoint(
 );
 
 /// Resets by the peer.
-const RESETS_IN: Sight = by_tracepoint(
+const RESETS_IN: Sight = sight(
     &[&[Hook::tracepoint("tcp_receive_reset")]],
     "tracepoint tcp_receive_reset",
     "4.15",
@@ -181,10 +181,19 @@ const RESETS_IN: Sight = by_tracepoint(
 );
 
 /// Resets by this host.
-const RESETS_OUT: Sight = by_tracepoint(
+const RESETS_OUT: Sight = sight(
     &[&[Hook::tracepoint("tcp_send_reset")]],
     "tracepoint tcp_send_reset",
     "4.15",
     Need::Optional,
     "telling our own reset from a close",
+);
+
+/// When bytes came into a socket's buffer.
+const ARRIVALS: Sight = sight(
+    &[&[Hook::tracepoint("sk_data_ready")]],
+    "tracepoint sk_data_ready",
+    "6.3",
+    Need::Optional,
+    "the time that a request waited before it was read",
 );

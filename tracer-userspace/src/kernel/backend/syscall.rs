@@ -1,20 +1,20 @@
 //! The back end `syscall` (`tracer-ebpf/src/syscall/`): the last choice, for kernels that have neither the socket tracepoints nor
 //! probes. Every system call of the host pays for it.
 
-use super::{Attach, Backend, Hook, Need, RESETS_IN, RESETS_OUT, STATES, Table, by_tracepoint};
+use super::{ARRIVALS, Attach, Backend, Hook, Need, RESETS_IN, RESETS_OUT, STATES, Table, sight};
 use crate::kernel::layout::Group;
 
 pub const TABLE: Table = Table {
     backend: Backend::Syscall,
     sights: &[
-        by_tracepoint(
+        sight(
             &[&[Hook::tracepoint("sys_enter")]],
             "tracepoint sys_enter",
             "5.5",
             Need::Required,
             "knowing which file a call began with",
         ),
-        by_tracepoint(
+        sight(
             &[&[
                 Hook::new(
                     Attach::TailCall {
@@ -31,7 +31,7 @@ pub const TABLE: Table = Table {
             Need::Required,
             "seeing what system calls move",
         ),
-        by_tracepoint(
+        sight(
             &[&[Hook::tracepoint("tcp_destroy_sock")]],
             "tracepoint tcp_destroy_sock",
             "4.15",
@@ -39,13 +39,7 @@ pub const TABLE: Table = Table {
             "telling a new socket from an old one at its address",
         ),
         STATES,
-        by_tracepoint(
-            &[&[Hook::tracepoint("sk_data_ready")]],
-            "tracepoint sk_data_ready",
-            "6.3",
-            Need::Optional,
-            "the time that a request waited before it was read",
-        ),
+        ARRIVALS,
         RESETS_IN,
         RESETS_OUT,
     ],

@@ -1,18 +1,18 @@
 //! The back end `tracepoint` (`tracer-ebpf/src/tracepoint.rs`): the first choice. No process pays for it but at its own messages.
 
-use super::{Backend, Hook, Need, RESETS_IN, RESETS_OUT, STATES, Table, by_tracepoint};
+use super::{ARRIVALS, Backend, Hook, Need, RESETS_IN, RESETS_OUT, STATES, Table, sight};
 
 pub const TABLE: Table = Table {
     backend: Backend::Tracepoint,
     sights: &[
-        by_tracepoint(
+        sight(
             &[&[Hook::tracepoint("sock_send_length")]],
             "tracepoint sock_send_length",
             "6.3",
             Need::Required,
             "seeing what is sent over sockets",
         ),
-        by_tracepoint(
+        sight(
             &[&[Hook::tracepoint("sock_recv_length")]],
             "tracepoint sock_recv_length",
             "6.3",
@@ -20,13 +20,7 @@ pub const TABLE: Table = Table {
             "seeing what is received over sockets",
         ),
         STATES,
-        by_tracepoint(
-            &[&[Hook::tracepoint("sk_data_ready")]],
-            "tracepoint sk_data_ready",
-            "6.3",
-            Need::Optional,
-            "the time that a request waited before it was read",
-        ),
+        ARRIVALS,
         RESETS_IN,
         RESETS_OUT,
     ],
