@@ -51,28 +51,29 @@ impl Correlation {
             self.correlator.signal(signal, &mut self.services);
         }
         self.correlator.advance(watermark, &mut self.spans);
-        self.measure();
-        if let Some(sampler) = &mut self.sampler {
-            let mut kept = Vec::new();
-            sampler.offer(&mut self.spans, watermark, &mut kept);
-            self.keep(kept);
-        }
-        self.hand_on();
+        self.pass_on(watermark, false);
     }
 
     /// Ends what is open and gives back the exporters, which still hold what they have not sent.
     pub fn finish(mut self, signals: &mut Vec<Signal>, watermark: Nanos) -> export::Pipeline {
         self.advance(signals, watermark);
         self.correlator.finish(&mut self.spans);
+        self.pass_on(watermark, true);
+        self.export
+    }
+
+    /// Spans -> metrics, sampling, exporters. With the last ones the sampler decides on all that it holds.
+    fn pass_on(&mut self, watermark: Nanos, is_last: bool) {
         self.measure();
-        if let Some(mut sampler) = self.sampler.take() {
+        if let Some(sampler) = &mut self.sampler {
             let mut kept = Vec::new();
             sampler.offer(&mut self.spans, watermark, &mut kept);
-            sampler.finish(watermark, &mut kept);
+            if is_last {
+                sampler.finish(watermark, &mut kept);
+            }
             self.keep(kept);
         }
         self.hand_on();
-        self.export
     }
 
     /// Counts before anything is left out.

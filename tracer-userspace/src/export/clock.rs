@@ -94,6 +94,11 @@ impl Clock {
     }
 }
 
+/// Now, on the clock of the events.
+pub(super) fn now() -> Nanos {
+    nanos(ClockId::Monotonic).unsigned_abs()
+}
+
 fn nanos(clock: ClockId) -> i64 {
     let time = clock_gettime(clock);
     time.tv_sec

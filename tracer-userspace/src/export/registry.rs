@@ -32,6 +32,13 @@ pub(super) struct Job {
 /// Variables of the process, by name.
 pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// The variable's value without spaces around it; `None` if it is not set, or set to nothing.
+pub(super) fn variable(env: Env<'_>, name: &str) -> Option<String> {
+    env(name)
+        .map(|text| text.trim().to_owned())
+        .filter(|text| !text.is_empty())
+}
+
 /// An exporter's section of the configuration, which builds it.
 pub(super) trait Exporter {
     /// Whether it runs without being named in `export.to`.

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::config::{Compression, duration};
 use super::http::{Authorise, Authorised, Outgoing};
 use super::otlp::{self, Otlp, Protocol, Wishes};
-use super::registry::{Env, Exporter, Job};
+use super::registry::{Env, Exporter, Job, variable};
 use super::worker::Worker;
 
 /// All that writing traces needs.
@@ -68,11 +68,7 @@ impl Exporter for CloudTrace {
     }
 
     fn apply_env(&mut self, env: Env<'_>) -> anyhow::Result<()> {
-        let get = |name| {
-            env(name)
-                .map(|text| text.trim().to_owned())
-                .filter(|text| !text.is_empty())
-        };
+        let get = |name| variable(env, name);
         self.project = get("GOOGLE_CLOUD_PROJECT").or(self.project.take());
         self.quota_project = get("GOOGLE_CLOUD_QUOTA_PROJECT").or(self.quota_project.take());
         if self.credentials.is_none() {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::config::{Compression, duration};
 use super::otlp::{self, Otlp, Protocol, Wishes};
-use super::registry::{Env, Exporter, Job};
+use super::registry::{Env, Exporter, Job, variable};
 use super::worker::Worker;
 use crate::model::Key;
 
@@ -113,11 +113,7 @@ impl Exporter for Elastic {
     }
 
     fn apply_env(&mut self, env: Env<'_>) -> anyhow::Result<()> {
-        let get = |name| {
-            env(name)
-                .map(|text| text.trim().to_owned())
-                .filter(|text| !text.is_empty())
-        };
+        let get = |name| variable(env, name);
         if let Some(url) = get("ELASTIC_APM_SERVER_URL") {
             self.endpoint = url;
         }

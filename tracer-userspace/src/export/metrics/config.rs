@@ -7,6 +7,7 @@ use anyhow::{anyhow, bail};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::export::config::Otlp;
+use crate::export::registry::variable;
 
 const EXPORTER: &str = "OTEL_METRICS_EXPORTER";
 const INTERVAL: &str = "OTEL_METRIC_EXPORT_INTERVAL";
@@ -110,11 +111,7 @@ impl Config {
         traces: &Otlp,
         metrics: &Otlp,
     ) -> anyhow::Result<()> {
-        let get = |name: &str| {
-            env(name)
-                .map(|value| value.trim().to_owned())
-                .filter(|value| !value.is_empty())
-        };
+        let get = |name: &str| variable(env, name);
         if let Some(url) = get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") {
             self.endpoint = Some(url);
         }

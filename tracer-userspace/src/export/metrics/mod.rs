@@ -13,12 +13,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
 pub use self::config::{Buckets, Config, Temporality};
 use super::Clock;
-use crate::model::{Family, Gather, Nanos, Service};
+use super::clock::now;
+use crate::model::{Family, Gather, Service};
 
 /// What both exporters need.
 pub(super) struct Scene {
@@ -136,12 +136,4 @@ async fn work(push: Option<push::Push>, scene: &Scene, mut stopping: watch::Rece
         Some(push) => push.run(scene, stopping).await,
         None => drop(stopping.wait_for(|&stop| stop).await),
     }
-}
-
-/// Now, on the clock of the events.
-fn now() -> Nanos {
-    let time = clock_gettime(ClockId::Monotonic);
-    (time.tv_sec as Nanos)
-        .saturating_mul(1_000_000_000)
-        .saturating_add(time.tv_nsec as Nanos)
 }
