@@ -311,6 +311,18 @@ pub fn flask_sync(setup: Setup) -> App {
     gunicorn(setup, true)
 }
 
+/// Flask (threaded), and the PostgreSQL and the Redis that it asks.
+#[must_use]
+pub fn flask_with_stores(setup: Setup) -> (App, App, App) {
+    let (postgresql, redis) = (postgresql(Setup::default()), redis(Setup::default()));
+    let flask = flask(
+        setup
+            .env("PG", &postgresql.postgresql_url())
+            .env("REDIS", &redis.redis_url()),
+    );
+    (flask, postgresql, redis)
+}
+
 /// Java `com.sun.net.httpserver`, compiled on first use.
 #[must_use]
 pub fn java(setup: Setup) -> App {

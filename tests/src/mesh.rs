@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::judge::{Score, ratio};
 use crate::span::{Kind, Span, Spans};
 
 /// Known to the judge and to the services, never to the tracer.
@@ -43,7 +44,6 @@ pub enum Shape {
 struct Expected {
     /// Index of the request that caused it; its own index for the first.
     cause: usize,
-    /// The service that received it, as an index into the mesh's.
     marker: Marker,
 }
 
@@ -77,12 +77,8 @@ fn requests(first: &str, shape: Shape) -> Vec<Expected> {
 /// How right the claimed parents of one run are.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Tally {
-    /// Calls of the entry service whose parent was claimed, and is the request that caused them.
-    pub right: usize,
-    /// Calls of the entry service with another parent.
-    pub wrong: usize,
-    /// Calls of the entry service without a parent.
-    pub missing: usize,
+    /// The calls of the entry service.
+    pub calls: Score,
     /// Links between the two ends of a call: right, and all.
     pub across: (usize, usize),
     /// Traces with all their spans, all parents right and no stranger; and all.
@@ -91,27 +87,7 @@ pub struct Tally {
     pub by_evidence: BTreeMap<String, (usize, usize)>,
 }
 
-fn ratio(part: usize, whole: usize) -> f64 {
-    if whole == 0 {
-        1.0
-    } else {
-        part as f64 / whole as f64
-    }
-}
-
 impl Tally {
-    /// Right over claimed.
-    #[must_use]
-    pub fn precision(&self) -> f64 {
-        ratio(self.right, self.right + self.wrong)
-    }
-
-    /// Right over all.
-    #[must_use]
-    pub fn recall(&self) -> f64 {
-        ratio(self.right, self.right + self.wrong + self.missing)
-    }
-
     /// Whole traces over all.
     #[must_use]
     pub fn whole_traces(&self) -> f64 {
@@ -202,13 +178,13 @@ fn is_child(span: &Span, parent: &Span) -> bool {
 impl Tally {
     fn count(&mut self, call: &Span, is_right: bool) {
         if call.parent.is_none() {
-            self.missing += 1;
+            self.calls.missing += 1;
             return;
         }
         if is_right {
-            self.right += 1;
+            self.calls.right += 1;
         } else {
-            self.wrong += 1;
+            self.calls.wrong += 1;
         }
         let confidence = match call.text("tracer.parent.confidence") {
             "" => "certain",
@@ -226,17 +202,19 @@ impl Tally {
 ///
 /// Needs `thread.id` on the spans (`--explain`).
 #[must_use]
-pub fn thread_rule(spans: &Spans, entry: &str, shape: Shape, markers: impl Iterator<Item = Marker>) -> Tally {
+pub fn thread_rule(spans: &Spans, entry: &str, shape: Shape, markers: impl Iterator<Item = Marker>) -> Score {
     let known = Known::new(spans);
     let mut reads: HashMap<i64, BTreeMap<u64, &Span>> = HashMap::new();
-    for span in spans.service(entry).kind(Kind::Server).iter() {
-        let span = known.find(marker_of(span), Kind::Server, true, entry);
+    for span in spans
+        .iter()
+        .filter(|span| span.service == entry && span.kind == Kind::Server)
+    {
         reads
             .entry(span.int("thread.id").unwrap_or_default())
             .or_default()
             .insert(span.start, span);
     }
-    let mut tally = Tally::default();
+    let mut score = Score::default();
     for marker in markers {
         let root = known.find(&marker, Kind::Server, true, entry);
         for request in requests(&marker, shape).iter().skip(1).filter(|r| r.cause == 0) {
@@ -245,13 +223,13 @@ pub fn thread_rule(spans: &Spans, entry: &str, shape: Shape, markers: impl Itera
                 .int("thread.id")
                 .and_then(|thread| reads.get(&thread)?.range(..=call.start).next_back());
             match read {
-                None => tally.missing += 1,
-                Some((_, read)) if read.span_id == root.span_id => tally.right += 1,
-                Some(_) => tally.wrong += 1,
+                None => score.missing += 1,
+                Some((_, read)) if read.span_id == root.span_id => score.right += 1,
+                Some(_) => score.wrong += 1,
             }
         }
     }
-    tally
+    score
 }
 
 #[cfg(test)]
@@ -307,21 +285,34 @@ mod tests {
     #[test]
     fn parents_are_scored() {
         let right = judged(|_| ());
-        assert_eq!((right.right, right.wrong, right.missing), (4, 0, 0));
+        assert_eq!(
+            (right.calls.right, right.calls.wrong, right.calls.missing),
+            (4, 0, 0)
+        );
         assert_eq!((right.across, right.whole), ((6, 6), (2, 2)));
 
         let stranger = judged(|spans| {
             (spans[1].parent, spans[1].trace_id) = (spans[7].span_id.clone().into(), vec![2; 16]);
         });
-        assert_eq!((stranger.right, stranger.wrong, stranger.missing), (3, 1, 0));
+        assert_eq!(
+            (stranger.calls.right, stranger.calls.wrong, stranger.calls.missing),
+            (3, 1, 0)
+        );
         assert_eq!(stranger.whole, (0, 2), "the other trace has a stranger");
 
         let orphan = judged(|spans| spans[1].parent = None);
-        assert_eq!((orphan.right, orphan.wrong, orphan.missing), (3, 0, 1));
+        assert_eq!(
+            (orphan.calls.right, orphan.calls.wrong, orphan.calls.missing),
+            (3, 0, 1)
+        );
         assert_eq!(orphan.whole, (1, 2));
 
         let behind = judged(|spans| spans[5].parent = None);
-        assert_eq!((behind.right, behind.whole), (4, (1, 2)), "not the entry's call");
+        assert_eq!(
+            (behind.calls.right, behind.whole),
+            (4, (1, 2)),
+            "not the entry's call"
+        );
     }
 
     #[test]

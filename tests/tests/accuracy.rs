@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use tracer_tests::apps::{App, Setup, Start, mesh as apps, nginx};
 use tracer_tests::client::drive;
+use tracer_tests::judge::Score;
 use tracer_tests::mesh::{KEY, Shape, Tally, first, tally, thread_rule};
 use tracer_tests::{Host, Selection};
 
@@ -68,7 +69,10 @@ fn check(runtime: &str, start: Start, styles: &[Style]) {
             eprintln!("{}", line(runtime, style.path, concurrency, &score, &plain));
             if let Some(path) = results() {
                 record(&path, runtime, style.path, concurrency, &score, &plain);
-            } else if score.wrong > 0 || score.across.0 < score.across.1 || score.recall() < style.recall {
+            } else if score.calls.wrong > 0
+                || score.across.0 < score.across.1
+                || score.calls.recall() < style.recall
+            {
                 _ = writeln!(
                     misses,
                     "{}: {score:?}, recall must be {}",
@@ -87,12 +91,12 @@ fn setup(name: &str, leaf: &App, branch: &App) -> Setup {
         .env("MARKER_KEY", KEY)
 }
 
-fn line(runtime: &str, style: &str, concurrency: usize, score: &Tally, plain: &Tally) -> String {
+fn line(runtime: &str, style: &str, concurrency: usize, score: &Tally, plain: &Score) -> String {
     format!(
         "{runtime} {style} at {concurrency}: precision {:.4}, recall {:.4}, whole traces {:.4}, {:?}; \
          thread rule: precision {:.4}, recall {:.4}",
-        score.precision(),
-        score.recall(),
+        score.calls.precision(),
+        score.calls.recall(),
         score.whole_traces(),
         score.by_evidence,
         plain.precision(),
@@ -100,14 +104,14 @@ fn line(runtime: &str, style: &str, concurrency: usize, score: &Tally, plain: &T
     )
 }
 
-fn record(path: &PathBuf, runtime: &str, style: &str, concurrency: usize, score: &Tally, plain: &Tally) {
+fn record(path: &PathBuf, runtime: &str, style: &str, concurrency: usize, score: &Tally, plain: &Score) {
     let line = serde_json::json!({
         "runtime": runtime,
         "style": style,
         "concurrency": concurrency,
-        "right": score.right,
-        "wrong": score.wrong,
-        "missing": score.missing,
+        "right": score.calls.right,
+        "wrong": score.calls.wrong,
+        "missing": score.calls.missing,
         "across_right": score.across.0,
         "across": score.across.1,
         "whole_right": score.whole.0,

@@ -82,10 +82,10 @@ pub fn run(args: &Args) -> Result<()> {
         .collect::<Result<_, _>>()
         .context("the scores")?;
     ensure!(!rows.is_empty(), "nothing was judged: {judged:?}");
-    let table = table(&rows)?;
-    println!("\n{table}\n{}", evidence(&rows)?);
+    let tables = format!("{}\n{}", table(&rows)?, evidence(&rows)?);
+    println!("\n{tables}");
     if args.write {
-        write(&format!("{table}\n{}", evidence(&rows)?))?;
+        write(&tables)?;
     }
     judged
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use tracer_tests::apps::{self, App, Setup};
+use tracer_tests::apps::{self, Setup};
 use tracer_tests::client::drive;
 use tracer_tests::process::{Program, TempDir};
 use tracer_tests::{Host, Ledger, Selection, host};
@@ -82,13 +82,7 @@ fn run(cache: &Path, judge: &Path, requests: u64, round: Round) -> Vec<Row> {
 
 /// Traces the application; what was sent, by the file exporter, and how much the ledger counts as delivered by all.
 fn trace(backends: &Backends, requests: u64) -> (Spans, i64) {
-    let database = apps::postgresql(Setup::default());
-    let cache = apps::redis(Setup::default());
-    let shop = apps::flask(
-        Setup::named("shop")
-            .env("PG", &database.postgresql_url())
-            .env("REDIS", &cache.redis_url()),
-    );
+    let (shop, database, cache) = apps::flask_with_stores(Setup::named("shop"));
     let front = apps::nginx(Setup::default().calling(&shop));
     let selection = Selection::of(&[&database, &cache, &shop, &front]);
     let folder = TempDir::new("backends");
@@ -110,7 +104,7 @@ fn trace(backends: &Backends, requests: u64) -> (Spans, i64) {
     };
     let records = drive(front.port, 4, 0..requests, |client, n| client.get(&path(n)));
     assert_eq!(records.len() as u64, requests);
-    stop(&mut tracer, &[&front, &shop]);
+    stop(&mut tracer);
     let output = tracer.output();
     print!("{}", ledger_lines(&output));
     let ledger = Ledger::last_in(&output).unwrap_or_else(|| panic!("no ledger:\n{output}"));
@@ -121,7 +115,7 @@ fn trace(backends: &Backends, requests: u64) -> (Spans, i64) {
     (read::otlp_lines(&text), ledger.exported)
 }
 
-fn stop(tracer: &mut Program, _alive: &[&App]) {
+fn stop(tracer: &mut Program) {
     tracer.signal(libc::SIGTERM);
     let status = tracer.wait(Duration::from_secs(60));
     assert!(status.success(), "{status}:\n{}", tracer.output());

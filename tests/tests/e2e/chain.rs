@@ -87,13 +87,7 @@ fn the_chain_with_several_workers() {
 
 fn trace_the_chain(workers: &str) {
     let Some(host) = Host::ready() else { return };
-    let postgresql = apps::postgresql(Setup::default());
-    let redis = apps::redis(Setup::default());
-    let flask = apps::flask(
-        Setup::named("b-flask")
-            .env("PG", &postgresql.postgresql_url())
-            .env("REDIS", &redis.redis_url()),
-    );
+    let (flask, postgresql, redis) = apps::flask_with_stores(Setup::named("b-flask"));
     let go = apps::go(Setup::named("a-go").calling(&flask));
     assert_eq!(Client::connect(go.port).get("/chain/1").status, 200);
 

@@ -105,13 +105,7 @@ const CALLS_BEHIND_FLASK: f64 = 180.0;
 #[test]
 fn counts_are_exact_and_edges_are_right() {
     let Some(host) = Host::ready() else { return };
-    let postgresql = apps::postgresql(Setup::default());
-    let redis = apps::redis(Setup::default());
-    let flask = apps::flask(
-        Setup::named("b-flask")
-            .env("PG", &postgresql.postgresql_url())
-            .env("REDIS", &redis.redis_url()),
-    );
+    let (flask, postgresql, redis) = apps::flask_with_stores(Setup::named("b-flask"));
     let go = apps::go(Setup::named("a-go").calling(&flask));
     let nginx = apps::nginx(Setup::default());
     assert_eq!(Client::connect(go.port).get("/chain/1").status, 200);
