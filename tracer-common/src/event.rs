@@ -1,4 +1,4 @@
-//! One event as it lies in a ring buffer: a header of 136 bytes, then the captured bytes.
+//! One event as it lies in a ring buffer: a header of 152 bytes, then the captured bytes.
 
 /// What an event states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,6 +72,9 @@ impl EventFlags {
     }
 }
 
+/// Most tasks told that wait for the running one.
+pub const MAX_AWAITERS: usize = 4;
+
 /// Header of every event. Times are CLOCK_MONOTONIC nanoseconds (`bpf_ktime_get_ns`), numbers are in
 /// host byte order, addresses and Unix identities as described at each field.
 #[derive(Clone, Copy, Debug)]
@@ -86,12 +89,11 @@ pub struct EventHeader {
     pub arrival: u64,
     /// Identity of the running task inside its runtime (a goroutine's `goid`), 0 if none is known.
     pub task: u64,
-    /// The task that created [`Self::task`], 0 if none is known.
-    pub task_parent: u64,
-    /// The task on whose behalf a pooled client connection writes (CAUSALITY: Go's `writeLoop`), 0 if none.
-    pub caller: u64,
-    /// The task that created [`Self::caller`], 0 if none is known.
-    pub caller_parent: u64,
+    /// The task that created the outermost of [`Self::awaiters`], or [`Self::task`] if there is none; 0 if not known.
+    pub creator: u64,
+    /// The tasks that wait for [`Self::task`] to move these bytes, the nearest first (a goroutine that waits for its
+    /// connection's `writeLoop`; a coroutine that awaits another); 0 ends the list.
+    pub awaiters: [u64; MAX_AWAITERS],
     /// Process (thread group).
     pub tgid: u32,
     /// Thread.
@@ -136,7 +138,7 @@ pub struct EventHeader {
 
 impl EventHeader {
     /// Bytes of a header in the ring.
-    pub const SIZE: usize = 136;
+    pub const SIZE: usize = 152;
 
     /// Splits one ring record into its header, the bytes from the chunk's start and the bytes from its
     /// end. `None` if the record is shorter than it says (a record of another ABI).
@@ -163,9 +165,13 @@ impl EventHeader {
             cookie: field!(u64, cookie),
             arrival: field!(u64, arrival),
             task: field!(u64, task),
-            task_parent: field!(u64, task_parent),
-            caller: field!(u64, caller),
-            caller_parent: field!(u64, caller_parent),
+            creator: field!(u64, creator),
+            awaiters: [
+                u64::from_ne_bytes(take(fixed, AWAITERS)),
+                u64::from_ne_bytes(take(fixed, AWAITERS + 8)),
+                u64::from_ne_bytes(take(fixed, AWAITERS + 16)),
+                u64::from_ne_bytes(take(fixed, AWAITERS + 24)),
+            ],
             tgid: field!(u32, tgid),
             tid: field!(u32, tid),
             len: field!(u32, len),
@@ -189,6 +195,8 @@ impl EventHeader {
     }
 }
 
+const AWAITERS: usize = core::mem::offset_of!(EventHeader, awaiters);
+
 /// `N` bytes from `at` on. All places are constants, so no check is left of this.
 #[inline(always)]
 fn take<const N: usize>(fixed: &[u8; EventHeader::SIZE], at: usize) -> [u8; N] {
@@ -202,7 +210,7 @@ const _: () = assert!(core::mem::size_of::<EventHeader>() == EventHeader::SIZE);
 const _: () = assert!(core::mem::align_of::<EventHeader>() == 8);
 // The last field ends where the struct ends: no padding at the end, and 8-byte fields come first.
 const _: () = assert!(core::mem::offset_of!(EventHeader, error) + 4 == EventHeader::SIZE);
-const _: () = assert!(core::mem::offset_of!(EventHeader, laddr) == 96);
+const _: () = assert!(core::mem::offset_of!(EventHeader, laddr) == 112);
 
 #[cfg(test)]
 mod tests {

@@ -11,11 +11,11 @@ mod limits;
 mod policy;
 mod runtime;
 
-pub use event::{Direction, EventFlags, EventHeader, EventKind, Family};
+pub use event::{Direction, EventFlags, EventHeader, EventKind, Family, MAX_AWAITERS};
 pub use limits::*;
 pub use policy::{ConnState, PolicyMode};
 pub use runtime::{GoOffsets, RuntimeEntry, RuntimeKind};
 
 /// Version of every struct in this crate. The objects carry it in the global `ABI_VERSION`; the daemon
 /// refuses an object whose version differs.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

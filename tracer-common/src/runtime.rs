@@ -28,8 +28,8 @@ pub struct GoOffsets {
     pub chan_recvq: u32,
 }
 
-/// Value of the runtime table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Value of the runtime table: the kind, and the offsets for that kind; those for the others are zero.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
 pub struct RuntimeEntry {
     /// [`RuntimeKind`].

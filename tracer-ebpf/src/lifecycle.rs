@@ -15,7 +15,7 @@ use aya_ebpf::{
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
-use tracer_common::{COMM_BYTES, ConnState, EventFlags, EventKind, Family, PolicyMode};
+use tracer_common::{COMM_BYTES, ConnState, EventFlags, EventKind, Family, MAX_AWAITERS, PolicyMode};
 
 use crate::{
     OWN_TGID,
@@ -173,9 +173,8 @@ fn emit_fact<A: Access>(
     fields.ts = ts;
     fields.arrival = 0;
     fields.task = 0;
-    fields.task_parent = 0;
-    fields.caller = 0;
-    fields.caller_parent = 0;
+    fields.creator = 0;
+    fields.awaiters = [0; MAX_AWAITERS];
     fields.tgid = thread.tgid;
     fields.tid = thread.tid;
     fields.len = 0;

@@ -33,6 +33,7 @@ mod message;
 mod opaque;
 mod payload;
 mod registers;
+mod runtime;
 mod socket;
 mod syscall;
 mod tracepoint;

@@ -15,7 +15,8 @@ use crate::{
     opaque::{blur, smaller},
     payload::{Missing, Wanted},
     socket::{Socket, Stream, tcp_state},
-    unit::{Tasks, Thread},
+    runtime::{self, Tasks},
+    unit::Thread,
 };
 
 /// `MSG_OOB | MSG_PEEK | MSG_ERRQUEUE` (include/linux/socket.h): receives that do not advance the stream.
@@ -175,7 +176,7 @@ pub fn message<A: Access>(
         });
     }
     let bits = blur(u64::from(bits), ts) as u16;
-    let tasks = thread.tasks(direction);
+    let tasks = runtime::tasks(thread, direction);
     let header = record.header();
     socket.describe(family, cookie, header);
     // SAFETY: ring memory reserved for a whole header.
@@ -186,10 +187,9 @@ pub fn message<A: Access>(
         Some(tasks) => *tasks,
         None => Tasks::NONE,
     };
-    fields.task = tasks.running.id;
-    fields.task_parent = tasks.running.parent;
-    fields.caller = tasks.caller.id;
-    fields.caller_parent = tasks.caller.parent;
+    fields.task = tasks.task;
+    fields.creator = tasks.creator;
+    fields.awaiters = tasks.awaiters;
     fields.tgid = thread.tgid;
     fields.tid = thread.tid;
     fields.len = len;

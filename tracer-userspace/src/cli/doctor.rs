@@ -3,6 +3,7 @@
 use super::EXIT_UNABLE;
 use crate::discover::Census;
 use crate::kernel::{Report, Status};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// The report as text or JSON, and the exit code: 0 only if the main job can run.
@@ -20,7 +21,15 @@ fn as_json(report: &Report, processes: &Census) -> String {
     let mut json = serde_json::to_value(report).unwrap_or_default();
     if let Some(object) = json.as_object_mut() {
         object.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
-        object.insert("processes_by_language".to_owned(), serde_json::json!(processes));
+        object.insert(
+            "processes_by_language".to_owned(),
+            serde_json::json!(processes.languages),
+        );
+        object.insert("tasks_read".to_owned(), serde_json::json!(processes.tasks));
+        object.insert(
+            "tasks_not_read".to_owned(),
+            serde_json::json!(processes.unread_tasks),
+        );
     }
     let mut text = serde_json::to_string_pretty(&json).unwrap_or_default();
     text.push('\n');
@@ -71,15 +80,27 @@ fn as_text(report: &Report, processes: &Census) -> String {
     if !report.hooks.is_empty() {
         let _ = writeln!(text, "\nhooks that will be used: {}", report.hooks.join(", "));
     }
-    let seen: Vec<String> = processes
-        .iter()
-        .map(|(language, count)| format!("{language} {count}"))
-        .collect();
-    let seen = if seen.is_empty() {
-        "none (is /proc mounted?)".to_owned()
-    } else {
-        seen.join(", ")
-    };
-    let _ = writeln!(text, "processes by language: {seen}");
+    let _ = writeln!(
+        text,
+        "processes by language: {}",
+        counts(&processes.languages).unwrap_or_else(|| "none (is /proc mounted?)".to_owned())
+    );
+    if let Some(kinds) = counts(&processes.tasks) {
+        let _ = writeln!(text, "processes whose tasks can be read: {kinds}");
+    }
+    for (why, pid) in &processes.unread_tasks {
+        let _ = writeln!(
+            text,
+            "tasks that can't be read, so that parents there rest on weaker evidence: {why} (process {pid})"
+        );
+    }
     text
+}
+
+fn counts(counts: &BTreeMap<&str, usize>) -> Option<String> {
+    let texts: Vec<String> = counts
+        .iter()
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    (!texts.is_empty()).then(|| texts.join(", "))
 }

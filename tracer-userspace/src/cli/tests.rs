@@ -172,7 +172,11 @@ fn report(can_run: bool) -> Report {
 
 #[test]
 fn doctor_says_what_is_missing_and_exits_by_it() {
-    let census = Census::from([("go", 2), ("python", 1)]);
+    let census = Census {
+        languages: [("go", 2), ("python", 1)].into(),
+        tasks: [("goroutine", 1)].into(),
+        unread_tasks: [("goroutine: the layout of \"go1.4\" is not known".to_owned(), 7)].into(),
+    };
     let (text, code) = doctor(&report(false), &census, false);
     assert_eq!(code, EXIT_UNABLE);
     let expected = format!(
@@ -181,11 +185,14 @@ fn doctor_says_what_is_missing_and_exits_by_it() {
          MISSING  sock_send_length  needed: capture\n\
          \x20                          found: not in this kernel\n\
          \x20                          remedy: use Linux 6.3 or newer\n\
-         processes by language: go 2, python 1\n",
+         processes by language: go 2, python 1\n\
+         processes whose tasks can be read: goroutine 1\n\
+         tasks that can't be read, so that parents there rest on weaker evidence: goroutine: the layout of \"go1.4\" is \
+         not known (process 7)\n",
         env!("CARGO_PKG_VERSION")
     );
     assert_eq!(text, expected);
-    let (text, code) = doctor(&report(true), &Census::new(), true);
+    let (text, code) = doctor(&report(true), &Census::default(), true);
     assert_eq!(code, 0);
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json["can_run"], true);

@@ -8,7 +8,9 @@ use super::evidence::owner::Claim;
 use super::index::Index;
 use super::record::{Parent, Record, Trace};
 use super::unit::Last;
-use crate::model::{Begin, Evidence, Exchange, ExchangeId, Language, Nanos, Outcome, Role, Service, Stamp};
+use crate::model::{
+    Begin, Evidence, Exchange, ExchangeId, Language, Nanos, Outcome, Role, Service, Stamp, Unit,
+};
 use crate::telemetry::Reason;
 
 /// The record of an open exchange.
@@ -86,7 +88,7 @@ impl Correlator {
         if is_inbound {
             self.begin_inbound(key, unit, has_context);
         } else {
-            self.begin_outbound(key, unit, process, has_context, serves);
+            self.begin_outbound(key, &mover, (unit, process), has_context, serves);
         }
     }
 
@@ -103,7 +105,14 @@ impl Correlator {
         }
     }
 
-    fn begin_outbound(&mut self, key: Key, unit: Key, process: Key, has_context: bool, serves: bool) {
+    fn begin_outbound(
+        &mut self,
+        key: Key,
+        mover: &Unit,
+        (unit, process): (Key, Key),
+        has_context: bool,
+        serves: bool,
+    ) {
         if let Some(state) = self.units.units.get_mut(unit) {
             state.calls_out += 1;
         }
@@ -114,7 +123,7 @@ impl Correlator {
         if serves || has_context {
             let decided = has_context && self.records.get(key).is_some_and(|r| r.is_decided());
             if !decided && serves {
-                self.await_owner(key);
+                self.await_owner(key, mover);
                 self.await_decision(key, process);
             } else if !decided {
                 self.decide_unowned(key);
@@ -244,6 +253,10 @@ impl Correlator {
                 state.calls_out = state.calls_out.saturating_sub(1);
             }
             self.watch_call_threads(begun_by, unit);
+            // Who waits for the response may be told only now.
+            if stamp.unit.awaiters[0] != 0 {
+                self.await_owner(key, &stamp.unit);
+            }
             self.order_event(unit, Last::ReadResponse(key));
         }
     }

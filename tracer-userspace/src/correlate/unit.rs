@@ -67,9 +67,9 @@ pub(super) enum Last {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
     pub call: Key,
-    /// 0: the unit itself called; else how many goroutines lie between.
+    /// 0: the unit itself called, or waited for who did; else how many tasks lie between it and one that it created.
     pub hops: u8,
-    /// With hops: when the oldest of the goroutines between was first seen.
+    /// With hops: when the oldest of the tasks between was first seen.
     pub born: Nanos,
 }
 
@@ -160,7 +160,7 @@ impl Units {
     /// The unit that moved bytes, [`Key::NONE`] if the kernel had none in hand.
     pub fn mover(&mut self, moved: &Unit, now: Nanos) -> Key {
         match UnitId::mover(moved) {
-            Some(id) => self.unit(id, moved.task_parent, now),
+            Some(id) => self.unit(id, moved.task_creator(), now),
             None => Key::NONE,
         }
     }

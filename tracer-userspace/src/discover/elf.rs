@@ -3,7 +3,8 @@
 
 use object::LittleEndian as LE;
 use object::elf::{
-    FileHeader64, PF_W, PT_LOAD, PT_TLS, ProgramHeader64, SHF_COMPRESSED, SHT_NOBITS, SectionHeader64, Sym64,
+    FileHeader64, PF_W, PT_LOAD, PT_TLS, ProgramHeader64, SHF_COMPRESSED, SHN_UNDEF, SHT_NOBITS,
+    SectionHeader64, Sym64,
 };
 use object::pod::{from_bytes, slice_from_bytes};
 use std::fs::File;
@@ -12,6 +13,7 @@ use std::os::unix::fs::FileExt;
 const MAX_PROGRAM_HEADERS: usize = 256;
 const MAX_SECTIONS: usize = 4_096;
 const MAX_NAMES: u64 = 1 << 20;
+const MAX_DYNAMIC: u64 = 64 << 20;
 const ENDIAN: LE = LE;
 
 /// An open ELF file with its tables read.
@@ -142,25 +144,53 @@ impl Elf {
         Some((segment.p_memsz.get(ENDIAN), segment.p_align.get(ENDIAN)))
     }
 
+    /// The address that a place in the file has before the file is moved to its base (page alignment taken off), if a segment
+    /// is loaded from there.
+    #[must_use]
+    pub fn address_of(&self, offset: u64) -> Option<u64> {
+        const PAGE: u64 = 4096;
+        self.segments
+            .iter()
+            .filter(|s| s.p_type.get(ENDIAN) == PT_LOAD)
+            .find_map(|s| {
+                let (from, at) = (s.p_offset.get(ENDIAN), s.p_vaddr.get(ENDIAN));
+                let first = from - from % PAGE;
+                let len = s.p_filesz.get(ENDIAN).checked_add(from % PAGE)?;
+                let inside = offset.checked_sub(first)?;
+                (inside < len.max(1)).then(|| (at - at % PAGE).checked_add(inside))?
+            })
+    }
+
+    /// Value of a symbol of `.dynsym`: what the file exports.
+    #[must_use]
+    pub fn dynamic_symbol(&self, name: &str) -> Option<u64> {
+        self.symbol_of((".dynsym", ".dynstr"), name, MAX_DYNAMIC)
+    }
+
     /// Value of a symbol of `.symtab`, if the table is smaller than `limit` bytes.
     #[must_use]
     pub fn symbol(&self, name: &str, limit: u64) -> Option<u64> {
-        let (symbols, strings) = (self.find(".symtab")?, self.find(".strtab")?);
+        self.symbol_of((".symtab", ".strtab"), name, limit)
+    }
+
+    fn symbol_of(&self, (symbols, strings): (&str, &str), name: &str, limit: u64) -> Option<u64> {
+        let (symbols, strings) = (self.find(symbols)?, self.find(strings)?);
         if symbols.sh_size.get(ENDIAN) > limit || strings.sh_size.get(ENDIAN) > limit {
             return None;
         }
         let strings = self.contents(strings, limit)?;
-        let at = memchr::memmem::find_iter(&strings, name.as_bytes()).find(|&at| {
-            at.checked_sub(1)
-                .is_none_or(|before| strings.get(before) == Some(&0))
-                && strings.get(at.saturating_add(name.len())) == Some(&0)
-        })?;
         let bytes = self.contents(symbols, limit)?;
         let count = bytes.len() / size_of::<Sym64<LE>>();
         let (symbols, _) = slice_from_bytes::<Sym64<LE>>(&bytes, count).ok()?;
         symbols
             .iter()
-            .find(|s| s.st_name.get(ENDIAN) as usize == at)
+            // An import has a name too, but no place.
+            .filter(|s| s.st_shndx.get(ENDIAN) != SHN_UNDEF)
+            .find(|s| {
+                let text = strings.get(s.st_name.get(ENDIAN) as usize..).unwrap_or_default();
+                text.strip_prefix(name.as_bytes())
+                    .is_some_and(|rest| rest.first() == Some(&0))
+            })
             .map(|s| s.st_value.get(ENDIAN))
     }
 

@@ -18,6 +18,7 @@ mod resource;
 mod runtimes;
 mod secrets;
 mod selection;
+mod tasks;
 mod words;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ use language::Binary;
 use name::{Name, Sources};
 use procfs::{FileId, Identity, Snapshot};
 use resource::Main;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,14 +67,22 @@ struct Known {
     identity: Option<Identity>,
     service: Arc<Service>,
     main: Main,
-    runtime: Option<RuntimeEntry>,
+    tasks: Option<RuntimeEntry>,
     checked: Instant,
     used: Instant,
     gone: Option<Instant>,
 }
 
-/// How many processes of a language are visible, by `telemetry.sdk.language`.
-pub type Census = BTreeMap<&'static str, usize>;
+/// What runs on this host.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct Census {
+    /// How many processes of a language are visible, by `telemetry.sdk.language`.
+    pub languages: BTreeMap<&'static str, usize>,
+    /// How many have a runtime whose tasks can be read, by the kind of task.
+    pub tasks: BTreeMap<&'static str, usize>,
+    /// Why the tasks of others can't, and an example of a process.
+    pub unread_tasks: BTreeMap<String, u32>,
+}
 
 impl Processes {
     /// Knows nobody yet.
@@ -131,7 +141,7 @@ impl Processes {
     /// runtime that we read.
     #[must_use]
     pub fn runtime(&self, tgid: u32) -> Option<RuntimeEntry> {
-        self.known.get(&tgid)?.runtime
+        self.known.get(&tgid)?.tasks
     }
 
     /// Whether a connection of a selected process is traced.
@@ -182,9 +192,9 @@ impl Processes {
         forgotten
     }
 
-    /// Counts the processes of this host by language, the unknown ones and the tracer itself left out.
+    /// Counts the processes of this host by language and by runtime, the unknown ones and the tracer itself left out.
     pub fn census(&mut self) -> Census {
-        let mut census = Census::new();
+        let mut census = Census::default();
         let entries = std::fs::read_dir(&self.host.proc_root)
             .into_iter()
             .flatten()
@@ -196,10 +206,26 @@ impl Processes {
             if pid == self.host.own_pid || process.identity.exe.is_none() {
                 continue;
             }
-            let language = self.binary(&process).language_of(&process);
-            if let Some(name) = language.as_str() {
-                let count = census.entry(name).or_default();
+            let binary = self.binary(&process);
+            let language = binary.language_of(&process);
+            let count = |counts: &mut BTreeMap<_, usize>, name| {
+                let count = counts.entry(name).or_default();
                 *count = count.saturating_add(1);
+            };
+            if let Some(name) = language.as_str() {
+                count(&mut census.languages, name);
+            }
+            let subject = tasks::Subject {
+                process: &process,
+                language,
+                go: binary.go.as_ref(),
+            };
+            match tasks::find(&subject) {
+                Some((kind, Ok(_))) => count(&mut census.tasks, kind),
+                Some((kind, Err(why))) => {
+                    census.unread_tasks.insert(format!("{kind}: {why}"), pid);
+                }
+                None => {}
             }
         }
         census
@@ -216,7 +242,7 @@ impl Processes {
                     pid: tgid,
                     start_time: 0,
                 },
-                runtime: None,
+                tasks: None,
                 checked: now,
                 used: now,
                 gone: None,
@@ -248,12 +274,24 @@ impl Processes {
             pid: process.pid,
             start_time: process.identity.start_time,
         };
-        let runtime = binary.go.as_ref().and_then(|go| go.runtime);
+        let language = binary.language_of(process);
+        let subject = tasks::Subject {
+            process,
+            language,
+            go: binary.go.as_ref(),
+        };
+        let tasks = tasks::find(&subject).and_then(|(recipe, found)| {
+            found
+                .inspect_err(|why| {
+                    tracing::info!("process {}: {recipe} tasks are not read: {why}", process.pid)
+                })
+                .ok()
+        });
         let known = |service, main| Known {
             identity: Some(process.identity),
             service,
             main,
-            runtime,
+            tasks,
             checked: now,
             used: now,
             gone: None,
@@ -272,7 +310,6 @@ impl Processes {
                 main,
             );
         }
-        let language = binary.language_of(process);
         let resource = resource::resource(&self.host, &sources, &name, own, language);
         let selected = self.selects(process, own.pid);
         let service = Service {

@@ -1,5 +1,7 @@
 //! When, and by whom.
 
+use tracer_common::MAX_AWAITERS;
+
 /// CLOCK_MONOTONIC nanoseconds, as the kernel stamps events.
 pub type Nanos = u64;
 
@@ -12,12 +14,26 @@ pub struct Unit {
     pub tid: u32,
     /// Runtime task (a goroutine's id), 0 if none is known.
     pub task: u64,
+    /// Who created the outermost of `awaiters`, or `task` if there is none; 0 if not known.
+    pub creator: u64,
+    /// Tasks that wait for this one to do it, the nearest first: who asked a pooled client connection to write, who awaits a
+    /// coroutine. 0 ends the list.
+    pub awaiters: [u64; MAX_AWAITERS],
+}
+
+impl Unit {
+    /// The task and those that wait for it, the nearest first. Empty if no task is known.
+    pub fn tasks(&self) -> impl Iterator<Item = u64> {
+        let own = Some(self.task).filter(|&task| task != 0);
+        let awaiters = self.awaiters.into_iter().take_while(|&task| task != 0);
+        own.into_iter().chain(awaiters)
+    }
+
     /// Who created `task`, 0 if not known.
-    pub task_parent: u64,
-    /// The task on whose behalf this one writes (a pooled client connection), 0 if none.
-    pub caller: u64,
-    /// Who created `caller`, 0 if not known.
-    pub caller_parent: u64,
+    #[must_use]
+    pub fn task_creator(&self) -> u64 {
+        if self.awaiters[0] == 0 { self.creator } else { 0 }
+    }
 }
 
 /// A moment and the unit that made it.

@@ -8,7 +8,7 @@ use crate::correlate::Correlator;
 use crate::correlate::arena::Key;
 use crate::correlate::record::Parent;
 use crate::correlate::unit::{Pending, UnitId};
-use crate::model::{Confidence, Evidence, Nanos};
+use crate::model::{Confidence, Evidence, Nanos, Unit};
 
 /// How a request may claim calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,55 +33,67 @@ pub(super) struct Case {
 const MAX_HOPS: u8 = 4;
 
 impl Correlator {
-    /// Notes the call with every unit that might own it: the caller, and those that created it.
-    pub(in crate::correlate) fn await_owner(&mut self, call: Key) {
+    /// Notes the call with every unit that might own it: who moved its bytes, as `moved` tells, the tasks that wait for that
+    /// one, and those that created the outermost of them.
+    pub(in crate::correlate) fn await_owner(&mut self, call: Key, moved: &Unit) {
         let Some(record) = self.records.get(call) else {
             return;
         };
-        let unit = record.begin.start.unit;
         let now = self.now;
-        let (mut key, mut creator) = if unit.caller != 0 {
-            let id = UnitId::task(unit.tgid, unit.caller);
-            let key = self.units.unit(id, unit.caller_parent, now);
-            (key, unit.caller_parent)
-        } else {
-            (record.unit, unit.task_parent)
-        };
+        let mut outermost = record.unit;
+        if moved.tasks().next().is_none() {
+            self.await_unit(call, outermost, 0, Nanos::MAX);
+        }
+        for task in moved.tasks() {
+            outermost = self.units.unit(UnitId::task(moved.tgid, task), 0, now);
+            self.await_unit(call, outermost, 0, Nanos::MAX);
+        }
+        self.note_late_call(call, outermost);
+        let mut creator = moved.creator;
         let mut born = Nanos::MAX;
-        for hops in 0..=MAX_HOPS {
-            let Some(state) = self.units.units.get_mut(key) else {
-                break;
+        for hops in 1..=MAX_HOPS {
+            let Some(state) = self.units.units.get_mut(outermost).filter(|u| u.id.is_task) else {
+                return;
             };
-            if hops == 0 && state.open == 0 && state.last_answer != 0 && !state.is_loop {
-                let late_of = state.last_answered;
-                if let Some(record) = self.records.get_mut(call) {
-                    record.late_of = late_of;
-                }
-            }
-            // Ancestors that serve nothing (the accepting goroutine) would only collect calls.
-            if !state.is_loop && (hops == 0 || state.reads || state.answers) {
-                if state.pending.len() == state.pending.capacity() && state.pending.len() >= 16 {
-                    let records = &self.records;
-                    state
-                        .pending
-                        .retain(|p| records.get(p.call).is_some_and(|r| !r.emitted));
-                }
-                state.pending.push(Pending { call, hops, born });
-            }
-            if !state.id.is_task {
-                break;
-            }
-            born = born.min(state.first_seen);
             if creator == 0 {
                 creator = state.creator;
             }
-            if creator == 0 {
-                break;
-            }
-            let Some(next) = self.units.find(UnitId::task(unit.tgid, creator)) else {
-                break;
+            state.creator = creator;
+            born = born.min(state.first_seen);
+            let Some(next) = self.units.find(UnitId::task(moved.tgid, creator)) else {
+                return;
             };
-            (key, creator) = (next, 0);
+            // Ancestors that serve nothing (the accepting goroutine) would only collect calls.
+            let serves = self.units.units.get(next).is_some_and(|u| u.reads || u.answers);
+            if serves {
+                self.await_unit(call, next, hops, born);
+            }
+            (outermost, creator) = (next, 0);
+        }
+    }
+
+    fn await_unit(&mut self, call: Key, unit: Key, hops: u8, born: Nanos) {
+        let Some(state) = self.units.units.get_mut(unit).filter(|u| !u.is_loop) else {
+            return;
+        };
+        if state.pending.len() == state.pending.capacity() && state.pending.len() >= 16 {
+            let records = &self.records;
+            state
+                .pending
+                .retain(|p| records.get(p.call).is_some_and(|r| !r.emitted));
+        }
+        state.pending.push(Pending { call, hops, born });
+    }
+
+    /// A call of a unit that has answered all that it served comes after its last answer.
+    fn note_late_call(&mut self, call: Key, unit: Key) {
+        if let Some(state) = self.units.units.get(unit)
+            && state.open == 0
+            && state.last_answer != 0
+            && !state.is_loop
+            && let Some(record) = self.records.get_mut(call)
+        {
+            record.late_of = state.last_answered;
         }
     }
 
@@ -151,12 +163,9 @@ impl Correlator {
             return;
         };
         let unit = record.begin.start.unit;
-        let key = if unit.caller != 0 {
-            self.units
-                .find(UnitId::task(unit.tgid, unit.caller))
-                .unwrap_or_default()
-        } else {
-            record.unit
+        let key = match unit.tasks().last() {
+            Some(task) => self.units.find(UnitId::task(unit.tgid, task)).unwrap_or_default(),
+            None => record.unit,
         };
         let Some(state) = self.units.units.get(key) else {
             return;

@@ -20,14 +20,13 @@ fn context(rng: &mut fastrand::Rng) -> Option<TraceContext> {
 fn unit(rng: &mut fastrand::Rng) -> Unit {
     let tgid = rng.u32(10..13);
     let mut task = || if tgid == 10 { rng.u64(..6) } else { 0 };
-    let (task, task_parent, caller, caller_parent) = (task(), task(), task(), task());
+    let (own, creator, awaiters) = (task(), task(), [task(), task(), task(), task()]);
     Unit {
         tgid,
         tid: rng.u32(..4),
-        task,
-        task_parent,
-        caller,
-        caller_parent,
+        task: own,
+        creator,
+        awaiters,
     }
 }
 

@@ -244,7 +244,7 @@ impl Sim {
             Kind::Stealing(n) => thread(tgid, self.rng.u32(1..=n)),
             Kind::Go => Unit {
                 task: 100 + u64::from(conn),
-                task_parent: 7,
+                creator: 7,
                 ..thread(tgid, self.rng.u32(1..5))
             },
         };
@@ -353,15 +353,14 @@ impl Sim {
         self.goroutines += 1;
         let caller = match together {
             true => (self.goroutines, own.task),
-            false => (own.task, own.task_parent),
+            false => (own.task, own.creator),
         };
         let pooled = self.rng.bool();
         let writer = Unit {
             // Filled in when the connection is known.
             task: if pooled { 0 } else { caller.0 },
-            task_parent: if pooled { 0 } else { caller.1 },
-            caller: if pooled { caller.0 } else { 0 },
-            caller_parent: if pooled { caller.1 } else { 0 },
+            creator: caller.1,
+            awaiters: if pooled { [caller.0, 0, 0, 0] } else { [0; 4] },
             ..own
         };
         let reader = if pooled { Unit { task: 0, ..own } } else { writer };
@@ -382,12 +381,12 @@ impl Sim {
         let uses = self.conn_uses.entry(conn).or_default();
         *uses += 1;
         let nth = *uses;
-        if unit.caller != 0 {
-            (unit.task, unit.task_parent) = (500_000 + u64::from(conn) * 2, 3);
+        if unit.awaiters[0] != 0 {
+            unit.task = 500_000 + u64::from(conn) * 2;
             reader = Unit {
                 task: 500_001 + u64::from(conn) * 2,
-                task_parent: 3,
-                caller: 0,
+                creator: 3,
+                awaiters: [0; 4],
                 ..reader
             };
         }

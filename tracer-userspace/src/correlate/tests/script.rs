@@ -61,18 +61,22 @@ fn unit(text: &str) -> Fallible<Unit> {
             None => Ok((number(text)?, 0)),
         }
     };
-    let (text, caller) = text.split_once('@').unwrap_or((text, "0"));
-    let (text, task) = text.split_once('/').unwrap_or((text, "0"));
+    let (text, tasks) = text.split_once('/').unwrap_or((text, ""));
     let (tgid, tid) = text.split_once('.').ok_or("a unit is process.thread")?;
-    let ((task, task_parent), (caller, caller_parent)) = (pair(task)?, pair(caller)?);
-    Ok(Unit {
+    let mut unit = Unit {
         tgid: number(tgid)?,
         tid: number(tid)?,
-        task,
-        task_parent,
-        caller,
-        caller_parent,
-    })
+        ..Unit::default()
+    };
+    for (at, text) in tasks.split('@').filter(|text| !text.is_empty()).enumerate() {
+        let (task, creator) = pair(text)?;
+        match at.checked_sub(1) {
+            None => unit.task = task,
+            Some(at) => *unit.awaiters.get_mut(at).ok_or("too many tasks wait")? = task,
+        }
+        unit.creator = creator;
+    }
+    Ok(unit)
 }
 
 fn context(text: &str) -> Fallible<TraceContext> {

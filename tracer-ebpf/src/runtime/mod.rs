@@ -1,0 +1,111 @@
+//! Tasks of language runtimes: what runs on the thread that moves bytes, and who waits for it. One file per runtime.
+//!
+//! Everything is read from the process's own memory, at offsets that user space verified for that process (`RUNTIMES`). A
+//! step that fails or finds nothing plausible leaves zeros.
+
+mod go;
+
+use aya_ebpf::{
+    helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf},
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray},
+};
+use tracer_common::{Direction, MAX_AWAITERS, MAX_RUNTIMES, RuntimeEntry, RuntimeKind};
+
+use crate::{
+    access::{Typed, Untyped, load},
+    buffers::read_user,
+    layout,
+    unit::{HAS_TASK_BTF, Thread},
+};
+
+/// By tgid.
+#[map]
+static RUNTIMES: HashMap<u32, RuntimeEntry> = HashMap::with_max_entries(MAX_RUNTIMES, 0);
+
+/// How many entries `RUNTIMES` has: nobody is looked up while there is none.
+#[map]
+static RUNTIMES_IN_USE: Array<u32> = Array::with_max_entries(1, 0);
+
+/// What [`read_tasks`] found. One for each direction: their programs may interrupt each other.
+#[map]
+static TASKS: PerCpuArray<Tasks> = PerCpuArray::with_max_entries(2, 0);
+
+/// The running task and those that wait for it, as [`tracer_common::EventHeader`] tells them; zeros if not known.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Tasks {
+    pub task: u64,
+    pub creator: u64,
+    pub awaiters: [u64; MAX_AWAITERS],
+}
+
+impl Tasks {
+    pub const NONE: Self = Self {
+        task: 0,
+        creator: 0,
+        awaiters: [0; MAX_AWAITERS],
+    };
+}
+
+/// The runtime's tasks on this thread, which is the current one; `None` if it has no runtime that is known.
+#[inline(always)]
+pub fn tasks(thread: Thread, direction: Direction) -> Option<&'static Tasks> {
+    match RUNTIMES_IN_USE.get(0) {
+        Some(0) | None => return None,
+        Some(_) => {}
+    }
+    if read_tasks(u64::from(thread.tgid), direction as u64) == 0 {
+        return None;
+    }
+    // SAFETY: as in `read_tasks`.
+    TASKS.get_ptr(direction as u32).map(|tasks| unsafe { &*tasks })
+}
+
+/// Reads the tasks on the current thread, of the process `tgid`, into [`TASKS`]: 0 if there are none. A function of its own,
+/// whose arguments are numbers and all used: the verifier walks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn read_tasks(tgid: u64, direction: u64) -> u64 {
+    // SAFETY: entries are replaced as a whole by user space; a torn one gives an offset that leads nowhere, and every
+    // read through it is checked.
+    let Some(entry) = (unsafe { RUNTIMES.get(tgid as u32) }) else {
+        return 0;
+    };
+    // SAFETY: this CPU's slot; only the program of that direction uses it, and a program does not interrupt itself.
+    let Some(tasks) = TASKS
+        .get_ptr_mut(direction as u32)
+        .map(|tasks| unsafe { &mut *tasks })
+    else {
+        return 0;
+    };
+    *tasks = Tasks::NONE;
+    if entry.kind == RuntimeKind::GO.0 {
+        go::read(&entry.go, direction, tasks);
+        return 1;
+    }
+    0
+}
+
+/// The current thread's pointer to its thread-local storage (`task_struct.thread.fsbase` on x86_64).
+#[inline(always)]
+fn thread_pointer() -> u64 {
+    if HAS_TASK_BTF.load() != 0 {
+        // SAFETY: no arguments.
+        let task: *const u8 = unsafe { bpf_get_current_task_btf() }.cast_const().cast();
+        // SAFETY: the current task is typed.
+        unsafe { load::<Typed, _>(task, &layout::TASK__THREAD_POINTER) }
+    } else {
+        // SAFETY: no arguments.
+        let task = unsafe { bpf_get_current_task() } as *const u8;
+        // SAFETY: any address will do.
+        unsafe { load::<Untyped, _>(task, &layout::TASK__THREAD_POINTER) }
+    }
+}
+
+/// A pointer to 8-byte aligned user memory. Whatever else lies there is no pointer to what we look for.
+#[inline(always)]
+fn pointer(address: u64) -> Option<u64> {
+    let value = read_user::<u64>(address)?;
+    (value >= 4096 && value >> 56 == 0 && value % 8 == 0).then_some(value)
+}

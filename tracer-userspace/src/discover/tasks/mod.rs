@@ -1,0 +1,39 @@
+//! Where a process's runtime keeps its tasks (goroutines, coroutines, virtual threads), so that the kernel side can tell who
+//! moved bytes and on whose behalf: one recipe per kind of task, one line in [`RECIPES`].
+//!
+//! A recipe recognises its runtime, finds the offsets (a table by version, symbols, exported tables) and verifies them
+//! on the live process before it believes them. Where it fails it says why, nothing is read, and parents rest on weaker
+//! evidence.
+
+pub mod go;
+#[allow(dead_code)] // its first users follow
+mod live;
+
+use super::go::GoBinary;
+use super::procfs::Snapshot;
+use crate::model::Language;
+use tracer_common::RuntimeEntry;
+
+/// What a recipe may look at.
+#[allow(dead_code)]
+pub struct Subject<'a> {
+    /// The process.
+    pub process: &'a Snapshot,
+    /// Its language.
+    pub language: Language,
+    /// If its executable is a Go program: what that says.
+    pub go: Option<&'a GoBinary>,
+}
+
+/// `None` if the process has no such runtime.
+type Recipe = fn(&Subject) -> Option<Result<RuntimeEntry, String>>;
+
+/// Kinds of tasks, and how they are found.
+const RECIPES: &[(&str, Recipe)] = &[("goroutine", go::find)];
+
+/// Kind of the process's tasks and where they are, or why that is not known. `None` if it has no runtime that we know.
+pub fn find(subject: &Subject) -> Option<(&'static str, Result<RuntimeEntry, String>)> {
+    RECIPES
+        .iter()
+        .find_map(|(kind, recipe)| Some((*kind, recipe(subject)?)))
+}
