@@ -11,5 +11,6 @@ mod export;
 mod lifecycle;
 mod load;
 mod metrics;
+mod queue;
 mod servers;
 mod wire;

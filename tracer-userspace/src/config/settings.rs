@@ -163,6 +163,19 @@ pub static SETTINGS: &[Setting] = &[
         ..BASE
     },
     Setting {
+        flag: "queue-dir",
+        variables: &["TRACER_QUEUE_DIR"],
+        key: "export.queue.dir",
+        value: "FOLDER",
+        group: EXPORT,
+        help: "Keep spans in files there while a backend does not take them, also from one run of the tracer to the next",
+        set: |config, values| {
+            config.export.queue.dir = Some(last(values).into());
+            Ok(())
+        },
+        ..BASE
+    },
+    Setting {
         flag: "prometheus-listen",
         variables: &["TRACER_PROMETHEUS_LISTEN"],
         key: "export.metrics.prometheus",

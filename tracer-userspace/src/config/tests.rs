@@ -76,6 +76,14 @@ const ROWS: &[Row] = &[
         get: |c| format!("{:?}", c.export.console.colour).to_lowercase(),
     },
     Row {
+        flag: "queue-dir",
+        values: ["/a", "b", "/c d"],
+        get: |c| {
+            let dir = c.export.queue.dir.as_ref();
+            dir.map(|dir| dir.display().to_string()).unwrap_or_default()
+        },
+    },
+    Row {
         flag: "prometheus-listen",
         values: ["127.0.0.1:1", "[::1]:2", "0.0.0.0:3"],
         get: |c| {

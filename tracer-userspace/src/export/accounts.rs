@@ -1,7 +1,7 @@
 //! Who still has to report on which spans, so that each counts once in the ledger.
 //!
 //! A span may go to several exporters. It is `exported` once the last of them has delivered it, and dropped as soon as all
-//! have reported and one of them failed. Reports are made by hand-over and service, not by span: where exporters fail on a part only, the
+//! have reported and one of them failed; where none failed and one spilled it to its disk queue, it is spilled. Reports are made by hand-over and service, not by span: where exporters fail on a part only, the
 //! failures are added up (never beyond the number of spans), so what is called exported certainly was.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hashbrown::HashMap;
 
 use crate::model::{Service, Span};
-use crate::telemetry::{Ledger, Reason};
+use crate::telemetry::{Delivered, Disk, Ledger, Reason};
 
 /// One call of [`super::Pipeline::send`].
 pub(super) type TicketId = u64;
@@ -28,7 +28,25 @@ struct Tally {
     /// Reports still to come: spans times exporters.
     awaited: u64,
     failed: u32,
+    spilled: u32,
     reason: Option<Reason>,
+}
+
+/// What became of spans.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    /// The backend took them.
+    Delivered,
+    /// They are in the exporter's disk queue, which has them in its own books from here on.
+    Spilled,
+    /// They were given up.
+    Lost(Reason),
+}
+
+impl From<Result<(), Reason>> for Fate {
+    fn from(verdict: Result<(), Reason>) -> Self {
+        verdict.map_or_else(Self::Lost, |()| Self::Delivered)
+    }
 }
 
 #[derive(Default)]
@@ -61,21 +79,29 @@ impl Account {
         }
     }
 
-    /// The exporter has delivered these spans, or has given them up for a reason.
-    pub fn report(&self, share: &Share, verdict: Result<(), Reason>) {
-        self.books
-            .ledger
-            .told(self.exporter, verdict.is_ok(), share.spans.into());
-        self.books.report(share, verdict);
+    /// What became of these spans.
+    pub fn report(&self, share: &Share, fate: Fate) {
+        let n = u64::from(share.spans);
+        self.note(|books| match fate {
+            Fate::Delivered => books.delivered += n,
+            Fate::Spilled => {}
+            Fate::Lost(_) => books.failed += n,
+        });
+        self.books.report(share, fate);
+    }
+
+    /// Changes the exporter's own books.
+    pub fn note(&self, change: impl FnOnce(&mut Delivered)) {
+        self.books.ledger.of_exporter(self.exporter, change);
+    }
+
+    /// Changes the books of the exporter's disk queue.
+    pub fn note_disk(&self, change: impl FnOnce(&mut Disk)) {
+        self.note(|books| change(books.disk.get_or_insert_default()));
     }
 
     /// Reports on single spans (of a hand-over that an exporter takes apart).
-    pub fn report_spans<'a>(
-        &self,
-        ticket: TicketId,
-        spans: impl IntoIterator<Item = &'a Span>,
-        verdict: Result<(), Reason>,
-    ) {
+    pub fn report_spans<'a>(&self, ticket: TicketId, spans: impl IntoIterator<Item = &'a Span>, fate: Fate) {
         let mut run: Option<Share> = None;
         for span in spans {
             match &mut run {
@@ -87,13 +113,13 @@ impl Account {
                         spans: 1,
                     };
                     if let Some(done) = run.replace(next) {
-                        self.report(&done, verdict);
+                        self.report(&done, fate);
                     }
                 }
             }
         }
         if let Some(done) = run {
-            self.report(&done, verdict);
+            self.report(&done, fate);
         }
     }
 }
@@ -126,6 +152,7 @@ impl Accounts {
                             spans: 0,
                             awaited: 0,
                             failed: 0,
+                            spilled: 0,
                             reason: None,
                         });
                         tallies.len() - 1
@@ -150,7 +177,7 @@ impl Accounts {
         id
     }
 
-    fn report(&self, share: &Share, verdict: Result<(), Reason>) {
+    fn report(&self, share: &Share, fate: Fate) {
         let mut state = self.lock();
         let Some(tallies) = state.open.get_mut(&share.ticket) else {
             return;
@@ -162,9 +189,13 @@ impl Accounts {
             return;
         };
         let Some(tally) = tallies.get_mut(at) else { return };
-        if let Err(reason) = verdict {
-            tally.failed = tally.failed.saturating_add(share.spans).min(tally.spans);
-            tally.reason.get_or_insert(reason);
+        match fate {
+            Fate::Delivered => {}
+            Fate::Spilled => tally.spilled = tally.spilled.saturating_add(share.spans).min(tally.spans),
+            Fate::Lost(reason) => {
+                tally.failed = tally.failed.saturating_add(share.spans).min(tally.spans);
+                tally.reason.get_or_insert(reason);
+            }
         }
         tally.awaited = tally.awaited.saturating_sub(share.spans.into());
         if tally.awaited > 0 {
@@ -204,7 +235,12 @@ impl Accounts {
     }
 
     fn settle(&self, tally: &Tally, failed: u32, reason: Reason) {
-        let delivered = tally.spans.saturating_sub(failed);
+        let rest = tally.spans.saturating_sub(failed);
+        let spilled = tally.spilled.min(rest);
+        let delivered = rest - spilled;
+        if spilled > 0 {
+            self.ledger.spilled(&tally.service.name, spilled.into());
+        }
         if delivered > 0 {
             self.ledger.exported(&tally.service.name, delivered.into());
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::de::Error as _;
@@ -70,6 +71,10 @@ pub struct Queue {
     /// How long a span waits for others at most (`200ms`).
     #[serde(deserialize_with = "duration")]
     pub batch_age: Duration,
+    /// Folder where requests wait that cannot be sent, also while the daemon does not run. Unset: they wait in memory.
+    pub dir: Option<PathBuf>,
+    /// Bytes that the requests of one exporter may take there.
+    pub disk_bytes: u64,
 }
 
 impl Default for Queue {
@@ -80,6 +85,8 @@ impl Default for Queue {
             batch_spans: 2048,
             batch_bytes: 1 << 20,
             batch_age: Duration::from_millis(200),
+            dir: None,
+            disk_bytes: 1 << 30,
         }
     }
 }
@@ -137,7 +144,8 @@ mod tests {
              insecure: true, concurrency: 2}\n\
              console: {enabled: true, format: json, colour: never, resource: true, settle: 1ms, patience: 2s, \
              lines_per_second: 7}\n\
-             queue: {max_spans: 1, max_bytes: 2, batch_spans: 3, batch_bytes: 4, batch_age: 5ms}\n\
+             queue: {max_spans: 1, max_bytes: 2, batch_spans: 3, batch_bytes: 4, batch_age: 5ms, dir: /q, \
+             disk_bytes: 6}\n\
              retry: {initial: 6ms, max: 7s, give_up: 8m}\n\
              metrics: {otlp: true, endpoint: 'http://m/y', interval: 9s, temporality: delta, histogram: exponential, \
              prometheus: '127.0.0.1:9464'}\n",
@@ -172,6 +180,8 @@ mod tests {
                 batch_spans: 3,
                 batch_bytes: 4,
                 batch_age: Duration::from_millis(5),
+                dir: Some("/q".into()),
+                disk_bytes: 6,
             },
             retry: Retry {
                 initial: Duration::from_millis(6),

@@ -1,24 +1,32 @@
 //! From encoded requests to a backend that takes them, sooner or later: batches, retries, and the books. Nothing here knows what
 //! the bytes mean, so every exporter that sends requests shares it.
+//!
+//! With a disk queue ([`super::disk`]), a request that failed for a reason that may pass goes to the disk and not to memory, and so
+//! do those after it until the backend takes spans again ([`super::restore`] finds out); also what comes faster than the backend takes
+//! it, once memory is half full, and what is not sent when the daemon stops.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::accounts::{Account, Share, TicketId};
+use super::accounts::{Account, Fate, Share, TicketId};
 use super::body::Body;
 use super::clock::Clock;
 use super::config::{Queue, Retry};
+use super::disk::Disk;
 use super::intake::Intake;
 use super::registry::Job;
 use super::retry::{Answer, Backoff};
 use super::worker::Stop;
 use crate::model::Span;
 use crate::telemetry::Reason;
+
+/// How often it is looked whether a request that waits for its turn should go to the disk.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// One request, ready to be sent, and whose spans it carries.
 pub(super) struct Request {
@@ -54,6 +62,9 @@ pub(super) trait Transport: Send + Sync + 'static {
         None
     }
 
+    /// The backend let a try run out of time: whatever connection it went over may be dead.
+    fn silent(&self) {}
+
     /// One try.
     fn send(&self, body: Body) -> impl Future<Output = Answer> + Send;
 }
@@ -81,6 +92,7 @@ pub(super) async fn run<T: Transport>(
         intake,
         queue,
         retry,
+        disk,
     } = job;
     let delivery = Arc::new(Delivery {
         name,
@@ -90,11 +102,17 @@ pub(super) async fn run<T: Transport>(
         account,
         intake,
         failing: AtomicBool::new(false),
+        disk_failing: AtomicBool::new(false),
         said: Mutex::default(),
-        closing: stop.closing.clone(),
+        disk: disk.clone(),
+        stop,
     });
     let slots = Arc::new(Semaphore::new(terms.concurrency.max(1)));
-    send_all(&clock, &queue, &mut encoder, &delivery, &slots).await;
+    let send = send_all(&clock, &queue, &mut encoder, &delivery, &slots);
+    match disk {
+        Some(disk) => drop(tokio::join!(send, Arc::clone(&delivery).restore(disk))),
+        None => send.await,
+    }
 }
 
 async fn send_all<T: Transport>(
@@ -130,8 +148,9 @@ async fn send_all<T: Transport>(
                 let Some(request) = encoder.finish() else { continue };
                 intake.resize(std::mem::take(&mut estimate), request.body.len());
                 // Requests that wait for a slot would cost memory; spans that wait in the queue are bounded there.
-                let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
-                    return;
+                let Some(slot) = slot(slots, delivery).await else {
+                    delivery.put_aside(request).await;
+                    continue;
                 };
                 let delivery = Arc::clone(delivery);
                 while under_way.try_join_next().is_some() {}
@@ -145,75 +164,115 @@ async fn send_all<T: Transport>(
     while under_way.join_next().await.is_some() {}
 }
 
+/// The right to send a request; `None` if it should rather go to the disk, because the queue in memory fills or time runs out.
+async fn slot<T>(slots: &Arc<Semaphore>, delivery: &Delivery<T>) -> Option<OwnedSemaphorePermit> {
+    loop {
+        let slot = Arc::clone(slots).acquire_owned();
+        if delivery.disk.is_none() {
+            return slot.await.ok();
+        }
+        if let Ok(slot) = tokio::time::timeout(LOOK, slot).await {
+            return slot.ok();
+        }
+        if delivery.intake.is_crowded() || delivery.stop.is_half_over() {
+            return None;
+        }
+    }
+}
+
 /// What all requests of an exporter share.
-struct Delivery<T> {
-    name: &'static str,
-    transport: T,
+pub(super) struct Delivery<T> {
+    pub(super) name: &'static str,
+    pub(super) transport: T,
     timeout: Duration,
-    retry: Retry,
-    account: Account,
+    pub(super) retry: Retry,
+    pub(super) account: Account,
     intake: Arc<Intake>,
     /// Whether the last try failed: the log tells when that changes, not every time.
     failing: AtomicBool,
+    /// The same of the disk.
+    disk_failing: AtomicBool,
     /// The last thing that the backend said about spans it took.
     said: Mutex<String>,
-    closing: watch::Receiver<bool>,
+    disk: Option<Arc<Disk>>,
+    pub(super) stop: Stop,
+}
+
+/// What a request comes to.
+enum End {
+    /// So many of its spans were rejected, or all are lost.
+    Settled(Result<u64, Reason>),
+    /// These are to be sent instead.
+    Halves(Request, Request),
+    /// It is on the disk.
+    Spilled,
 }
 
 impl<T: Transport> Delivery<T> {
-    /// Sends a request until it is taken, refused or given up, in parts if it must be, and accounts for its spans.
+    /// Sends a request until it is taken, refused, given up or put on the disk, in parts if it must be, and accounts for its spans.
     async fn deliver(&self, request: Request) {
         let (spans, held) = (request.spans, request.body.len());
         let mut parts = vec![request];
         while let Some(mut part) = parts.pop() {
-            let (verdict, halves) = self.deliver_part(&mut part).await;
-            match halves {
-                Some((front, back)) => parts.extend([back, front]),
-                None => self.settle(&part.shares, verdict),
+            match self.deliver_part(&mut part).await {
+                End::Halves(front, back) => parts.extend([back, front]),
+                End::Settled(verdict) => self.settle(&part.shares, verdict),
+                End::Spilled => {}
             }
         }
         self.intake.release(spans, held);
     }
 
-    /// What became of a request: how many of its spans were rejected, or why all are lost, or halves to be sent instead.
-    async fn deliver_part(&self, request: &mut Request) -> (Result<u64, Reason>, Option<(Request, Request)>) {
+    /// Puts a request on the disk instead of sending it; where there is no room, it is sent after all.
+    async fn put_aside(&self, request: Request) {
+        if self.spill(&request) {
+            return self.intake.release(request.spans, request.body.len());
+        }
+        self.deliver(request).await;
+    }
+
+    async fn deliver_part(&self, request: &mut Request) -> End {
+        if self.is_pointless() && self.spill(request) {
+            return End::Spilled;
+        }
         let mut body = self.transport.prepare(request.body.clone());
         let mut is_waiting = false;
         let (exporter, spans) = (self.name, request.spans);
         let mut backoff = Backoff::new(&self.retry);
         loop {
-            let answer = tokio::time::timeout(self.timeout, self.transport.send(body.clone())).await;
-            let answer = answer.unwrap_or_else(|_| Answer::Later {
-                after: None,
-                why: format!("no answer within {}", humantime::format_duration(self.timeout)),
-            });
+            let answer = tokio::select! {
+                answer = self.try_once(body.clone()) => answer,
+                // Whether the backend got it nobody knows: rather twice than never.
+                () = self.out_of_time() => Answer::Later { after: None, why: "the tracer stops".to_owned() },
+            };
             match answer {
                 Answer::Taken { rejected, message } => {
                     self.taken(rejected, &message);
-                    return (Ok(rejected), None);
+                    return End::Settled(Ok(rejected));
                 }
                 Answer::TooLarge { why } => {
-                    let halves = self.halves(request);
-                    if halves.is_none() {
-                        tracing::error!(
-                            exporter,
-                            spans,
-                            "the backend takes no request of that size: {why}"
-                        );
+                    if let Some((front, back)) = self.halves(request) {
+                        return End::Halves(front, back);
                     }
-                    return (Err(Reason::ExportFailed), halves);
+                    tracing::error!(
+                        exporter,
+                        spans,
+                        "the backend takes no request of that size: {why}"
+                    );
+                    return End::Settled(Err(Reason::ExportFailed));
                 }
                 Answer::Refused { why } => {
                     tracing::error!(exporter, spans, "the backend refused spans: {why}");
-                    return (Err(Reason::ExportFailed), None);
+                    return End::Settled(Err(Reason::ExportFailed));
                 }
                 Answer::Later { after, why } => {
-                    if !self.failing.swap(true, Relaxed) {
-                        tracing::warn!(exporter, "the backend does not take spans, trying again: {why}");
+                    self.failed(&why);
+                    if self.spill(request) {
+                        return End::Spilled;
                     }
                     let Some(wait) = backoff.next(after, fastrand::f64()) else {
                         tracing::error!(exporter, spans, "gave up on the backend: {why}");
-                        return (Err(Reason::ExportFailed), None);
+                        return End::Settled(Err(Reason::ExportFailed));
                     };
                     if !is_waiting {
                         is_waiting = true;
@@ -226,7 +285,70 @@ impl<T: Transport> Delivery<T> {
         }
     }
 
-    fn halves(&self, request: &Request) -> Option<(Request, Request)> {
+    /// One try, with an end in any case.
+    pub(super) async fn try_once(&self, body: Body) -> Answer {
+        let answer = tokio::time::timeout(self.timeout, self.transport.send(body)).await;
+        answer.unwrap_or_else(|_| {
+            self.transport.silent();
+            Answer::Later {
+                after: None,
+                why: format!("no answer within {}", humantime::format_duration(self.timeout)),
+            }
+        })
+    }
+
+    /// Waits until what is under way must be put on the disk, if there is one.
+    async fn out_of_time(&self) {
+        match self.disk {
+            Some(_) => self.stop.nearly_over().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether the last try failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load(Relaxed)
+    }
+
+    /// Whether sending is not worth a try: others wait on the disk for the backend, or there is no time left for an answer.
+    fn is_pointless(&self) -> bool {
+        let others_wait = || self.disk.as_ref().is_some_and(|disk| !disk.is_empty());
+        (self.is_failing() && others_wait()) || self.stop.is_half_over()
+    }
+
+    /// Puts a request on the disk, if there is one with room, and accounts for its spans.
+    fn spill(&self, request: &Request) -> bool {
+        let Some(disk) = &self.disk else { return false };
+        match disk.put(&request.body, request.spans) {
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(error) => {
+                if !self.disk_failing.swap(true, Relaxed) {
+                    tracing::error!(exporter = self.name, "the disk queue cannot be written: {error}");
+                }
+                return false;
+            }
+        }
+        self.disk_failing.store(false, Relaxed);
+        self.account
+            .note_disk(|disk| disk.spilled += request.spans as u64);
+        for share in &request.shares {
+            self.account.report(share, Fate::Spilled);
+        }
+        true
+    }
+
+    /// A try failed for a reason that may pass.
+    pub(super) fn failed(&self, why: &str) {
+        if !self.failing.swap(true, Relaxed) {
+            tracing::warn!(
+                exporter = self.name,
+                "the backend does not take spans, trying again: {why}"
+            );
+        }
+    }
+
+    pub(super) fn halves(&self, request: &Request) -> Option<(Request, Request)> {
         let first = request.spans / 2;
         if first == 0 {
             return None;
@@ -255,14 +377,14 @@ impl<T: Transport> Delivery<T> {
 
     /// Waits; a daemon that stops tries once more at once, unless the backend itself asked for the wait.
     async fn wait(&self, wait: Duration, asked: bool) {
-        let mut closing = self.closing.clone();
-        if asked || *closing.borrow() {
+        let mut closing = self.stop.closing.clone();
+        if asked || self.stop.is_closing() {
             return tokio::time::sleep(wait).await;
         }
         let _ = tokio::time::timeout(wait, closing.changed()).await;
     }
 
-    fn taken(&self, rejected: u64, message: &str) {
+    pub(super) fn taken(&self, rejected: u64, message: &str) {
         let exporter = self.name;
         if self.failing.swap(false, Relaxed) {
             tracing::info!(exporter, "the backend takes spans again");
@@ -284,12 +406,12 @@ impl<T: Transport> Delivery<T> {
             let refused = rejected.min(share.spans.into()) as u32;
             rejected -= u64::from(refused);
             if let Err(reason) = verdict {
-                self.account.report(share, Err(reason));
+                self.account.report(share, Fate::Lost(reason));
                 continue;
             }
-            for (spans, verdict) in [
-                (refused, Err(Reason::ExportFailed)),
-                (share.spans - refused, Ok(())),
+            for (spans, fate) in [
+                (refused, Fate::Lost(Reason::ExportFailed)),
+                (share.spans - refused, Fate::Delivered),
             ] {
                 if spans > 0 {
                     self.account.report(
@@ -297,7 +419,7 @@ impl<T: Transport> Delivery<T> {
                             spans,
                             ..share.clone()
                         },
-                        verdict,
+                        fate,
                     );
                 }
             }

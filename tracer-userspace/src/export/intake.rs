@@ -112,6 +112,12 @@ impl Intake {
         (self.held_spans.load(Relaxed) as u64, self.max_spans as u64)
     }
 
+    /// Whether more than half of it is used.
+    pub fn is_crowded(&self) -> bool {
+        self.held_spans.load(Relaxed) > self.max_spans / 2
+            || self.held_bytes.load(Relaxed) > self.max_bytes / 2
+    }
+
     /// What is there now.
     pub fn drain(&self) -> Vec<Parcel> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use super::accounts::{Account, Accounts};
+use super::accounts::{Account, Accounts, Fate};
 use super::clock::Clock;
 use super::config::{Config, Format};
 use super::console::{self, Screen};
+use super::disk::Disk;
 use super::intake::{Intake, Parcel, weight};
 use super::registry::Job;
 use super::worker::Worker;
@@ -82,6 +83,12 @@ impl Pipeline {
             gone: Arc::default(),
         };
         for (name, exporter) in running {
+            let disk = match &config.queue.dir {
+                Some(dir) if exporter.is_remote() => {
+                    Some(Arc::new(Disk::open(dir, name, config.queue.disk_bytes)?))
+                }
+                _ => None,
+            };
             let job = Job {
                 name,
                 clock: clock.clone(),
@@ -89,9 +96,10 @@ impl Pipeline {
                 intake: Arc::new(Intake::new(&config.queue)),
                 queue: config.queue.clone(),
                 retry: config.retry.clone(),
+                disk,
             };
             pipeline.add(name, &job.account, &job.intake);
-            watch(&ledger, name, &job.intake);
+            watch(&ledger, name, &job);
             let worker = exporter.start(job);
             let worker = worker.with_context(|| format!("starting the exporter `{name}`"))?;
             pipeline.workers.push(worker);
@@ -141,7 +149,7 @@ impl Pipeline {
             };
             let refused = route.intake.put(parcel).err();
             if let Some(parcel) = &refused {
-                let lost = Err(Reason::ExportQueueFull);
+                let lost = Fate::Lost(Reason::ExportQueueFull);
                 route.account.report_spans(ticket, parcel.spans.iter(), lost);
             }
             let overflows = refused.is_some();
@@ -165,10 +173,10 @@ impl Pipeline {
         self.workers.len() == 1 && self.gone.load(Relaxed)
     }
 
-    /// Sends what is there, for `timeout` at most; what is left then is counted as dropped (`shutdown`).
+    /// Sends what is there, for `timeout` at most; what is left then goes to the disk queues, or is counted as dropped (`shutdown`).
     pub fn shutdown(self, timeout: Duration) -> Left {
         let deadline = Instant::now() + timeout;
-        self.workers.iter().for_each(Worker::close);
+        self.workers.iter().for_each(|worker| worker.close(deadline));
         for worker in self.workers {
             worker.join(deadline);
         }
@@ -179,9 +187,13 @@ impl Pipeline {
 }
 
 /// Lets the tracer's own metrics tell how full an exporter is.
-fn watch(ledger: &Ledger, name: &'static str, intake: &Arc<Intake>) {
-    let intake = Arc::clone(intake);
-    ledger
-        .health()
-        .watch_queue(name, Box::new(move || intake.level()));
+fn watch(ledger: &Ledger, name: &'static str, job: &Job) {
+    let health = ledger.health();
+    let intake = Arc::clone(&job.intake);
+    health.watch_queue(name, Box::new(move || intake.level()));
+    if let Some(disk) = &job.disk {
+        job.account.note_disk(|books| books.found = disk.spans());
+        let disk = Arc::clone(disk);
+        health.watch_disk(name, Box::new(move || disk.level()));
+    }
 }

@@ -10,6 +10,7 @@ use super::clock::Clock;
 #[cfg(feature = "cloudtrace")]
 use super::cloudtrace;
 use super::config::{Console, Queue, Retry};
+use super::disk::Disk;
 use super::intake::Intake;
 use super::worker::Worker;
 #[cfg(feature = "xray")]
@@ -27,6 +28,8 @@ pub(super) struct Job {
     pub intake: Arc<Intake>,
     pub queue: Queue,
     pub retry: Retry,
+    /// Where requests wait that cannot be sent, if the operator named a folder.
+    pub disk: Option<Arc<Disk>>,
 }
 
 /// Variables of the process, by name.
@@ -44,6 +47,11 @@ pub(super) trait Exporter {
     /// Whether it runs without being named in `export.to`.
     fn is_set(&self) -> bool {
         false
+    }
+
+    /// Whether spans leave the host: these wait on the disk if they must.
+    fn is_remote(&self) -> bool {
+        true
     }
 
     /// Sets where it sends spans (`--export name=target`), over whatever a weaker source said.

@@ -1,8 +1,8 @@
 //! A thread with a small runtime of its own for each exporter, and how it is stopped in bounded time.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -16,12 +16,44 @@ use super::intake::Intake;
 pub(super) struct Stop {
     /// Becomes true: no more spans come, finish what is there.
     pub closing: watch::Receiver<bool>,
+    /// Known once `closing` is true.
+    times: Arc<OnceLock<Times>>,
+}
+
+#[derive(Clone, Copy)]
+struct Times {
+    half: Instant,
+    last: Instant,
+}
+
+impl Stop {
+    /// Whether the daemon stops.
+    pub fn is_closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+
+    /// Whether half of the time for stopping is over: nothing new is sent if it can be kept.
+    pub fn is_half_over(&self) -> bool {
+        self.times.get().is_some_and(|times| Instant::now() >= times.half)
+    }
+
+    /// Waits until the time for stopping is nearly over: just enough is left for keeping what is under way.
+    pub async fn nearly_over(&self) {
+        let mut closing = self.closing.clone();
+        if closing.wait_for(|&closing| closing).await.is_ok()
+            && let Some(times) = self.times.get()
+        {
+            return tokio::time::sleep_until(times.last.into()).await;
+        }
+        std::future::pending().await
+    }
 }
 
 /// A running exporter.
 pub(super) struct Worker {
     intake: Arc<Intake>,
     closing: watch::Sender<bool>,
+    times: Arc<OnceLock<Times>>,
     abort: watch::Sender<bool>,
     done: mpsc::Receiver<()>,
     thread: JoinHandle<()>,
@@ -38,6 +70,11 @@ impl Worker {
         W: Future<Output = ()>,
     {
         let (closing, closing_seen) = watch::channel(false);
+        let times = Arc::default();
+        let stop = Stop {
+            closing: closing_seen,
+            times: Arc::clone(&times),
+        };
         let (abort, mut aborted) = watch::channel(false);
         let (built, ready) = mpsc::channel();
         let (finished, done) = mpsc::channel();
@@ -50,9 +87,7 @@ impl Worker {
             .name(name.to_owned())
             .spawn(move || {
                 runtime.block_on(async move {
-                    match build(Stop {
-                        closing: closing_seen,
-                    }) {
+                    match build(stop) {
                         Ok(work) => {
                             let _ = built.send(Ok(()));
                             tokio::select! {
@@ -74,14 +109,21 @@ impl Worker {
         Ok(Self {
             intake,
             closing,
+            times,
             abort,
             done,
             thread,
         })
     }
 
-    /// Lets no more spans in and has the rest sent.
-    pub fn close(&self) {
+    /// Lets no more spans in and has the rest sent, until then at most.
+    pub fn close(&self, deadline: Instant) {
+        let now = Instant::now();
+        let time = deadline.saturating_duration_since(now);
+        let _ = self.times.set(Times {
+            half: now + time / 2,
+            last: now + time.mul_f64(0.9),
+        });
         self.intake.close();
         let _ = self.closing.send(true);
     }

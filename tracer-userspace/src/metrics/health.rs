@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::instruments::SECOND;
 use crate::model::{Bounds, Family, Gather, Instrument, InstrumentKind, Key, Label, Nanos, Point, Reading};
-use crate::telemetry::Ledger;
+use crate::telemetry::{Delivered, Ledger};
 
 macro_rules! instruments {
     ($($id:ident: $kind:ident $name:literal, $unit:literal, $scale:expr, $text:literal;)*) => {
@@ -34,6 +34,12 @@ instruments! {
     RING_SIZE: Gauge "tracer.ring.size", "By", 1, "Bytes that the ring buffers hold.";
     QUEUE_USED: Gauge "tracer.export.queue.used", "{span}", 1, "Spans that an exporter holds.";
     QUEUE_SIZE: Gauge "tracer.export.queue.size", "{span}", 1, "Spans that an exporter holds at most.";
+    SPILLED: Counter "tracer.exchange.spilled", "{exchange}", 1, "Exchanges that went to an exporter's disk queue.";
+    DELIVERED: Counter "tracer.export.delivered", "{span}", 1, "Spans that an exporter's backend took.";
+    FAILED: Counter "tracer.export.failed", "{span}", 1, "Spans that an exporter gave up.";
+    STORED: Gauge "tracer.export.disk.stored", "{span}", 1, "Spans in an exporter's disk queue.";
+    DISK_USED: Gauge "tracer.export.disk.used", "By", 1, "Bytes that an exporter's disk queue takes.";
+    DISK_SIZE: Gauge "tracer.export.disk.size", "By", 1, "Bytes that an exporter's disk queue takes at most.";
     CONNECTIONS: Gauge "tracer.connection.open", "{connection}", 1, "Connections that are followed.";
     CPU: Counter "process.cpu.time", "s", 1_000_000, "Processor time of the tracer.";
     MEMORY: UpDownCounter "process.memory.usage", "By", 1, "Memory of the tracer in use (RSS).";
@@ -110,9 +116,13 @@ impl Gather for Own {
         let snapshot = self.ledger.snapshot();
         let health = self.ledger.health();
         let mut exported = Vec::new();
+        let mut spilled = Vec::new();
         let mut dropped = Vec::new();
         for account in self.ledger.accounts() {
             exported.push(one("tracer.service", &account.service, account.exported));
+            if account.spilled > 0 {
+                spilled.push(one("tracer.service", &account.service, account.spilled));
+            }
             for (reason, n) in account.dropped {
                 let mut told = one("tracer.service", &account.service, n);
                 told.labels
@@ -122,13 +132,15 @@ impl Gather for Own {
         }
         let (user, system) = processor_time();
         let mode = |name, time: Duration| one("cpu.mode", name, time.as_micros() as u64);
-        let queues = health.queues();
-        let queue = |value: fn(&(&'static str, u64, u64)) -> u64| {
-            let told: Vec<Told> = queues
-                .iter()
-                .map(|q| one("tracer.exporter", q.0, value(q)))
-                .collect();
-            told
+        let (queues, disks) = (health.queues(), health.disks());
+        let level = |levels: &[(&'static str, u64, u64)], value: fn(&(&'static str, u64, u64)) -> u64| {
+            let told = levels.iter().map(|q| one("tracer.exporter", q.0, value(q)));
+            told.collect::<Vec<_>>()
+        };
+        let exporter = |value: fn(&Delivered) -> Option<u64>| {
+            let told = snapshot.exporters.iter();
+            let told = told.filter_map(|(name, books)| Some(one("tracer.exporter", name, value(books)?)));
+            told.collect::<Vec<_>>()
         };
         let programs = health.programs();
         let kernel = snapshot
@@ -144,8 +156,14 @@ impl Gather for Own {
             self.family(&KERNEL, kernel),
             self.family(&RING_USED, plain(health.ring_used.load(Relaxed))),
             self.family(&RING_SIZE, plain(health.ring_size.load(Relaxed))),
-            self.family(&QUEUE_USED, queue(|q| q.1)),
-            self.family(&QUEUE_SIZE, queue(|q| q.2)),
+            self.family(&QUEUE_USED, level(&queues, |q| q.1)),
+            self.family(&QUEUE_SIZE, level(&queues, |q| q.2)),
+            self.family(&SPILLED, spilled),
+            self.family(&DELIVERED, exporter(|books| Some(books.delivered))),
+            self.family(&FAILED, exporter(|books| Some(books.failed))),
+            self.family(&STORED, exporter(|books| Some(books.disk?.stored()))),
+            self.family(&DISK_USED, level(&disks, |q| q.1)),
+            self.family(&DISK_SIZE, level(&disks, |q| q.2)),
             self.family(&CONNECTIONS, plain(health.connections.load(Relaxed))),
             self.family(&CPU, [mode("user", user), mode("system", system)]),
             self.family(&MEMORY, resident_bytes().map(plain).into_iter().flatten()),
@@ -220,17 +238,29 @@ mod tests {
         ledger.health().rings(5, 100);
         ledger.health().opened();
         ledger.health().watch_queue("otlp", Box::new(|| (4, 8)));
+        ledger.health().watch_disk("otlp", Box::new(|| (16, 32)));
+        ledger.spilled("c", 1);
+        ledger.of_exporter("otlp", |books| {
+            (books.delivered, books.failed) = (6, 2);
+            books.disk.get_or_insert_default().spilled = 1;
+        });
         let families = Own::new(Arc::clone(&ledger), 7).gather(8);
         for (name, expected) in [
             ("tracer.exchange.seen", vec![10]),
-            ("tracer.exchange.exported", vec![6, 0]),
+            ("tracer.exchange.exported", vec![6, 0, 0]),
+            ("tracer.exchange.spilled", vec![1]),
             ("tracer.exchange.dropped", vec![1, 1]),
-            ("tracer.exchange.open", vec![2]),
+            ("tracer.exchange.open", vec![1]),
             ("tracer.kernel.events", vec![3]),
             ("tracer.ring.used", vec![5]),
             ("tracer.ring.size", vec![100]),
             ("tracer.export.queue.used", vec![4]),
             ("tracer.export.queue.size", vec![8]),
+            ("tracer.export.delivered", vec![6]),
+            ("tracer.export.failed", vec![2]),
+            ("tracer.export.disk.stored", vec![1]),
+            ("tracer.export.disk.used", vec![16]),
+            ("tracer.export.disk.size", vec![32]),
             ("tracer.connection.open", vec![1]),
         ] {
             assert_eq!(numbers(&families, name), expected, "{name}");

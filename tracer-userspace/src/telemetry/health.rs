@@ -29,6 +29,7 @@ pub struct Health {
     /// Traces that the head sampler decided on because too many waited for the tail sampler.
     pub sampling_overflow: AtomicU64,
     queues: Mutex<Vec<(&'static str, Level)>>,
+    disks: Mutex<Vec<(&'static str, Level)>>,
     programs: Mutex<Vec<Program>>,
 }
 
@@ -62,13 +63,18 @@ impl Health {
     /// All queues: name, how full, how large.
     #[must_use]
     pub fn queues(&self) -> Vec<(&'static str, u64, u64)> {
-        lock(&self.queues)
-            .iter()
-            .map(|(name, level)| {
-                let (used, size) = level();
-                (*name, used, size)
-            })
-            .collect()
+        levels(&self.queues)
+    }
+
+    /// Has a disk queue looked at whenever somebody asks.
+    pub fn watch_disk(&self, name: &'static str, level: Level) {
+        lock(&self.disks).push((name, level));
+    }
+
+    /// All disk queues: name, bytes used, bytes at most.
+    #[must_use]
+    pub fn disks(&self) -> Vec<(&'static str, u64, u64)> {
+        levels(&self.disks)
     }
 
     /// What the programs have cost so far.
@@ -81,6 +87,16 @@ impl Health {
     pub fn programs(&self) -> Vec<Program> {
         lock(&self.programs).clone()
     }
+}
+
+fn levels(watched: &Mutex<Vec<(&'static str, Level)>>) -> Vec<(&'static str, u64, u64)> {
+    lock(watched)
+        .iter()
+        .map(|(name, level)| {
+            let (used, size) = level();
+            (*name, used, size)
+        })
+        .collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

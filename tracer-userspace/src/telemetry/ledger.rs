@@ -1,7 +1,10 @@
-//! The loss ledger: `seen = exported + dropped(reason…) + open`, for exchanges; and losses of the kernel side in events.
+//! The loss ledger: `seen = exported + dropped(reason…) + spilled + open`, for exchanges; and losses of the kernel side in events.
 //!
 //! Whoever ends an exchange's life counts it, exactly once: the exporter when the last configured exporter has
-//! delivered or dropped it, anyone else with the reason for which it goes no further.
+//! delivered, dropped or spilled it, anyone else with the reason for which it goes no further.
+//!
+//! A span that is spilled lies in an exporter's disk queue, perhaps until another run of the daemon sends it. From there on it is in
+//! the books of that exporter: `found + spilled = restored + lost + stored`, see [`Delivered`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,7 +63,40 @@ reasons! {
 struct PerService {
     seen: u64,
     exported: u64,
+    spilled: u64,
     dropped: BTreeMap<Reason, u64>,
+}
+
+/// What became of the spans that one exporter was given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Delivered {
+    /// Spans that its backend took, from memory or from the disk.
+    pub delivered: u64,
+    /// Spans that it gave up: those `lost` on the disk are among them.
+    pub failed: u64,
+    /// Its disk queue; `None` where it has none.
+    pub disk: Option<Disk>,
+}
+
+/// The books of a disk queue, in spans: `found + spilled = restored + lost + stored`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Disk {
+    /// Left by an earlier run of the daemon.
+    pub found: u64,
+    /// Written in this run.
+    pub spilled: u64,
+    /// Delivered from the disk.
+    pub restored: u64,
+    /// Refused by the backend, or damaged on the disk.
+    pub lost: u64,
+}
+
+impl Disk {
+    /// Spans that are on the disk.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        (self.found + self.spilled).saturating_sub(self.restored + self.lost)
+    }
 }
 
 /// The ledger. Shared by all stages.
@@ -69,9 +105,10 @@ pub struct Ledger {
     seen: AtomicU64,
     exported: AtomicU64,
     dropped: [AtomicU64; Reason::ALL.len()],
+    spilled: AtomicU64,
     services: Mutex<BTreeMap<Box<str>, PerService>>,
     kernel: Mutex<BTreeMap<&'static str, u64>>,
-    exporters: Mutex<BTreeMap<&'static str, (u64, u64)>>,
+    exporters: Mutex<BTreeMap<&'static str, Delivered>>,
     health: Health,
 }
 
@@ -82,6 +119,8 @@ pub struct Account {
     pub service: Box<str>,
     /// Exchanges delivered.
     pub exported: u64,
+    /// Exchanges in the disk queue of an exporter, or sent from there since.
+    pub spilled: u64,
     /// Exchanges dropped, by reason.
     pub dropped: BTreeMap<Reason, u64>,
 }
@@ -103,6 +142,7 @@ impl Ledger {
         let accounts = services.iter().map(|(name, s)| Account {
             service: name.clone(),
             exported: s.exported,
+            spilled: s.spilled,
             dropped: s.dropped.clone(),
         });
         accounts.collect()
@@ -119,6 +159,15 @@ impl Ledger {
         self.service(service, |s| {
             s.seen += n;
             s.exported += n;
+        });
+    }
+
+    /// `n` exchanges of `service` are in the disk queue of one exporter at least, and delivered to the others.
+    pub fn spilled(&self, service: &str, n: u64) {
+        self.spilled.fetch_add(n, Relaxed);
+        self.service(service, |s| {
+            s.seen += n;
+            s.spilled += n;
         });
     }
 
@@ -140,15 +189,14 @@ impl Ledger {
         kernel.insert(name, total);
     }
 
-    /// One of several exporters has delivered `n` spans, or has given them up. This tells which of them fails; what counts
-    /// for the balance is [`Self::exported`] and [`Self::dropped`].
-    pub fn told(&self, exporter: &'static str, delivered: bool, n: u64) {
+    /// Changes the books of one exporter. They tell which of several fails; what counts for the balance is [`Self::exported`],
+    /// [`Self::spilled`] and [`Self::dropped`].
+    pub fn of_exporter(&self, exporter: &'static str, change: impl FnOnce(&mut Delivered)) {
         let mut exporters = self
             .exporters
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (good, bad) = exporters.entry(exporter).or_default();
-        *if delivered { good } else { bad } += n;
+        change(exporters.entry(exporter).or_default());
     }
 
     fn service(&self, name: &str, f: impl FnOnce(&mut PerService)) {
@@ -178,6 +226,7 @@ impl Ledger {
         Snapshot {
             seen: self.seen.load(Relaxed),
             exported,
+            spilled: self.spilled.load(Relaxed),
             dropped,
             services: services
                 .iter()
@@ -204,21 +253,24 @@ pub struct Snapshot {
     pub seen: u64,
     /// Exchanges delivered.
     pub exported: u64,
+    /// Exchanges in the disk queue of an exporter, or sent from there since.
+    pub spilled: u64,
     /// Exchanges dropped, by reason; reasons with none are absent.
     pub dropped: BTreeMap<Reason, u64>,
-    /// Finished exchanges by service: seen, exported, dropped.
+    /// Finished exchanges by service: seen, exported, dropped. What is in neither of the last two was spilled.
     pub services: BTreeMap<Box<str>, (u64, u64, u64)>,
     /// Counters of the kernel side, in events.
     pub kernel: BTreeMap<&'static str, u64>,
-    /// Spans by exporter: delivered, given up. A span that goes to three exporters is in three of them.
-    pub exporters: BTreeMap<&'static str, (u64, u64)>,
+    /// Spans by exporter. A span that goes to three exporters is in three of them.
+    pub exporters: BTreeMap<&'static str, Delivered>,
 }
 
 impl Snapshot {
-    /// Exchanges neither exported nor dropped yet. Negative only if somebody counted twice.
+    /// Exchanges neither exported nor spilled nor dropped yet. Negative only if somebody counted twice.
     #[must_use]
     pub fn open(&self) -> i64 {
-        self.seen as i64 - self.exported as i64 - self.dropped.values().sum::<u64>() as i64
+        let ended = self.exported + self.spilled + self.dropped.values().sum::<u64>();
+        self.seen as i64 - ended as i64
     }
 }
 
@@ -231,6 +283,9 @@ impl fmt::Display for Snapshot {
             self.exported,
             self.open()
         )?;
+        if self.spilled > 0 {
+            write!(f, " spilled={}", self.spilled)?;
+        }
         for (reason, n) in &self.dropped {
             write!(f, " dropped.{}={n}", reason.as_str())?;
         }
@@ -242,11 +297,23 @@ impl fmt::Display for Snapshot {
                 f,
                 "\nledger: service={name:?} seen={seen} exported={exported} dropped={dropped}"
             )?;
+            let spilled = seen - exported - dropped;
+            if spilled > 0 {
+                write!(f, " spilled={spilled}")?;
+            }
         }
-        for (name, (delivered, failed)) in &self.exporters {
+        for (name, books) in &self.exporters {
+            let (delivered, failed) = (books.delivered, books.failed);
             write!(
                 f,
                 "\nledger: exporter={name:?} delivered={delivered} failed={failed}"
+            )?;
+            let Some(disk) = books.disk else { continue };
+            let (found, spilled, restored, lost) = (disk.found, disk.spilled, disk.restored, disk.lost);
+            let stored = disk.stored();
+            write!(
+                f,
+                " found={found} spilled={spilled} restored={restored} lost={lost} stored={stored}"
             )?;
         }
         Ok(())
@@ -264,8 +331,21 @@ mod tests {
         ledger.exported("a", 6);
         ledger.dropped(Some("a"), Reason::Malformed, 1);
         ledger.dropped(None, Reason::QueueFull, 1);
+        ledger.spilled("c", 1);
+        ledger.of_exporter("otlp", |books| {
+            books.disk = Some(Disk {
+                found: 5,
+                spilled: 1,
+                restored: 2,
+                lost: 1,
+            });
+        });
         let s = ledger.snapshot();
-        assert_eq!(s.open(), 2);
+        assert_eq!(s.open(), 1);
+        assert_eq!(s.exporters["otlp"].disk.unwrap().stored(), 3);
+        assert_eq!(s.services["c"], (1, 0, 0));
+        assert!(s.to_string().contains("open=1 spilled=1 "), "{s}");
+        assert!(s.to_string().ends_with("lost=1 stored=3"), "{s}");
         assert_eq!(s.services["a"], (7, 6, 1));
         assert_eq!(s.services["unknown"], (1, 0, 1));
     }

@@ -4,4 +4,4 @@ mod health;
 mod ledger;
 
 pub use health::{Health, Program};
-pub use ledger::{Account, Ledger, Reason, Snapshot};
+pub use ledger::{Account, Delivered, Disk, Ledger, Reason, Snapshot};

@@ -70,7 +70,7 @@ impl View {
         verdict: Result<(), Reason>,
     ) {
         if let Some(account) = &self.account {
-            account.report_spans(ticket, spans, verdict);
+            account.report_spans(ticket, spans, verdict.into());
         }
     }
 }
@@ -177,7 +177,7 @@ async fn print_traces(
                 trace
                     .nodes
                     .iter()
-                    .for_each(|node| account.report(&node.share, verdict));
+                    .for_each(|node| account.report(&node.share, verdict.into()));
             }
             view.intake.release(trace.nodes.len(), 0);
         }

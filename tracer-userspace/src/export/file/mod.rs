@@ -44,6 +44,10 @@ impl Default for File {
 }
 
 impl Exporter for File {
+    fn is_remote(&self) -> bool {
+        false
+    }
+
     fn set_target(&mut self, target: &str) {
         self.path = target.into();
     }

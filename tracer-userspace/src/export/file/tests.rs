@@ -65,7 +65,8 @@ fn every_line_is_a_request() {
         pipeline.shutdown(Duration::from_secs(60));
         let snapshot = ledger.snapshot();
         assert_eq!((snapshot.exported, snapshot.open()), (25, 0), "{snapshot}");
-        assert_eq!(snapshot.exporters["file"], (25, 0));
+        let books = snapshot.exporters["file"];
+        assert_eq!((books.delivered, books.failed), (25, 0));
         let requests = requests(&path);
         assert_eq!(requests.len(), 3 * run);
         let spans: Vec<_> = requests

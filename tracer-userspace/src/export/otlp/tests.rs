@@ -2,6 +2,7 @@
 
 mod authority;
 mod collector;
+mod queue;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
