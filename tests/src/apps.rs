@@ -192,6 +192,22 @@ pub fn apache(setup: Setup) -> App {
     setup.app(program, port)
 }
 
+/// HAProxy: reverse proxy of `/pass/`.
+#[must_use]
+pub fn haproxy(setup: Setup) -> App {
+    let port = free_port();
+    let dir = TempDir::new("haproxy");
+    let config = std::fs::read_to_string(source("haproxy").join("haproxy.cfg"))
+        .expect("haproxy.cfg")
+        .replace("@NEXT@", &host_and_port(setup.next.as_ref()))
+        .replace("@PORT@", &port.to_string());
+    let config = dir.write("haproxy.cfg", config);
+    let mut command = setup.command("haproxy", port);
+    command.arg("-db").arg("-f").arg(config);
+    let program = Program::spawn("haproxy", dir, &mut command).listening(port);
+    setup.app(program, port)
+}
+
 /// The Go that `cargo xtask test` has installed where the machine's own is missing or too old, else the machine's.
 fn go_program() -> PathBuf {
     let installed = target_dir().join("test-venv").join("bin").join("go");
@@ -376,6 +392,31 @@ pub mod mesh {
     #[must_use]
     pub fn node(setup: Setup) -> App {
         start("mesh-node", setup, "node", &[file("node/server.js").as_ref()])
+    }
+
+    /// A thread pool behind a queue in C, compiled on first use.
+    #[must_use]
+    pub fn c_pool(setup: Setup) -> App {
+        let binary = target_dir().join("e2e-apps").join("mesh-c-pool");
+        run(Command::new("cc")
+            .args(["-O2", "-pthread", "-o"])
+            .arg(&binary)
+            .arg(file("c/pool.c")));
+        start("mesh-c", setup, binary, &[])
+    }
+
+    /// Ruby's Puma with a pool of threads.
+    #[must_use]
+    pub fn puma(setup: Setup) -> App {
+        let port = free_port();
+        let mut command = setup.command("puma", port);
+        command
+            .args(["--environment", "production", "--threads", "48:48", "--bind"])
+            .arg(format!("tcp://0.0.0.0:{port}"))
+            .arg(file("ruby/config.ru"))
+            .env("MARKER_KEY", KEY);
+        let program = Program::spawn("mesh-puma", TempDir::new("mesh-puma"), &mut command).listening(port);
+        setup.app(program, port)
     }
 
     /// Python, a thread for each connection.

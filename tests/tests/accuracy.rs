@@ -8,7 +8,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use tracer_tests::apps::{App, Setup, Start, mesh as apps, nginx};
+use tracer_tests::apps::{App, Setup, Start, apache, haproxy, mesh as apps, nginx};
 use tracer_tests::client::drive;
 use tracer_tests::judge::Score;
 use tracer_tests::mesh::{KEY, Shape, Tally, first, tally, thread_rule};
@@ -209,12 +209,52 @@ fn java() {
     );
 }
 
-#[test]
-fn nginx_proxy() {
-    let proxy = |path, recall| Style {
-        path,
+const fn proxy(recall: f64) -> Style {
+    Style {
+        path: "pass/leaf",
         shape: Shape::Proxy,
         recall,
-    };
-    check("nginx", nginx, &[proxy("pass/leaf", 0.95)]);
+    }
+}
+
+#[test]
+fn nginx_proxy() {
+    check("nginx", nginx, &[proxy(0.95)]);
+}
+
+#[test]
+fn apache_proxy() {
+    check("Apache", apache, &[proxy(0.99)]);
+}
+
+#[test]
+fn haproxy_proxy() {
+    check("HAProxy", haproxy, &[proxy(0.99)]);
+}
+
+#[test]
+fn c_pool() {
+    check(
+        "C pool",
+        apps::c_pool,
+        &[
+            calls("seq", 3, 0.99),
+            calls("sleep", 2, 0.99),
+            calls("cpu", 2, 0.99),
+        ],
+    );
+}
+
+#[test]
+fn ruby_puma() {
+    check(
+        "Ruby Puma",
+        apps::puma,
+        &[
+            calls("seq", 3, 0.99),
+            calls("par", 3, 0.0),
+            calls("sleep", 2, 0.99),
+            calls("cpu", 2, 0.99),
+        ],
+    );
 }

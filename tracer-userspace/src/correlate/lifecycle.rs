@@ -96,6 +96,7 @@ impl Correlator {
         if has_context {
             self.context_arrived(key);
         }
+        self.queue_request(unit, key);
         self.order_event(unit, Last::ReadRequest(key));
         if self.match_message(key) {
             let wait = self.config.peer_wait_ms.saturating_mul(1_000_000);
@@ -116,6 +117,7 @@ impl Correlator {
         if let Some(state) = self.units.units.get_mut(unit) {
             state.calls_out += 1;
         }
+        self.queue_call(unit, key);
         self.order_event(unit, Last::WroteCall(key));
         if has_context {
             self.context_called(key);
@@ -243,6 +245,7 @@ impl Correlator {
             self.watch_request_threads(begun_by, unit);
             self.claim(unit, key, Claim::Wrote);
             self.order_event(unit, Last::WroteResponse(key));
+            self.queue_answer(unit, key);
             if let Some(state) = self.units.units.get_mut(unit) {
                 state.answers = true;
                 state.last_answered = key;
@@ -257,6 +260,7 @@ impl Correlator {
             if stamp.unit.awaiters[0] != 0 {
                 self.await_owner(key, &stamp.unit);
             }
+            self.queue_response(unit, key);
             self.order_event(unit, Last::ReadResponse(key));
         }
     }

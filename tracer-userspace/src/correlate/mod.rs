@@ -45,7 +45,7 @@ pub struct Counters {
     /// Spans handed on without a parent.
     pub roots: u64,
     /// Spans handed on with a parent, by [`crate::model::Evidence`] in its order.
-    pub by_evidence: [u64; 5],
+    pub by_evidence: [u64; 6],
     /// Calls that were handed on before their owner was known.
     pub expired: u64,
     /// Spans that started a trace of their own because the trace was full or too old.

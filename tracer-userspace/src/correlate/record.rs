@@ -71,6 +71,8 @@ pub(super) struct Record {
     pub forward: Key,
     /// Outbound: the next call with the same `forward`. Inbound: head of that list.
     pub forward_next: Key,
+    /// Outbound: the request that stood first in its loop's queue (E7).
+    pub queued: Key,
     /// Outbound: the call whose response was read right before this one was written (E5).
     pub after: Key,
     /// Outbound: what came after it in its chain was answered for another request than `forward`.
@@ -115,6 +117,7 @@ impl Record {
             open_on_unit: false,
             forward: Key::NONE,
             forward_next: Key::NONE,
+            queued: Key::NONE,
             after: Key::NONE,
             contested: false,
             tentative: Key::NONE,

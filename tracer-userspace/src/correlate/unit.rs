@@ -99,6 +99,8 @@ pub(super) struct UnitState {
     pub pending: Vec<Pending>,
     pub last: Last,
     pub order: super::evidence::event_loop::Order,
+    /// Loops only.
+    pub queue: Option<Box<super::evidence::queue::Queue>>,
 }
 
 /// A process.
@@ -240,6 +242,7 @@ impl Units {
             pending: Vec::new(),
             last: Last::Nothing,
             order: super::evidence::event_loop::Order::default(),
+            queue: None,
         });
         self.unit_keys.insert(id.number(), key);
         key

@@ -36,6 +36,8 @@ pub enum Evidence {
     Thread,
     /// E5: event loop, the write follows the read.
     Loop,
+    /// E7: loop that works in batches, first in, first out.
+    Queue,
 }
 
 impl Evidence {
@@ -48,6 +50,7 @@ impl Evidence {
             Self::Task => "task",
             Self::Thread => "thread",
             Self::Loop => "loop",
+            Self::Queue => "queue",
         }
     }
 }

@@ -6,6 +6,7 @@
 //! | [`message`] (E2) | when the second end of the message is seen |
 //! | [`task`] (E3), [`thread`] (E4), through [`owner`] | when the possible owner writes its response |
 //! | [`event_loop`] (E5) | when the possible owner writes its response, and the loop has shown that its order means something |
+//! | [`queue`] (E7) | likewise, for loops that read in batches and write in batches |
 //!
 //! A weaker kind never overrules a stronger one: a parent is decided once.
 
@@ -13,5 +14,6 @@ pub(super) mod event_loop;
 pub(super) mod header;
 mod message;
 pub(super) mod owner;
+pub(super) mod queue;
 mod task;
 mod thread;

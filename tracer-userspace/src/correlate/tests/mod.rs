@@ -15,6 +15,7 @@ fn scenarios() {
         ("headers", include_str!("scenarios/headers.txt")),
         ("tasks", include_str!("scenarios/tasks.txt")),
         ("loops", include_str!("scenarios/loops.txt")),
+        ("queues", include_str!("scenarios/queues.txt")),
         ("bounds", include_str!("scenarios/bounds.txt")),
     ];
     let (mut played, mut failures) = (0, Vec::new());

@@ -1,0 +1,173 @@
+//! E7: loops that read from many connections and then write to many, in the same order (HAProxy).
+//!
+//! A proxy makes one call for each request and one answer for each response. Where it works in batches, neither the read
+//! before a write (E5) nor the thread (E4) says whose it is; the order does: the first call belongs to the request
+//! that was read first, the first answer to the response that was read first. Neither is believed alone. A call whose
+//! response is the next to be answered, and whose request by the first order is the one that is answered, was paired
+//! twice by different orders: by chance they agree about once in as many times as there are requests waiting.
+//! A loop keeps score of how often they agree, and is believed while they nearly always do.
+
+use std::collections::VecDeque;
+
+use crate::correlate::Correlator;
+use crate::correlate::arena::Key;
+use crate::correlate::record::Parent;
+use crate::model::{Confidence, Evidence, Nanos};
+
+/// What waits on a loop to be passed on, the oldest first.
+#[derive(Default)]
+pub(in crate::correlate) struct Queue {
+    /// Requests that were read, for which no call was made.
+    requests: VecDeque<Key>,
+    /// Calls whose response was read, for which no answer was written.
+    responses: VecDeque<Key>,
+    /// Rises by 1 with each pair on which the orders agree, falls by [`PENALTY`] with each on which they don't.
+    score: i16,
+    /// Pairs (call, request) that agreed before the loop was believed.
+    early: Vec<(Key, Key)>,
+}
+
+const PENALTY: i16 = 16;
+const WORST: i16 = -128;
+const BEST: i16 = 256;
+/// Score from which a loop is believed.
+const TRUSTED: i16 = 12;
+/// How long pairs wait for the loop to be believed.
+const PROBATION: Nanos = 100_000_000;
+/// Most entries of each list. What is longer has lost its order.
+const MAX_WAITING: usize = 4_096;
+
+impl Queue {
+    /// A pair on which the orders don't agree. One is left out: a call that waited for its connection was overtaken. Where
+    /// that goes on, nothing that waits is in order.
+    fn disagree(&mut self) {
+        self.responses.pop_front();
+        self.score = (self.score - PENALTY).max(WORST);
+        if self.score < TRUSTED {
+            self.requests.clear();
+            self.responses.clear();
+            self.early.clear();
+        }
+    }
+
+    fn agree(&mut self) {
+        self.score = (self.score + 1).min(BEST);
+    }
+
+    fn push(list: &mut VecDeque<Key>, key: Key) {
+        if list.len() >= MAX_WAITING {
+            list.clear();
+        }
+        list.push_back(key);
+    }
+}
+
+impl Correlator {
+    fn queue_of(&mut self, unit: Key) -> Option<&mut Queue> {
+        let state = self.units.units.get_mut(unit).filter(|u| u.is_loop)?;
+        if state.queue.is_none() {
+            let mut queue = Queue::default();
+            // What made it a loop was that this one was open already.
+            let first = state.open_request;
+            if first != Key::NONE
+                && self
+                    .records
+                    .get(first)
+                    .is_some_and(|r| r.forward_next == Key::NONE)
+            {
+                queue.requests.push_back(first);
+            }
+            state.queue = Some(Box::new(queue));
+        }
+        state.queue.as_deref_mut()
+    }
+
+    /// The loop has read a request.
+    pub(in crate::correlate) fn queue_request(&mut self, unit: Key, request: Key) {
+        if let Some(queue) = self.queue_of(unit)
+            && queue.requests.back() != Some(&request)
+        {
+            Queue::push(&mut queue.requests, request);
+        }
+    }
+
+    /// The loop has made a call.
+    pub(in crate::correlate) fn queue_call(&mut self, unit: Key, call: Key) {
+        let Some(queue) = self.queue_of(unit) else {
+            return;
+        };
+        let request = queue.requests.pop_front().unwrap_or_default();
+        if let Some(record) = self.records.get_mut(call) {
+            record.queued = request;
+        }
+    }
+
+    /// The loop has read the first byte of the response to a call.
+    pub(in crate::correlate) fn queue_response(&mut self, unit: Key, call: Key) {
+        if let Some(queue) = self.queue_of(unit) {
+            Queue::push(&mut queue.responses, call);
+        }
+    }
+
+    /// The loop has written the first byte of the answer to a request.
+    pub(in crate::correlate) fn queue_answer(&mut self, unit: Key, request: Key) {
+        let Some(queue) = self.queue_of(unit) else {
+            return;
+        };
+        // Answered without a call.
+        if let Some(at) = queue.requests.iter().position(|&key| key == request) {
+            queue.requests.remove(at);
+            return;
+        }
+        let Some(&call) = queue.responses.front() else {
+            return;
+        };
+        let paired = self.records.get(call).map(|r| (r.queued, r.parent));
+        let Some((queued, parent)) = paired else {
+            if let Some(queue) = self.queue_of(unit) {
+                queue.responses.pop_front();
+            }
+            return;
+        };
+        let agreed = queued == request && matches!(parent, Parent::Undecided | Parent::Local(_));
+        let contradicted = matches!(parent, Parent::Local(owner) if owner != request);
+        let Some(queue) = self.queue_of(unit) else {
+            return;
+        };
+        if !agreed || contradicted {
+            queue.disagree();
+            return;
+        }
+        queue.responses.pop_front();
+        queue.agree();
+        if queue.score < TRUSTED {
+            if parent == Parent::Undecided && queue.early.len() < MAX_WAITING {
+                queue.early.push((call, request));
+                self.await_trust(unit, call, request);
+            }
+            return;
+        }
+        for (call, request) in std::mem::take(&mut queue.early) {
+            self.believe_queue(call, request);
+        }
+        self.believe_queue(call, request);
+    }
+
+    /// Keeps the call from being decided as nobody's until its loop is believed, or has not been for too long.
+    fn await_trust(&mut self, unit: Key, call: Key, request: Key) {
+        if let Some(record) = self.records.get_mut(call)
+            && record.tentative == Key::NONE
+        {
+            record.tentative = request;
+            self.probation
+                .push_back((self.now.saturating_add(PROBATION), call, unit));
+        }
+    }
+
+    fn believe_queue(&mut self, call: Key, request: Key) {
+        if self.contexts_agree(call, request) {
+            let evidence = Some((Evidence::Queue, Confidence::Likely));
+            self.decide(call, Parent::Local(request), evidence);
+        }
+    }
+}
