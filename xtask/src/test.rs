@@ -35,7 +35,8 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.unit && !args.no_install {
         step("what the tests need", || {
             install::debian_packages()?;
-            install::python_packages(&target)
+            install::python_packages(&target)?;
+            install::java_runtimes(&target)
         })?;
     }
     if args.e2e.is_none() {

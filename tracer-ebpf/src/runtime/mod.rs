@@ -4,6 +4,7 @@
 //! step that fails or finds nothing plausible leaves zeros.
 
 mod go;
+mod java;
 
 use aya_ebpf::{
     helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf},
@@ -82,6 +83,10 @@ extern "C" fn read_tasks(tgid: u64, direction: u64) -> u64 {
     *tasks = Tasks::NONE;
     if entry.kind == RuntimeKind::GO.0 {
         go::read(&entry.go, direction, tasks);
+        return 1;
+    }
+    if entry.kind == RuntimeKind::JAVA.0 {
+        tasks.task = java::virtual_thread(&entry.java);
         return 1;
     }
     0

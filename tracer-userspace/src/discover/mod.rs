@@ -47,6 +47,8 @@ const MAX_BINARIES: usize = 1_024;
 const MAX_CLIMB: usize = 4;
 /// A process is not looked at again within this time. Ids are not reused and programs not replaced that fast.
 const RECHECK: Duration = Duration::from_millis(250);
+/// Times that tasks which were not found are looked for again.
+const TRIES: u8 = 8;
 /// A process that is gone is remembered this long: what it did last is still on its way through the pipeline.
 const KEEP_GONE: Duration = Duration::from_secs(30);
 /// Processes looked at by one [`Processes::sweep`].
@@ -68,6 +70,8 @@ struct Known {
     service: Arc<Service>,
     main: Main,
     tasks: Option<RuntimeEntry>,
+    /// How often its tasks are still looked for: a runtime may not have come up when its process was first seen.
+    tries: u8,
     checked: Instant,
     used: Instant,
     gone: Option<Instant>,
@@ -119,6 +123,9 @@ impl Processes {
             // Gone is not replaced: its last connections keep its name.
             if current.is_some() && current != known.identity {
                 self.known.remove(&tgid);
+            } else if known.tries > 0 {
+                known.tries -= 1;
+                self.look_for_tasks(tgid);
             }
         }
         self.service(tgid)
@@ -243,6 +250,7 @@ impl Processes {
                     start_time: 0,
                 },
                 tasks: None,
+                tries: 0,
                 checked: now,
                 used: now,
                 gone: None,
@@ -275,23 +283,18 @@ impl Processes {
             start_time: process.identity.start_time,
         };
         let language = binary.language_of(process);
-        let subject = tasks::Subject {
-            process,
-            language,
-            go: binary.go.as_ref(),
-        };
-        let tasks = tasks::find(&subject).and_then(|(recipe, found)| {
-            found
-                .inspect_err(|why| {
-                    tracing::info!("process {}: {recipe} tasks are not read: {why}", process.pid)
-                })
-                .ok()
+        let tasks = tasks_of(process, language, &binary);
+        let tries = if tasks.is_err() { TRIES } else { 0 };
+        let tasks = tasks.unwrap_or_else(|why| {
+            tracing::info!("process {}: {why}", process.pid);
+            None
         });
         let known = |service, main| Known {
             identity: Some(process.identity),
             service,
             main,
             tasks,
+            tries,
             checked: now,
             used: now,
             gone: None,
@@ -320,6 +323,20 @@ impl Processes {
             selected,
         };
         known(Arc::new(service), own)
+    }
+
+    /// Once more, for a process whose tasks were not found.
+    fn look_for_tasks(&mut self, tgid: u32) {
+        let Some(process) = Snapshot::read(&self.host.proc_root, tgid) else {
+            return;
+        };
+        let binary = self.binary(&process);
+        let tasks = tasks_of(&process, binary.language_of(&process), &binary);
+        if let Some(known) = self.known.get_mut(&tgid)
+            && let Ok(tasks) = tasks
+        {
+            (known.tasks, known.tries) = (tasks, 0);
+        }
     }
 
     /// A process that nobody could look at matches no rule.
@@ -377,6 +394,20 @@ impl Processes {
         for (_, id) in ages.into_iter().take(count) {
             self.known.remove(&id);
         }
+    }
+}
+
+/// The tasks of a process's runtime, if it has one that we know; or why they can't be read.
+fn tasks_of(process: &Snapshot, language: Language, binary: &Binary) -> Result<Option<RuntimeEntry>, String> {
+    let subject = tasks::Subject {
+        process,
+        language,
+        go: binary.go.as_ref(),
+    };
+    match tasks::find(&subject) {
+        None => Ok(None),
+        Some((_, Ok(entry))) => Ok(Some(entry)),
+        Some((kind, Err(why))) => Err(format!("{kind} tasks are not read: {why}")),
     }
 }
 

@@ -48,20 +48,24 @@ public final class Mesh {
                     call(m, i);
                 }
             }),
+            // HttpClient: the caller waits in send, in join, or not before all are under way.
             Map.entry("send", m -> inOrder(m, 3, Mesh::send)),
+            Map.entry("asyncjoin", m -> inOrder(m, 3, (marker, i) -> sendAsync(marker, i).join())),
             Map.entry("async", m -> {
                 CompletableFuture<?>[] all = new CompletableFuture<?>[3];
                 for (int i = 0; i < all.length; i++) {
-                    all[i] = CLIENT.sendAsync(request(m, i), BodyHandlers.ofString());
+                    all[i] = sendAsync(m, i);
                 }
                 CompletableFuture.allOf(all).join();
             }),
-            Map.entry("supply", m -> {
-                for (int i = 0; i < 2; i++) {
-                    int call = i;
-                    CompletableFuture.runAsync(() -> unchecked(m, call), POOL).join();
-                }
-            }));
+            Map.entry("compose", m -> sendAsync(m, 0)
+                    .thenCompose(response -> sendAsync(m, 1))
+                    .thenCompose(response -> sendAsync(m, 2))
+                    .join()),
+            // Others call: a pool of our own, the common pool.
+            Map.entry("supply", m -> inOrder(m, 2, (marker, i) -> CompletableFuture.runAsync(() -> unchecked(marker, i), POOL).join())),
+            Map.entry("supplysend", m -> inOrder(m, 2, (marker, i) -> CompletableFuture.runAsync(() -> uncheckedSend(marker, i), POOL).join())),
+            Map.entry("common", m -> inOrder(m, 2, (marker, i) -> CompletableFuture.runAsync(() -> unchecked(marker, i)).join())));
 
     public static void main(String[] arguments) throws Exception {
         HttpServer server = HttpServer.create(new InetSocketAddress("0.0.0.0", Integer.parseInt(System.getenv("PORT"))), 512);
@@ -135,6 +139,10 @@ public final class Mesh {
         CLIENT.send(request(marker, i), BodyHandlers.ofString());
     }
 
+    private static CompletableFuture<?> sendAsync(String marker, int i) {
+        return CLIENT.sendAsync(request(marker, i), BodyHandlers.ofString());
+    }
+
     private static void inOrder(String marker, int count, Call call) throws Exception {
         for (int i = 0; i < count; i++) {
             call.make(marker, i);
@@ -145,6 +153,14 @@ public final class Mesh {
         try {
             call(marker, i);
         } catch (IOException e) {
+            throw new IllegalStateException(e);
+        }
+    }
+
+    private static void uncheckedSend(String marker, int i) {
+        try {
+            send(marker, i);
+        } catch (IOException | InterruptedException e) {
             throw new IllegalStateException(e);
         }
     }

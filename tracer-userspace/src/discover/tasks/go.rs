@@ -70,6 +70,7 @@ pub fn offsets(elf: &Elf, version: &str) -> Result<RuntimeEntry, String> {
             write_loop_chan: row.write_loop_chan,
             chan_recvq: row.chan_recvq,
         },
+        ..RuntimeEntry::default()
     })
 }
 

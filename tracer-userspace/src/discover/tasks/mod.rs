@@ -6,7 +6,8 @@
 //! evidence.
 
 pub mod go;
-#[allow(dead_code)] // its first users follow
+mod java;
+#[allow(dead_code)] // some of its users follow
 mod live;
 
 use super::go::GoBinary;
@@ -15,7 +16,6 @@ use crate::model::Language;
 use tracer_common::RuntimeEntry;
 
 /// What a recipe may look at.
-#[allow(dead_code)]
 pub struct Subject<'a> {
     /// The process.
     pub process: &'a Snapshot,
@@ -29,7 +29,7 @@ pub struct Subject<'a> {
 type Recipe = fn(&Subject) -> Option<Result<RuntimeEntry, String>>;
 
 /// Kinds of tasks, and how they are found.
-const RECIPES: &[(&str, Recipe)] = &[("goroutine", go::find)];
+const RECIPES: &[(&str, Recipe)] = &[("goroutine", go::find), ("Java thread", java::find)];
 
 /// Kind of the process's tasks and where they are, or why that is not known. `None` if it has no runtime that we know.
 pub fn find(subject: &Subject) -> Option<(&'static str, Result<RuntimeEntry, String>)> {

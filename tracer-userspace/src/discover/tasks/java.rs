@@ -1,0 +1,292 @@
+//! Java on HotSpot: where libjvm keeps the thread that runs, and the virtual thread mounted on it.
+//!
+//! libjvm describes its own structures in an exported table (`gHotSpotVMStructs`, runtime/vmStructs.cpp), so no version is
+//! listed here. Where its thread-local storage lies is found by looking, in the storage of live threads, for the `JavaThread`
+//! that the table leads to: what is found so is verified by the same, on every thread. Virtual threads tell their id
+//! - from JDK 24 on in `JavaThread::_monitor_owner_id`;
+//! - before (JDK 21 to 23) in `java.lang.Thread.tid`, which lies behind `eetop` (the object's own `JavaThread`).
+//!
+//! Older versions have none, and then nothing has to be read.
+
+use std::collections::HashMap;
+
+use tracer_common::{JavaOffsets, RuntimeEntry, RuntimeKind};
+
+use super::Subject;
+use super::live::{Live, Module};
+use crate::model::Language;
+
+/// Most rows of libjvm's table (JDK 25 has about 1,500), and the largest row believed.
+const MAX_ROWS: u64 = 16_384;
+const MAX_STRIDE: u64 = 256;
+/// Most threads that are looked at, and the least that must agree.
+const MAX_THREADS: u64 = 64;
+const MIN_THREADS: usize = 3;
+/// Bytes searched: of a thread's vector of thread-local blocks, of each block, and of a thread's object.
+const MAX_VECTOR: usize = 1_024;
+const MAX_BLOCK: usize = 256;
+const MAX_OBJECT: usize = 192;
+
+/// The recipe.
+pub fn find(subject: &Subject) -> Option<Result<RuntimeEntry, String>> {
+    if subject.language != Language::Java {
+        return None;
+    }
+    let live = Live::open(subject.process)?;
+    let libjvm = live.module(|name| name == "libjvm.so")?;
+    Some(offsets(&live, &libjvm).map(|java| RuntimeEntry {
+        kind: RuntimeKind::JAVA.0,
+        java,
+        ..RuntimeEntry::default()
+    }))
+}
+
+fn offsets(live: &Live, libjvm: &Module) -> Result<JavaOffsets, String> {
+    if libjvm.elf.machine() != object::elf::EM_X86_64.0 {
+        return Err("threads are read on x86_64 only".to_owned());
+    }
+    let table = Table::read(live, libjvm).ok_or("libjvm's table of structures can't be read")?;
+    let Some(current) = table.offset("JavaThread", "_vthread") else {
+        return Ok(JavaOffsets::default()); // no virtual threads
+    };
+    let threads = table.threads(live);
+    if threads.len() < MIN_THREADS {
+        return Err("it has hardly any threads yet".to_owned());
+    }
+    let (tls_block, thread) = thread_local(live, &threads).ok_or("its thread-local storage is not found")?;
+    let mut offsets = JavaOffsets {
+        tls_block,
+        thread,
+        ..JavaOffsets::default()
+    };
+    let told = table
+        .offset("JavaThread", "_monitor_owner_id")
+        .zip(table.offset("JavaThread", "_cont_entry"));
+    if let Some((owner_id, continuation)) = told {
+        (offsets.owner_id, offsets.continuation) = (owner_id, continuation);
+        verify_ids(live, &threads, |thread| {
+            live.word(thread.address + u64::from(owner_id))
+        })?;
+        return Ok(offsets);
+    }
+    let carrier = table
+        .offset("JavaThread", "_threadObj")
+        .ok_or("its threads have no objects")?;
+    let tid = thread_id(live, &threads, carrier).ok_or("java.lang.Thread.tid is not found")?;
+    (offsets.current, offsets.carrier, offsets.tid) = (current, carrier, tid);
+    for handle in [current, carrier] {
+        verify_ids(live, &threads, |thread| {
+            live.word(object(live, thread, handle)? + u64::from(tid))
+        })?;
+    }
+    Ok(offsets)
+}
+
+/// Ids are small, not 0, and no two threads have the same.
+fn verify_ids(live: &Live, threads: &[Thread], id: impl Fn(&Thread) -> Option<u64>) -> Result<(), String> {
+    let mut ids: Vec<u64> = threads
+        .iter()
+        .filter(|thread| thread.is_there(live))
+        .filter_map(id)
+        .collect();
+    let read = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    let plausible = read >= MIN_THREADS && ids.len() == read && !ids.contains(&0);
+    if plausible && ids.iter().all(|&id| id < 1 << 48) {
+        Ok(())
+    } else {
+        Err("what should be the ids of threads is not".to_owned())
+    }
+}
+
+/// A Java thread: its `JavaThread`, and the control block of its thread (`pthread_t`: what the thread pointer holds on x86_64).
+struct Thread {
+    address: u64,
+    control: u64,
+    /// Where its control block is told.
+    control_at: u64,
+}
+
+impl Thread {
+    /// Whether it still is what it was when it was read.
+    fn is_there(&self, live: &Live) -> bool {
+        live.word(self.control_at) == Some(self.control)
+    }
+}
+
+/// The object behind one of the thread's handles.
+fn object(live: &Live, thread: &Thread, handle: u32) -> Option<u64> {
+    let handle = live.word(thread.address.checked_add(u64::from(handle))?)?;
+    live.word(handle).filter(|&object| object != 0)
+}
+
+/// Where, in the threads' vectors of thread-local blocks and in the block, the `JavaThread` is.
+fn thread_local(live: &Live, threads: &[Thread]) -> Option<(u32, u32)> {
+    let first = threads.first()?;
+    let vector = live.word(first.control.checked_add(8)?)?;
+    for (slot, block) in words(&live.read(vector, MAX_VECTOR)?) {
+        // The first is a count, and what is not allocated is marked with all bits set.
+        if slot == 0 || block < 4096 || block % 8 != 0 || block >> 56 != 0 {
+            continue;
+        }
+        let Some(bytes) = live.read(block, MAX_BLOCK) else {
+            continue;
+        };
+        for (at, word) in words(&bytes) {
+            if word == first.address && agree(live, threads, slot, at) {
+                return Some((slot, at));
+            }
+        }
+    }
+    None
+}
+
+fn agree(live: &Live, threads: &[Thread], slot: u32, at: u32) -> bool {
+    let found = |thread: &Thread| {
+        let vector = live.word(thread.control.checked_add(8)?)?;
+        let block = live.word(vector.checked_add(u64::from(slot))?)?;
+        live.word(block.checked_add(u64::from(at))?)
+    };
+    let mut agreed = 0;
+    for thread in threads {
+        if found(thread) == Some(thread.address) {
+            agreed += 1;
+        } else if thread.is_there(live) {
+            return false;
+        }
+    }
+    agreed >= MIN_THREADS
+}
+
+/// `java.lang.Thread.tid`: the field behind `eetop`, which holds the address of the `JavaThread`. Both are of the type `long`, and
+/// fields of one size are laid out in their order (classfile/fieldLayoutBuilder.cpp).
+fn thread_id(live: &Live, threads: &[Thread], handle: u32) -> Option<u32> {
+    let first = threads.first()?;
+    let bytes = live.read(object(live, first, handle)?, MAX_OBJECT)?;
+    let eetop = |at: u32| {
+        threads
+            .iter()
+            .filter(|thread| thread.is_there(live))
+            .all(|thread| {
+                object(live, thread, handle)
+                    .and_then(|object| live.word(object.checked_add(u64::from(at))?))
+                    .is_some_and(|word| word == thread.address)
+            })
+    };
+    words(&bytes)
+        .find(|&(at, word)| word == first.address && eetop(at))
+        .map(|(at, _)| at + 8)
+}
+
+/// The words of a piece of memory, with their offsets.
+fn words(bytes: &[u8]) -> impl Iterator<Item = (u32, u64)> {
+    let (words, _) = bytes.as_chunks::<8>();
+    (0..)
+        .step_by(8)
+        .zip(words.iter().map(|word| u64::from_ne_bytes(*word)))
+}
+
+/// What libjvm says of its structures, as far as it is asked for.
+struct Table(HashMap<(&'static str, String), Row>);
+
+/// A field: its offset in the structure, or its address if it is static.
+#[derive(Clone, Copy)]
+struct Row {
+    offset: u64,
+    address: u64,
+}
+
+/// Structures that are asked for.
+const STRUCTURES: &[&str] = &[
+    "JavaThread",
+    "Thread",
+    "OSThread",
+    "ThreadsSMRSupport",
+    "ThreadsList",
+];
+
+impl Table {
+    fn read(live: &Live, libjvm: &Module) -> Option<Self> {
+        let exported = |name: &str| {
+            let address = libjvm.base.checked_add(libjvm.elf.dynamic_symbol(name)?)?;
+            live.word(address)
+        };
+        let part = |name: &str| exported(&format!("gHotSpotVMStructEntry{name}Offset"));
+        let stride = exported("gHotSpotVMStructEntryArrayStride").filter(|&bytes| bytes <= MAX_STRIDE)?;
+        let (structure, field) = (part("TypeName")?, part("FieldName")?);
+        let (offset, address) = (part("Offset")?, part("Address")?);
+        let mut row = exported("gHotSpotVMStructs")?;
+        let mut known: HashMap<u64, Option<&'static str>> = HashMap::new();
+        let mut rows = HashMap::new();
+        for _ in 0..MAX_ROWS {
+            let bytes = live.read(row, usize::try_from(stride).ok()?)?;
+            let word = |at: u64| {
+                let bytes = bytes.get(usize::try_from(at).ok()?..)?.first_chunk()?;
+                Some(u64::from_ne_bytes(*bytes))
+            };
+            let name = word(structure)?;
+            if name == 0 {
+                return Some(Self(rows));
+            }
+            let structure = *known.entry(name).or_insert_with(|| {
+                let text = text(live, name)?;
+                STRUCTURES.iter().copied().find(|known| *known == text)
+            });
+            if let Some(structure) = structure {
+                let found = Row {
+                    offset: word(offset)?,
+                    address: word(address)?,
+                };
+                rows.insert((structure, text(live, word(field)?)?), found);
+            }
+            row = row.checked_add(stride)?;
+        }
+        None
+    }
+
+    fn row(&self, structure: &'static str, field: &str) -> Option<Row> {
+        self.0.get(&(structure, field.to_owned())).copied()
+    }
+
+    fn offset(&self, structure: &'static str, field: &str) -> Option<u32> {
+        u32::try_from(self.row(structure, field)?.offset).ok()
+    }
+
+    /// The Java threads that have started.
+    fn threads(&self, live: &Live) -> Vec<Thread> {
+        self.list(live).unwrap_or_default()
+    }
+
+    fn list(&self, live: &Live) -> Option<Vec<Thread>> {
+        let list = live.word(self.row("ThreadsSMRSupport", "_java_thread_list")?.address)?;
+        let field = |structure, name| self.row(structure, name).map(|row| row.offset);
+        let count = live.half(list.checked_add(field("ThreadsList", "_length")?)?)?;
+        let first = live.word(list.checked_add(field("ThreadsList", "_threads")?)?)?;
+        let of_system = field("JavaThread", "_osthread").or_else(|| field("Thread", "_osthread"))?;
+        let control = field("OSThread", "_pthread_id")?;
+        let thread = |n: u64| {
+            let address = live.word(first.checked_add(n.checked_mul(8)?)?)?;
+            let system = live.word(address.checked_add(of_system)?)?;
+            let control_at = system.checked_add(control)?;
+            Some(Thread {
+                address,
+                control: live.word(control_at)?,
+                control_at,
+            })
+        };
+        Some(
+            (0..u64::from(count).min(MAX_THREADS))
+                .filter_map(thread)
+                .collect(),
+        )
+    }
+}
+
+/// A C string of a few bytes.
+fn text(live: &Live, address: u64) -> Option<String> {
+    const LONGEST: usize = 64;
+    let bytes = live.read(address, LONGEST)?;
+    let end = bytes.iter().position(|&byte| byte == 0)?;
+    String::from_utf8(bytes.get(..end)?.to_vec()).ok()
+}
