@@ -84,6 +84,11 @@ impl Collector {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
+    /// Has what another one got, too.
+    pub fn absorb(&self, spans: Spans) {
+        lock(&self.state.spans).extend(spans);
+    }
+
     /// Listens on that address (to come back where a collector was before).
     ///
     /// # Panics

@@ -14,6 +14,7 @@ use crate::span::Spans;
 #[derive(Clone, Default, Debug)]
 pub struct Selection {
     arguments: Vec<String>,
+    launcher: Vec<String>,
 }
 
 impl Selection {
@@ -47,6 +48,13 @@ impl Selection {
     #[must_use]
     pub fn with(mut self, flag: &str, value: &str) -> Self {
         self.arguments.extend([flag.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// Started by that command, which gets the daemon and its arguments as its own last ones.
+    #[must_use]
+    pub fn launched_by(mut self, command: &[&str]) -> Self {
+        self.launcher = command.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -92,7 +100,15 @@ impl Tracer {
             Transport::Grpc => "grpc",
             Transport::Http => "http/protobuf",
         };
-        let mut command = Command::new(host::daemon_binary());
+        let daemon = host::daemon_binary();
+        let mut command = match selection.launcher.split_first() {
+            Some((program, arguments)) => {
+                let mut launcher = Command::new(program);
+                launcher.args(arguments).arg(daemon);
+                launcher
+            }
+            None => Command::new(daemon),
+        };
         if !selection.arguments.iter().any(|argument| argument == "--capture") {
             command.args(host::wanted_backend().iter().flat_map(|name| ["--capture", name]));
         }

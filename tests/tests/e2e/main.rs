@@ -11,6 +11,7 @@ mod export;
 mod lifecycle;
 mod load;
 mod metrics;
+mod names;
 mod queue;
 mod servers;
 mod wire;

@@ -87,7 +87,6 @@ impl Client {
         let mut builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(settings.timeout)
-            .timeout(settings.timeout)
             .user_agent(concat!("tracer/", env!("CARGO_PKG_VERSION")));
         if let Some(pem) = &settings.tls.authorities {
             let authorities = reqwest::Certificate::from_pem_bundle(pem)

@@ -25,6 +25,7 @@ pub mod metrics;
 mod otlp;
 mod pipeline;
 mod registry;
+mod renew;
 mod restore;
 mod retry;
 mod shape;

@@ -1,6 +1,6 @@
-//! Certificates from files, read once at the start so that a mistake is told at once.
+//! Certificates from files, read at the start so that a mistake is told at once, and again when they change.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
@@ -9,6 +9,14 @@ pub(super) struct Paths<'a> {
     pub certificate: Option<&'a Path>,
     pub client_certificate: Option<&'a Path>,
     pub client_key: Option<&'a Path>,
+}
+
+impl Paths<'_> {
+    /// All that are set.
+    pub fn all(&self) -> Vec<PathBuf> {
+        let all = [self.certificate, self.client_certificate, self.client_key];
+        all.into_iter().flatten().map(Path::to_path_buf).collect()
+    }
 }
 
 /// The contents (PEM) of the files that the configuration names.

@@ -15,26 +15,24 @@ use crate::export::body::Body;
 use crate::export::config::{self, Otlp};
 use crate::export::delivery::Transport as _;
 use crate::export::otlp::{Client, Endpoint, Signal, resolve};
+use crate::export::renew::Renewing;
 use crate::export::retry::{Answer, Backoff};
-use crate::export::tls::Files;
 use crate::model::Family;
 
 /// Where and how.
 pub struct Target {
     endpoint: Endpoint,
-    files: Files,
     transport: Otlp,
     config: Config,
     retry: config::Retry,
 }
 
 impl Target {
-    /// Applies the rules for endpoints and reads the certificates.
+    /// Applies the rules for endpoints.
     pub fn resolve(config: &config::Config) -> anyhow::Result<Self> {
         let transport = config.metrics.transport(&config.otlp);
         Ok(Self {
             endpoint: resolve(&transport, Signal::Metrics)?,
-            files: Files::read(&transport.tls())?,
             transport,
             config: config.metrics.clone(),
             retry: config.retry.clone(),
@@ -44,7 +42,7 @@ impl Target {
 
 /// The exporter.
 pub struct Push {
-    client: Client,
+    client: Renewing<Client>,
     target: Target,
     taken: Taken,
     /// Whether the last export failed: the log tells when that changes.
@@ -54,7 +52,7 @@ pub struct Push {
 impl Push {
     /// Sets the client up. Nothing is sent yet.
     pub fn new(target: Target) -> anyhow::Result<Self> {
-        let client = Client::new(&target.transport, &target.endpoint, &target.files, None)?;
+        let client = Client::new(&target.transport, &target.endpoint, None)?;
         tracing::info!(url = %target.endpoint.url, "exporting metrics over OTLP");
         Ok(Self {
             client,
@@ -143,10 +141,11 @@ impl Push {
                 }
                 Ok(Answer::Refused { why } | Answer::TooLarge { why }) => return Err(why),
                 Ok(Answer::Later { after, why }) => (after, why),
-                Err(_) => (
-                    None,
-                    format!("no answer within {}", humantime::format_duration(limit)),
-                ),
+                Err(_) => {
+                    self.client.silent();
+                    let limit = humantime::format_duration(limit);
+                    (None, format!("no answer within {limit}"))
+                }
             };
             let Some(wait) = backoff.next(after, fastrand::f64()) else {
                 return Err(why);

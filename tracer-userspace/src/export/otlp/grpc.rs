@@ -9,7 +9,7 @@ use tonic::client::Grpc;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
 use super::endpoint::Endpoint;
@@ -89,7 +89,12 @@ impl Client {
                 let retry_after = status
                     .get_details_retry_info()
                     .map(|info| info.retry_delay.unwrap_or_default());
-                retry::grpc(status.code(), retry_after, describe(&status))
+                // With a cause the status is not the server's: the connection broke before an answer came.
+                let code = match std::error::Error::source(&status) {
+                    Some(_) => Code::Unavailable,
+                    None => status.code(),
+                };
+                retry::grpc(code, retry_after, describe(&status))
             }
         }
     }

@@ -29,6 +29,7 @@ use super::accounts::TicketId;
 use super::body::Body;
 use super::delivery::{Encode, Request, Transport};
 use super::http::Authorise;
+use super::renew::Renewing;
 use super::retry::Answer;
 use super::tls;
 use crate::model::Span;
@@ -59,21 +60,24 @@ pub(super) enum Client {
 }
 
 impl Client {
-    /// Connects on first use. Must be called inside a runtime.
+    /// Connects on first use, and again with what the certificates' files hold then. Must be called inside a runtime.
     ///
     /// # Errors
     /// Names the setting that cannot be used.
     pub fn new(
         section: &Otlp,
         endpoint: &Endpoint,
-        files: &tls::Files,
         auth: Option<Arc<dyn Authorise>>,
-    ) -> anyhow::Result<Self> {
+    ) -> anyhow::Result<Renewing<Self>> {
+        let (section, endpoint) = (section.clone(), endpoint.clone());
         // The crates of TLS leave the choice to the program. Somebody else's earlier choice does as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Ok(match endpoint.protocol {
-            Protocol::Grpc => Self::Grpc(Box::new(grpc::Client::new(section, endpoint, files)?)),
-            _ => Self::Http(http::Client::new(section, endpoint, files, auth)?),
+        Renewing::new(section.tls().all(), move || {
+            let files = tls::Files::read(&section.tls())?;
+            Ok(match endpoint.protocol {
+                Protocol::Grpc => Self::Grpc(Box::new(grpc::Client::new(&section, &endpoint, &files)?)),
+                _ => Self::Http(http::Client::new(&section, &endpoint, &files, auth.clone())?),
+            })
         })
     }
 }

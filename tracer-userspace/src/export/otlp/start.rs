@@ -10,7 +10,6 @@ use super::{Client, Endpoint, Signal, resolve};
 use crate::export::delivery::{self, Terms};
 use crate::export::http::Authorise;
 use crate::export::registry::Job;
-use crate::export::tls;
 use crate::export::worker::{Stop, Worker};
 use crate::model::Key;
 
@@ -88,7 +87,6 @@ fn thread(job: &Job) -> String {
 struct Parts {
     section: Otlp,
     endpoint: Endpoint,
-    files: tls::Files,
     wishes: Wishes,
 }
 
@@ -96,7 +94,6 @@ impl Parts {
     fn new(section: &Otlp, wishes: Wishes) -> anyhow::Result<Self> {
         Ok(Self {
             endpoint: resolve(section, Signal::Traces)?,
-            files: tls::Files::read(&section.tls())?,
             section: section.clone(),
             wishes,
         })
@@ -107,10 +104,9 @@ impl Parts {
         let Self {
             section,
             endpoint,
-            files,
             wishes,
         } = self;
-        let client = Client::new(&section, &endpoint, &files, wishes.auth)?;
+        let client = Client::new(&section, &endpoint, wishes.auth)?;
         tracing::info!(
             exporter = job.name,
             url = %endpoint.url,

@@ -2,6 +2,8 @@
 
 mod authority;
 mod collector;
+mod faults;
+mod proxy;
 mod queue;
 
 use std::io::{Read, Write};

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use self::encode::Encoder;
 use super::body::Body;
@@ -18,6 +20,7 @@ use super::config::{Compression, Headers, duration};
 use super::delivery::{self, Terms, Transport};
 use super::http::{Client, Settings};
 use super::registry::{Env, Exporter, Job};
+use super::renew::Renewing;
 use super::retry::Answer;
 use super::tls::{Files, Paths};
 use super::worker::Worker;
@@ -79,6 +82,27 @@ impl Zipkin {
         let base = given.trim_end_matches('/');
         format!("{base}{PATH}").parse().with_context(advice)
     }
+
+    fn tls(&self) -> Paths<'_> {
+        Paths {
+            certificate: self.certificate.as_deref(),
+            client_certificate: self.client_certificate.as_deref(),
+            client_key: self.client_key.as_deref(),
+        }
+    }
+
+    fn client(&self, url: &http::Uri) -> anyhow::Result<Server> {
+        let client = Client::new(Settings {
+            url,
+            content_type: "application/json",
+            headers: &self.headers,
+            compression: self.compression,
+            timeout: self.timeout,
+            tls: &Files::read(&self.tls())?,
+            auth: None,
+        })?;
+        Ok(Server(client))
+    }
 }
 
 impl Exporter for Zipkin {
@@ -106,29 +130,18 @@ impl Exporter for Zipkin {
             bail!("Zipkin does not take zstd: set the compression to gzip or none");
         }
         let url = self.url()?;
-        let files = Files::read(&Paths {
-            certificate: self.certificate.as_deref(),
-            client_certificate: self.client_certificate.as_deref(),
-            client_key: self.client_key.as_deref(),
-        })?;
         let section = self.clone();
         Worker::start("export-zipkin", Arc::clone(&job.intake), move |stop| {
-            let client = Client::new(Settings {
-                url: &url,
-                content_type: "application/json",
-                headers: &section.headers,
-                compression: section.compression,
-                timeout: section.timeout,
-                tls: &files,
-                auth: None,
-            })?;
+            let made = section.clone();
+            let to = url.clone();
+            let server = Renewing::new(section.tls().all(), move || made.client(&to))?;
             tracing::info!(exporter = job.name, %url, "exporting spans to Zipkin");
             let terms = Terms {
                 timeout: section.timeout,
                 concurrency: section.concurrency,
             };
             let encoder = Encoder::new(job.clock.clone());
-            Ok(delivery::run(job, terms, encoder, Server(client), stop))
+            Ok(delivery::run(job, terms, encoder, server, stop))
         })
     }
 }
@@ -138,6 +151,15 @@ struct Server(Client);
 impl Transport for Server {
     fn prepare(&self, body: Body) -> Body {
         self.0.compress(body)
+    }
+
+    /// Cuts the array between two spans.
+    fn split(&self, body: &Body, first: usize) -> Option<(Body, Body)> {
+        let body = body.joined();
+        let spans: Vec<&RawValue> = serde_json::from_slice(&body).ok()?;
+        let (front, back) = spans.split_at_checked(first)?;
+        let part = |spans| Some(Body::from(Bytes::from(serde_json::to_vec(spans).ok()?)));
+        Some((part(front)?, part(back)?))
     }
 
     async fn send(&self, body: Body) -> Answer {

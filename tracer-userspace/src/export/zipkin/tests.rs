@@ -268,3 +268,34 @@ fn a_server_that_is_busy_gets_the_same_spans_again() {
     let snapshot = ledger.snapshot();
     assert_eq!((snapshot.exported, snapshot.open()), (3, 0), "{snapshot}");
 }
+
+#[test]
+fn what_is_too_large_is_sent_in_halves() {
+    let (url, server) = server(&[413, 202, 413, 202, 202]);
+    let mut config = Config::default();
+    config.choose(&[format!("zipkin={url}")]).unwrap();
+    let ledger = Arc::new(Ledger::default());
+    let pipeline = Pipeline::start(&config, Clock::with_offset(EPOCH), Arc::clone(&ledger)).unwrap();
+    ledger.seen(5);
+    pipeline.send(fixtures::spans(&fixtures::service("shop, [cart]"), 5));
+    pipeline.shutdown(Duration::from_secs(60));
+    let requests = server.join().unwrap();
+    let ids: Vec<Vec<String>> = requests
+        .iter()
+        .map(|(_, body)| {
+            let spans: Vec<Value> = serde_json::from_slice(body).unwrap();
+            let id = |span: &Value| span["id"].as_str().unwrap().trim_start_matches('0').to_owned();
+            spans.iter().map(id).collect()
+        })
+        .collect();
+    let expected: [&[&str]; 5] = [
+        &["1", "2", "3", "4", "5"],
+        &["1", "2"],
+        &["3", "4", "5"],
+        &["3"],
+        &["4", "5"],
+    ];
+    assert_eq!(ids, expected);
+    let snapshot = ledger.snapshot();
+    assert_eq!((snapshot.exported, snapshot.open()), (5, 0), "{snapshot}");
+}

@@ -27,8 +27,14 @@ impl Authority {
 
     /// A certificate for `localhost` and its key, PEM.
     pub fn issue(&self) -> (String, String) {
+        self.issue_until(4000)
+    }
+
+    /// A certificate that ends with the beginning of that year.
+    pub fn issue_until(&self, year: i32) -> (String, String) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         (
             params.signed_by(&key, &self.issuer).unwrap().pem(),
             key.serialize_pem(),
@@ -50,6 +56,11 @@ impl File {
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, contents).unwrap();
         Self(path)
+    }
+
+    /// Puts other contents there.
+    pub fn renew(&self, contents: &str) {
+        std::fs::write(&self.0, contents).unwrap();
     }
 }
 
