@@ -1,5 +1,7 @@
 //! Starts the applications under `apps/`.
 
+pub mod mesh;
+
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -242,6 +244,18 @@ fn java_program(version: u32) -> PathBuf {
     java
 }
 
+/// Builds the Rust program in a folder of `apps/`, a workspace of its own, and returns the folder of its programs.
+fn build_rust(app: &str, name: &str) -> PathBuf {
+    let target = target_dir().join("e2e-apps").join(name);
+    run(
+        Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+            .current_dir(source(app))
+            .args(["build", "--quiet", "--release", "--locked", "--target-dir"])
+            .arg(&target),
+    );
+    target.join("release")
+}
+
 /// Compiles the Java class in a folder of `apps/`, and returns the folder of its classes.
 fn compile_java(app: &str, class: &str) -> PathBuf {
     let classes = target_dir().join("e2e-apps").join(app);
@@ -371,122 +385,6 @@ pub fn ruby(setup: Setup) -> App {
     command.arg(source("ruby-webrick").join("server.rb"));
     let program = Program::spawn("ruby", TempDir::new("ruby"), &mut command).listening(port);
     setup.app(program, port)
-}
-
-/// The service of a runtime in a causality mesh (`apps/mesh`): `A` and `B` come with `setup`.
-pub mod mesh {
-    use super::*;
-    use crate::mesh::KEY;
-
-    fn start(
-        name: &str,
-        setup: Setup,
-        program: impl AsRef<std::ffi::OsStr>,
-        arguments: &[&std::ffi::OsStr],
-    ) -> App {
-        let port = free_port();
-        let mut command = setup.command(program, port);
-        command.args(arguments).env("MARKER_KEY", KEY);
-        let program = Program::spawn(name, TempDir::new(name), &mut command).listening(port);
-        setup.app(program, port)
-    }
-
-    fn file(name: &str) -> PathBuf {
-        source("mesh").join(name)
-    }
-
-    /// Go `net/http`, built on first use.
-    #[must_use]
-    pub fn go(setup: Setup) -> App {
-        start("mesh-go", setup, build_go("mesh/go", "mesh-go"), &[])
-    }
-
-    /// Node `http` and `fetch`.
-    #[must_use]
-    pub fn node(setup: Setup) -> App {
-        start("mesh-node", setup, "node", &[file("node/server.js").as_ref()])
-    }
-
-    /// A thread pool behind a queue in C, compiled on first use.
-    #[must_use]
-    pub fn c_pool(setup: Setup) -> App {
-        let binary = target_dir().join("e2e-apps").join("mesh-c-pool");
-        run(Command::new("cc")
-            .args(["-O2", "-pthread", "-o"])
-            .arg(&binary)
-            .arg(file("c/pool.c")));
-        start("mesh-c", setup, binary, &[])
-    }
-
-    /// Ruby's Puma with a pool of threads.
-    #[must_use]
-    pub fn puma(setup: Setup) -> App {
-        let port = free_port();
-        let mut command = setup.command("puma", port);
-        command
-            .args(["--environment", "production", "--threads", "48:48", "--bind"])
-            .arg(format!("tcp://0.0.0.0:{port}"))
-            .arg(file("ruby/config.ru"))
-            .env("MARKER_KEY", KEY);
-        let program = Program::spawn("mesh-puma", TempDir::new("mesh-puma"), &mut command).listening(port);
-        setup.app(program, port)
-    }
-
-    /// Python, a thread for each connection.
-    #[must_use]
-    pub fn python_threads(setup: Setup) -> App {
-        start(
-            "mesh-python",
-            setup,
-            python(),
-            &[file("python/threads.py").as_ref()],
-        )
-    }
-
-    /// Python asyncio with aiohttp.
-    #[must_use]
-    pub fn python_aiohttp(setup: Setup) -> App {
-        start("mesh-aiohttp", setup, python(), &[file("python/aio.py").as_ref()])
-    }
-
-    /// Java on a thread pool: the machine's own.
-    #[must_use]
-    pub fn java(setup: Setup) -> App {
-        start_java("java".into(), setup)
-    }
-
-    /// The same with the newest Java.
-    #[must_use]
-    pub fn java25(setup: Setup) -> App {
-        start_java(java_program(25), setup)
-    }
-
-    /// Java on virtual threads.
-    #[must_use]
-    pub fn java25_virtual(setup: Setup) -> App {
-        start_java(java_program(25), setup.env("VIRTUAL", "1"))
-    }
-
-    /// Java 21 on virtual threads.
-    #[must_use]
-    pub fn java21_virtual(setup: Setup) -> App {
-        start_java(java_program(21), setup.env("VIRTUAL", "1"))
-    }
-
-    fn start_java(program: PathBuf, setup: Setup) -> App {
-        let classes = compile_java("mesh/java", "Mesh");
-        start(
-            "mesh-java",
-            setup,
-            program,
-            &[
-                "-Xmx256m".as_ref(),
-                "-cp".as_ref(),
-                classes.as_ref(),
-                "Mesh".as_ref(),
-            ],
-        )
-    }
 }
 
 /// Redis, in memory only.

@@ -274,6 +274,31 @@ fn c_pool() {
     );
 }
 
+/// A task that is not awaited yet while it calls, and has ended when its turn comes, leaves no trace of who made it: `ordered`.
+const TOKIO: &[Style] = &[
+    calls("seq", 3, 0.97),
+    calls("par", 3, 0.97),
+    calls("sleep", 2, 0.97),
+    calls("cpu", 2, 0.97),
+    calls("timeout", 2, 0.97),
+    calls("unordered", 3, 0.97),
+    calls("buffered", 3, 0.97),
+    calls("spawn", 3, 0.97),
+    calls("set", 3, 0.97),
+    calls("ordered", 3, 0.45),
+    calls("nested", 4, 0.97),
+];
+
+#[test]
+fn rust_tokio() {
+    check("Rust tokio", apps::rust, TOKIO);
+}
+
+#[test]
+fn rust_current_thread() {
+    check("Rust tokio, one thread", apps::rust_current_thread, TOKIO);
+}
+
 #[test]
 fn ruby_puma() {
     check(

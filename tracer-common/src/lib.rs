@@ -14,7 +14,9 @@ mod runtime;
 pub use event::{Direction, EventFlags, EventHeader, EventKind, Family, MAX_AWAITERS};
 pub use limits::*;
 pub use policy::{ConnState, PolicyMode};
-pub use runtime::{GoOffsets, JavaOffsets, RuntimeEntry, RuntimeKind};
+pub use runtime::{
+    GoOffsets, JavaOffsets, MAX_TOKIO_CLIENTS, RuntimeEntry, RuntimeKind, TokioClient, TokioOffsets,
+};
 
 /// Version of every struct in this crate. The objects carry it in the global `ABI_VERSION`; the daemon
 /// refuses an object whose version differs.

@@ -23,6 +23,9 @@ pub const MAX_CONNS: u32 = 65_536;
 /// Processes with a runtime whose execution unit is read in the kernel (`RUNTIMES`).
 pub const MAX_RUNTIMES: u32 = 4_096;
 
+/// Sockets whose task is remembered (`TOKIO_SOCKETS`, least recently used ones leave first).
+pub const MAX_TOKIO_SOCKETS: u32 = 16_384;
+
 /// Input/output vectors that the kernel side follows for one message. The kernel itself allows
 /// 1,024 (`UIO_MAXIOV`); what lies in vectors beyond these is counted, not captured.
 pub const MAX_IOVECS: usize = 32;

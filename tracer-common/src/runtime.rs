@@ -10,6 +10,8 @@ impl RuntimeKind {
     pub const GO: Self = Self(1);
     /// Java on HotSpot: the `JavaThread` from thread-local storage, the virtual thread mounted on it from there.
     pub const JAVA: Self = Self(2);
+    /// Rust's tokio: task ids from thread-local storage, waiting tasks from their wakers.
+    pub const TOKIO: Self = Self(5);
 }
 
 /// Offsets into Go's runtime structures, all in bytes.
@@ -51,6 +53,56 @@ pub struct JavaOffsets {
     pub tid: u32,
 }
 
+/// Types of futures that serve a client's connection, at most.
+pub const MAX_TOKIO_CLIENTS: usize = 2;
+
+/// Where tokio's tasks lie, in all versions from 1.30 to 1.54 alike as far as it is not told here. 64-bit values are told as halves,
+/// the lower one first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct TokioOffsets {
+    /// Thread-local storage in which the id of the running task is looked for: first byte, relative to the thread pointer.
+    pub tls_start: i32,
+    /// 64-bit words of it, at most 64.
+    pub tls_words: u32,
+    /// Address of `tokio::runtime::task::waker::WAKER_VTABLE`; 0 = not known yet.
+    pub waker_vtable: [u32; 2],
+    /// The reader's `Option<Waker>` in `ScheduledIo`, which is what epoll keeps for a socket.
+    pub io_waker: u32,
+    /// Where tasks that serve a client's connection find who asked.
+    pub clients: [TokioClient; MAX_TOKIO_CLIENTS],
+    /// The kernel side's own: where the id of the running task was found, relative to the thread pointer; 0 = not yet.
+    pub task_id: i32,
+    /// The kernel side's own: words of the storage that have held the task's id each time so far, one bit each.
+    pub candidates: [u32; 2],
+    /// The kernel side's own: how often that was.
+    pub agreed: u32,
+    /// The kernel side's own: the lower half of the id that was compared last.
+    pub last_id: u32,
+}
+
+/// A type of future that serves a client's connection: it keeps the sending half of a `tokio::sync::oneshot`, for whose other half
+/// the caller waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct TokioClient {
+    /// Address of the vtable by which the type is known; 0 = none.
+    pub vtable: [u32; 2],
+    /// Where a task has this address: [`TokioClient::OF_TASK`], or behind the pointer to its boxed future.
+    pub vtable_at: u32,
+    /// Where the future (or the task) has the pointer to the channel.
+    pub channel: u32,
+    /// The receiver's waker in the channel.
+    pub waker: u32,
+    /// The channel's state, whose lowest bit says that there is a waker; 0 = not known.
+    pub state: u32,
+}
+
+impl TokioClient {
+    /// The vtable of the task itself: the future is a part of it.
+    pub const OF_TASK: u32 = 16;
+}
+
 /// Value of the runtime table: the kind, and the offsets for that kind; those for the others are zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
@@ -61,6 +113,8 @@ pub struct RuntimeEntry {
     pub go: GoOffsets,
     /// Offsets for [`RuntimeKind::JAVA`]; all 0 where there are no virtual threads.
     pub java: JavaOffsets,
+    /// Offsets for [`RuntimeKind::TOKIO`].
+    pub tokio: TokioOffsets,
 }
 
-const _: () = assert!(core::mem::size_of::<RuntimeEntry>() == 56);
+const _: () = assert!(core::mem::size_of::<RuntimeEntry>() == 144);

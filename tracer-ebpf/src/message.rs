@@ -176,7 +176,7 @@ pub fn message<A: Access>(
         });
     }
     let bits = blur(u64::from(bits), ts) as u16;
-    let tasks = runtime::tasks(thread, direction);
+    let tasks = runtime::tasks(thread, direction, socket.address(), cookie);
     let header = record.header();
     socket.describe(family, cookie, header);
     // SAFETY: ring memory reserved for a whole header.

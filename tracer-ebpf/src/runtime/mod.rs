@@ -5,6 +5,7 @@
 
 mod go;
 mod java;
+mod tokio;
 
 use aya_ebpf::{
     helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf},
@@ -39,6 +40,8 @@ pub struct Tasks {
     pub task: u64,
     pub creator: u64,
     pub awaiters: [u64; MAX_AWAITERS],
+    /// Address of the socket.
+    socket: u64,
 }
 
 impl Tasks {
@@ -46,28 +49,33 @@ impl Tasks {
         task: 0,
         creator: 0,
         awaiters: [0; MAX_AWAITERS],
+        socket: 0,
     };
 }
 
-/// The runtime's tasks on this thread, which is the current one; `None` if it has no runtime that is known.
+/// The runtime's tasks on this thread, which is the current one and has moved bytes over that socket; `None` if it has no runtime
+/// that is known.
 #[inline(always)]
-pub fn tasks(thread: Thread, direction: Direction) -> Option<&'static Tasks> {
+pub fn tasks(thread: Thread, direction: Direction, sk: *const u8, cookie: u64) -> Option<&'static Tasks> {
     match RUNTIMES_IN_USE.get(0) {
         Some(0) | None => return None,
         Some(_) => {}
     }
-    if read_tasks(u64::from(thread.tgid), direction as u64) == 0 {
-        return None;
-    }
     // SAFETY: as in `read_tasks`.
-    TASKS.get_ptr(direction as u32).map(|tasks| unsafe { &*tasks })
+    let tasks = unsafe { &mut *TASKS.get_ptr_mut(direction as u32)? };
+    // The verifier knows this as a pointer, which a function of numbers does not take, until it has been in a map.
+    // SAFETY: a field of the entry.
+    unsafe { core::ptr::write_volatile(&raw mut tasks.socket, sk as u64) };
+    // SAFETY: as above.
+    let sk = unsafe { core::ptr::read_volatile(&raw const tasks.socket) };
+    (read_tasks(u64::from(thread.tgid), direction as u64, sk, cookie) != 0).then_some(tasks)
 }
 
 /// Reads the tasks on the current thread, of the process `tgid`, into [`TASKS`]: 0 if there are none. A function of its own,
 /// whose arguments are numbers and all used: the verifier walks it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn read_tasks(tgid: u64, direction: u64) -> u64 {
+extern "C" fn read_tasks(tgid: u64, direction: u64, sk: u64, cookie: u64) -> u64 {
     // SAFETY: entries are replaced as a whole by user space; a torn one gives an offset that leads nowhere, and every
     // read through it is checked.
     let Some(entry) = (unsafe { RUNTIMES.get(tgid as u32) }) else {
@@ -88,6 +96,9 @@ extern "C" fn read_tasks(tgid: u64, direction: u64) -> u64 {
     if entry.kind == RuntimeKind::JAVA.0 {
         tasks.task = java::virtual_thread(&entry.java);
         return 1;
+    }
+    if entry.kind == RuntimeKind::TOKIO.0 {
+        return tokio::read_tokio(tgid, direction, sk, cookie);
     }
     0
 }

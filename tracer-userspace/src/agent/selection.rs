@@ -49,6 +49,8 @@ impl People {
     /// Forgets processes that have ended. Call it about once a second.
     pub fn sweep(&self) {
         let gone = self.lock().sweep();
+        let searched = self.lock().search_all();
+        self.tell_runtimes(&searched);
         if let Some(metrics) = &self.metrics {
             metrics.ended(&gone, monotonic());
         }

@@ -173,7 +173,31 @@ impl Elf {
         self.symbol_of((".symtab", ".strtab"), name, limit)
     }
 
-    fn symbol_of(&self, (symbols, strings): (&str, &str), name: &str, limit: u64) -> Option<u64> {
+    /// Value of the first symbol of `.symtab` whose name `is_it` accepts, if the table is smaller than `limit` bytes.
+    #[must_use]
+    pub fn symbol_by(&self, is_it: impl Fn(&str) -> bool, limit: u64) -> Option<u64> {
+        self.symbol_where((".symtab", ".strtab"), limit, |text| {
+            let end = memchr::memchr(0, text).unwrap_or(0);
+            text.get(..end)
+                .and_then(|name| std::str::from_utf8(name).ok())
+                .is_some_and(&is_it)
+        })
+    }
+
+    fn symbol_of(&self, tables: (&str, &str), name: &str, limit: u64) -> Option<u64> {
+        self.symbol_where(tables, limit, |text| {
+            text.strip_prefix(name.as_bytes())
+                .is_some_and(|rest| rest.first() == Some(&0))
+        })
+    }
+
+    /// Value of the first symbol that is defined here and whose name, with what follows it in the table of names, `is_it` accepts.
+    fn symbol_where(
+        &self,
+        (symbols, strings): (&str, &str),
+        limit: u64,
+        is_it: impl Fn(&[u8]) -> bool,
+    ) -> Option<u64> {
         let (symbols, strings) = (self.find(symbols)?, self.find(strings)?);
         if symbols.sh_size.get(ENDIAN) > limit || strings.sh_size.get(ENDIAN) > limit {
             return None;
@@ -186,11 +210,7 @@ impl Elf {
             .iter()
             // An import has a name too, but no place.
             .filter(|s| s.st_shndx.get(ENDIAN) != SHN_UNDEF)
-            .find(|s| {
-                let text = strings.get(s.st_name.get(ENDIAN) as usize..).unwrap_or_default();
-                text.strip_prefix(name.as_bytes())
-                    .is_some_and(|rest| rest.first() == Some(&0))
-            })
+            .find(|s| is_it(strings.get(s.st_name.get(ENDIAN) as usize..).unwrap_or_default()))
             .map(|s| s.st_value.get(ENDIAN))
     }
 

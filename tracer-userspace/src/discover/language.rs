@@ -4,6 +4,7 @@ use super::elf::Elf;
 use super::go::GoBinary;
 use super::procfs::Snapshot;
 use super::runtimes::runtime_name;
+use super::tasks::tokio::TokioBinary;
 use crate::model::Language;
 use std::io::Read;
 
@@ -19,6 +20,8 @@ pub struct Binary {
     pub language: Language,
     /// Go's build information.
     pub go: Option<GoBinary>,
+    /// What it says about tokio, if it has that in it.
+    pub tokio: Option<TokioBinary>,
     /// Libraries may say more: the file is a plain native program.
     ask_maps: bool,
 }
@@ -39,7 +42,7 @@ impl Binary {
             return Self {
                 language: Language::Go,
                 go: Some(go),
-                ask_maps: false,
+                ..Self::default()
             };
         }
         // GraalVM's native images have their heap in a section of its own.
@@ -54,9 +57,13 @@ impl Binary {
         } else {
             Language::Cpp
         };
+        let tokio = (language == Language::Rust)
+            .then(|| TokioBinary::read(&elf))
+            .flatten();
         Self {
             language,
             go: None,
+            tokio,
             ask_maps: true,
         }
     }

@@ -34,6 +34,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tasks::Search;
 use tracer_common::RuntimeEntry;
 
 pub use host::Host;
@@ -72,6 +73,8 @@ struct Known {
     tasks: Option<RuntimeEntry>,
     /// How often its tasks are still looked for: a runtime may not have come up when its process was first seen.
     tries: u8,
+    /// What is still looked for there.
+    search: Option<Search>,
     checked: Instant,
     used: Instant,
     gone: Option<Instant>,
@@ -126,6 +129,8 @@ impl Processes {
             } else if known.tries > 0 {
                 known.tries -= 1;
                 self.look_for_tasks(tgid);
+            } else {
+                self.search(tgid);
             }
         }
         self.service(tgid)
@@ -226,6 +231,7 @@ impl Processes {
                 process: &process,
                 language,
                 go: binary.go.as_ref(),
+                tokio: binary.tokio.as_ref(),
             };
             match tasks::find(&subject) {
                 Some((kind, Ok(_))) => count(&mut census.tasks, kind),
@@ -251,6 +257,7 @@ impl Processes {
                 },
                 tasks: None,
                 tries: 0,
+                search: None,
                 checked: now,
                 used: now,
                 gone: None,
@@ -261,7 +268,50 @@ impl Processes {
         }
         let service = Arc::clone(&known.service);
         self.known.insert(tgid, known);
+        self.search(tgid);
         service
+    }
+
+    /// Looks once more for what only a process at work shows of its runtime.
+    fn search(&mut self, tgid: u32) {
+        let Some(known) = self.known.get_mut(&tgid) else {
+            return;
+        };
+        let (Some(mut search), Some(mut entry)) = (known.search.take(), known.tasks) else {
+            return;
+        };
+        let language = known.service.language;
+        let Some(process) = Snapshot::read(&self.host.proc_root, tgid) else {
+            return;
+        };
+        let binary = self.binary(&process);
+        let subject = tasks::Subject {
+            process: &process,
+            language,
+            go: binary.go.as_ref(),
+            tokio: binary.tokio.as_ref(),
+        };
+        if search.look(&subject, &mut entry) {
+            tracing::debug!("process {tgid}: {entry:?}");
+        }
+        if let Some(known) = self.known.get_mut(&tgid) {
+            known.tasks = Some(entry);
+            known.search = (!search.is_over()).then_some(search);
+        }
+    }
+
+    /// The same for every process of which something is not known yet. Call it about once a second; returns these processes.
+    pub fn search_all(&mut self) -> Vec<u32> {
+        let ids: Vec<u32> = self
+            .known
+            .iter()
+            .filter(|(_, known)| known.search.is_some() && known.gone.is_none())
+            .map(|(&tgid, _)| tgid)
+            .collect();
+        for &tgid in &ids {
+            self.search(tgid);
+        }
+        ids
     }
 
     fn describe(&mut self, process: &Snapshot, climbed: usize) -> Known {
@@ -289,8 +339,9 @@ impl Processes {
             tracing::info!("process {}: {why}", process.pid);
             None
         });
-        let known = |service, main| Known {
+        let known = |service: Arc<Service>, main| Known {
             identity: Some(process.identity),
+            search: tasks.as_ref().filter(|_| service.selected).and_then(Search::of),
             service,
             main,
             tasks,
@@ -321,6 +372,7 @@ impl Processes {
             language,
             resource,
             selected,
+            tasks_move: binary.tokio.is_some(),
         };
         known(Arc::new(service), own)
     }
@@ -403,6 +455,7 @@ fn tasks_of(process: &Snapshot, language: Language, binary: &Binary) -> Result<O
         process,
         language,
         go: binary.go.as_ref(),
+        tokio: binary.tokio.as_ref(),
     };
     match tasks::find(&subject) {
         None => Ok(None),
@@ -428,5 +481,6 @@ fn gone(tgid: u32, name: &str, selected: bool) -> Service {
             lists: Vec::new(),
         },
         selected,
+        tasks_move: false,
     }
 }

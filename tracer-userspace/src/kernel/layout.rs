@@ -75,6 +75,13 @@ const DESCRIPTOR_FIELDS: &[Field] = &[
     field("INODE__MODE", "inode", "i_mode", 2),
 ];
 
+/// Every field of [`Group::Watch`].
+const WATCH_FIELDS: &[Field] = &[
+    field("FILE__EPOLL", "file", "f_ep", 8),
+    field("EPITEM__LINK", "epitem", "fllink", 16),
+    field("EPITEM__DATA", "epitem", "event.data", 8),
+];
+
 /// Structs that are read together. A back end that a host cannot use must not fail for its own group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Group {
@@ -84,11 +91,13 @@ pub enum Group {
     Message,
     /// From a descriptor to its socket.
     Descriptor,
+    /// From a socket to what its process keeps with it in epoll (fs/eventpoll.c). Of use to any back end, needed by none.
+    Watch,
 }
 
 impl Group {
     /// Every group.
-    pub const ALL: &[Self] = &[Self::Socket, Self::Message, Self::Descriptor];
+    pub const ALL: &[Self] = &[Self::Socket, Self::Message, Self::Descriptor, Self::Watch];
 
     /// What its fields are for.
     #[must_use]
@@ -97,6 +106,7 @@ impl Group {
             Self::Socket => "reading sockets",
             Self::Message => "finding the bytes of a message",
             Self::Descriptor => "finding the socket of a descriptor",
+            Self::Watch => "finding the caller of a pooled connection in Rust's tokio",
         }
     }
 
@@ -106,6 +116,7 @@ impl Group {
             Self::Socket => resolve(btf, FIELDS),
             Self::Message => iter::resolve(btf),
             Self::Descriptor => resolve(btf, DESCRIPTOR_FIELDS),
+            Self::Watch => resolve(btf, WATCH_FIELDS),
         }
     }
 }

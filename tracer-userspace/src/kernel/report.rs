@@ -95,6 +95,7 @@ pub fn report(features: &Features, wanted: Option<Backend>) -> Report {
             findings.extend(table.sights.iter().filter_map(|sight| seen(features, sight)));
         }
     }
+    findings.push(fields(features, Group::Watch, false));
     findings.push(processes(features));
     Report {
         kernel: features.release_name.clone(),

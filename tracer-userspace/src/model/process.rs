@@ -69,4 +69,6 @@ pub struct Service {
     pub resource: Resource,
     /// Whether the selection (include / exclude) takes this process.
     pub selected: bool,
+    /// Whether its runtime moves tasks between threads: what a thread does proves nothing.
+    pub tasks_move: bool,
 }

@@ -3,7 +3,7 @@
 //! What shows that they don't, and silences this evidence: one thread has requests of several connections open (an event
 //! loop, see E5); a serving thread reads the response to a call that another thread wrote; threads that read and
 //! answer requests answer each other's (work-stealing runtimes, virtual threads on carriers); a Go process whose
-//! goroutines could not be read.
+//! goroutines could not be read, and a program with Rust's tokio in it.
 
 use super::owner::{Case, Claim};
 use crate::correlate::Correlator;
@@ -19,7 +19,7 @@ impl Correlator {
     pub(super) fn judge_thread(&self, case: &Case) -> Option<Confidence> {
         let call = self.records.get(case.call)?;
         let request = self.records.get(case.request)?;
-        if request.service.language == Language::Go {
+        if request.service.language == Language::Go || request.service.tasks_move {
             return None;
         }
         let process = self.units.processes.get(request.process)?;

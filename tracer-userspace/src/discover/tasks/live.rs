@@ -88,6 +88,37 @@ impl<'a> Live<'a> {
         Some(Module { path, elf, base })
     }
 
+    /// The executable, as its mappings name it.
+    pub fn executable_path(&self) -> Option<&str> {
+        self.process.exe.as_ref()?.to_str()
+    }
+
+    /// What the process's epoll instances keep for the sockets that they watch (`epoll_event.data`), for at most `max` of them.
+    pub fn watched_sockets(&self, max: usize) -> Vec<u64> {
+        let descriptors = self.process.dir.join("fd");
+        let target = |fd: &str| std::fs::read_link(descriptors.join(fd)).unwrap_or_default();
+        let mut watched = Vec::new();
+        for entry in std::fs::read_dir(&descriptors).into_iter().flatten().flatten() {
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            if target(&name).as_os_str() != "anon_inode:[eventpoll]" {
+                continue;
+            }
+            let info =
+                std::fs::read_to_string(self.process.dir.join("fdinfo").join(&name)).unwrap_or_default();
+            for (fd, data) in info.lines().filter_map(watch) {
+                if watched.len() >= max {
+                    return watched;
+                }
+                if target(fd).to_string_lossy().starts_with("socket:") {
+                    watched.push(data);
+                }
+            }
+        }
+        watched
+    }
+
     /// Exactly `len` bytes of its memory.
     pub fn read(&self, address: u64, len: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; len];
@@ -108,6 +139,14 @@ impl<'a> Live<'a> {
         self.memory.read_exact_at(&mut bytes, address).ok()?;
         Some(u32::from_ne_bytes(bytes))
     }
+}
+
+/// A line of an epoll instance's `/proc/PID/fdinfo/FD` (fs/eventpoll.c: ep_show_fdinfo): the watched descriptor, and what is kept for it.
+fn watch(line: &str) -> Option<(&str, u64)> {
+    let mut fields = line.strip_prefix("tfd:")?.split_ascii_whitespace();
+    let fd = fields.next()?;
+    let data = fields.skip_while(|field| *field != "data:").nth(1)?;
+    Some((fd, u64::from_str_radix(data, 16).ok()?))
 }
 
 /// A line of `/proc/PID/maps`: `start-end permissions offset device inode path`.
@@ -157,6 +196,20 @@ mod tests {
         let libc = live.module(|name| name.starts_with("libc.so")).unwrap();
         assert!(libc.elf.dynamic_symbol("malloc").is_some());
         assert!(libc.elf.dynamic_symbol("no_such_function").is_none());
+    }
+
+    #[test]
+    fn watches_are_read_as_the_kernel_writes_them() {
+        let line = "tfd:        7 events: 80002019 data:     7fb9a000a000  pos:0 ino:3 sdev:8";
+        assert_eq!(watch(line), Some(("7", 0x7fb9_a000_a000)));
+        for other in [
+            "pos:\t0",
+            "tfd:",
+            "tfd: 7 events: 1 data:",
+            "tfd: 7 events: 1 data: x",
+        ] {
+            assert_eq!(watch(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -9,11 +9,12 @@ pub mod go;
 mod java;
 #[allow(dead_code)] // some of its users follow
 mod live;
+pub mod tokio;
 
 use super::go::GoBinary;
 use super::procfs::Snapshot;
 use crate::model::Language;
-use tracer_common::RuntimeEntry;
+use tracer_common::{RuntimeEntry, RuntimeKind};
 
 /// What a recipe may look at.
 pub struct Subject<'a> {
@@ -23,17 +24,50 @@ pub struct Subject<'a> {
     pub language: Language,
     /// If its executable is a Go program: what that says.
     pub go: Option<&'a GoBinary>,
+    /// If its executable has tokio in it: what that says.
+    pub tokio: Option<&'a tokio::TokioBinary>,
 }
 
 /// `None` if the process has no such runtime.
 type Recipe = fn(&Subject) -> Option<Result<RuntimeEntry, String>>;
 
 /// Kinds of tasks, and how they are found.
-const RECIPES: &[(&str, Recipe)] = &[("goroutine", go::find), ("Java thread", java::find)];
+const RECIPES: &[(&str, Recipe)] = &[
+    ("goroutine", go::find),
+    ("Java thread", java::find),
+    ("tokio task", tokio::find),
+];
 
 /// Kind of the process's tasks and where they are, or why that is not known. `None` if it has no runtime that we know.
 pub fn find(subject: &Subject) -> Option<(&'static str, Result<RuntimeEntry, String>)> {
     RECIPES
         .iter()
         .find_map(|(kind, recipe)| Some((*kind, recipe(subject)?)))
+}
+
+/// What is still looked for in a process whose entry is not complete.
+pub enum Search {
+    /// Tokio's sockets and callers.
+    Tokio(tokio::Samples),
+}
+
+impl Search {
+    /// What there is to look for, if anything.
+    pub fn of(entry: &RuntimeEntry) -> Option<Self> {
+        (entry.kind == RuntimeKind::TOKIO.0).then(|| Self::Tokio(tokio::Samples::default()))
+    }
+
+    /// Looks once more. Whether the entry has become better.
+    pub fn look(&mut self, subject: &Subject, entry: &mut RuntimeEntry) -> bool {
+        match self {
+            Self::Tokio(samples) => tokio::look(subject, samples, entry),
+        }
+    }
+
+    /// Whether there is nothing more to expect.
+    pub fn is_over(&self) -> bool {
+        match self {
+            Self::Tokio(samples) => !samples.wants_more(),
+        }
+    }
 }

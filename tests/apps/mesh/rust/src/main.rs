@@ -1,0 +1,213 @@
+//! axum and reqwest on tokio: several threads, or one if `RUNTIME` is `current`.
+
+use std::future::Future;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::http::StatusCode;
+use axum::routing::get;
+use futures::future::{join_all, try_join_all};
+use futures::stream::{FuturesUnordered, StreamExt, TryStreamExt};
+use sha2::{Digest, Sha256};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+type Done = Result<(), String>;
+
+static KEY: LazyLock<String> = LazyLock::new(|| setting("MARKER_KEY"));
+static BASES: LazyLock<[String; 2]> =
+    LazyLock::new(|| [setting("A") + "/leaf/", setting("B") + "/branch/"]);
+static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
+    reqwest::Client::builder()
+        .pool_max_idle_per_host(512)
+        .no_proxy()
+        .build()
+        .expect("a client")
+});
+
+fn setting(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn child(marker: &str, call: usize) -> String {
+    hex(&Sha256::digest(format!("{}/{marker}/{call}", *KEY))[..8])
+}
+
+/// Waits up to seven milliseconds, by a digit of the marker.
+async fn pause(marker: &str, digit: usize) {
+    let n = u64::from_str_radix(&marker[digit..=digit], 16).unwrap_or(0);
+    sleep(Duration::from_millis(n / 2)).await;
+}
+
+fn work(marker: &str) {
+    let mut sum = Sha256::digest(marker);
+    for _ in 0..2000 {
+        sum = Sha256::digest(sum);
+    }
+    std::hint::black_box(sum);
+}
+
+async fn fetch(url: String) -> Done {
+    let text = |error: reqwest::Error| error.to_string();
+    let response = CLIENT.get(url).send().await.map_err(text)?;
+    let response = response.error_for_status().map_err(text)?;
+    // To its end, so that the connection goes back to the pool.
+    response.bytes().await.map_err(text)?;
+    Ok(())
+}
+
+async fn call(marker: String, i: usize) -> Done {
+    fetch(BASES[i % 2].clone() + &child(&marker, i)).await
+}
+
+fn all(results: impl IntoIterator<Item = Done>) -> Done {
+    results.into_iter().collect()
+}
+
+/// The task's result, whether or not it could be had.
+async fn joined(task: tokio::task::JoinHandle<Done>) -> Done {
+    task.await.map_err(|error| error.to_string())?
+}
+
+async fn leaf(m: String) -> Done {
+    pause(&m, 0).await;
+    Ok(())
+}
+
+async fn branch(m: String) -> Done {
+    fetch(BASES[0].clone() + &child(&m, 0)).await
+}
+
+async fn seq(m: String) -> Done {
+    for i in 0..3 {
+        call(m.clone(), i).await?;
+    }
+    Ok(())
+}
+
+async fn par(m: String) -> Done {
+    all(join_all((0..3).map(|i| call(m.clone(), i))).await)
+}
+
+async fn slept(m: String) -> Done {
+    for i in 0..2 {
+        pause(&m, i + 1).await;
+        call(m.clone(), i).await?;
+    }
+    Ok(())
+}
+
+async fn cpu(m: String) -> Done {
+    for i in 0..2 {
+        work(&m);
+        call(m.clone(), i).await?;
+    }
+    Ok(())
+}
+
+/// Two branches at once, as tasks; the second one makes tasks of its own.
+async fn nested(m: String) -> Done {
+    let (one, two) = (m.clone(), m);
+    let first = tokio::spawn(async move {
+        call(one.clone(), 0).await?;
+        call(one, 1).await
+    });
+    let second = tokio::spawn(async move {
+        let tasks = (2..4).map(|i| joined(tokio::spawn(call(two.clone(), i))));
+        all(join_all(tasks).await)
+    });
+    all(join_all([joined(first), joined(second)]).await)
+}
+
+/// A future that can be polled with others in a set.
+async fn unordered(m: String) -> Done {
+    let calls: FuturesUnordered<_> = (0..3).map(|i| call(m.clone(), i)).collect();
+    calls.try_collect().await
+}
+
+async fn buffered(m: String) -> Done {
+    let calls = futures::stream::iter((0..3).map(|i| call(m.clone(), i)));
+    all(calls.buffered(2).collect::<Vec<_>>().await)
+}
+
+async fn spawned(m: String) -> Done {
+    let tasks = (0..3).map(|i| joined(tokio::spawn(call(m.clone(), i))));
+    try_join_all(tasks).await.map(drop)
+}
+
+async fn set(m: String) -> Done {
+    let mut tasks: JoinSet<Done> = (0..3).map(|i| call(m.clone(), i)).collect();
+    while let Some(done) = tasks.join_next().await {
+        done.map_err(|error| error.to_string())??;
+    }
+    Ok(())
+}
+
+/// Tasks that are begun at once and awaited one after the other.
+async fn ordered(m: String) -> Done {
+    let tasks: Vec<_> = (0..3).map(|i| tokio::spawn(call(m.clone(), i))).collect();
+    for task in tasks {
+        joined(task).await?;
+    }
+    Ok(())
+}
+
+async fn limited(m: String) -> Done {
+    for i in 0..2 {
+        let within = timeout(Duration::from_secs(20), call(m.clone(), i));
+        within.await.map_err(|error| error.to_string())??;
+    }
+    Ok(())
+}
+
+/// A route whose handler runs `style`.
+fn style<F>(app: Router, name: &str, style: impl Fn(String) -> F + Copy + Send + Sync + 'static) -> Router
+where
+    F: Future<Output = Done> + Send + 'static,
+{
+    app.route(
+        &format!("/{name}/{{marker}}"),
+        get(move |Path(marker): Path<String>| async move {
+            match style(marker).await {
+                Ok(()) => (StatusCode::OK, "ok".to_owned()),
+                Err(error) => (StatusCode::BAD_GATEWAY, error),
+            }
+        }),
+    )
+}
+
+async fn serve() {
+    let app = style(Router::new(), "leaf", leaf);
+    let app = style(app, "branch", branch);
+    let app = style(app, "seq", seq);
+    let app = style(app, "par", par);
+    let app = style(app, "sleep", slept);
+    let app = style(app, "cpu", cpu);
+    let app = style(app, "nested", nested);
+    let app = style(app, "unordered", unordered);
+    let app = style(app, "buffered", buffered);
+    let app = style(app, "spawn", spawned);
+    let app = style(app, "set", set);
+    let app = style(app, "ordered", ordered);
+    let app = style(app, "timeout", limited);
+    let listener = tokio::net::TcpListener::bind(format!("0.0.0.0:{}", setting("PORT")))
+        .await
+        .expect("the port");
+    axum::serve(listener, app).await.expect("a server");
+}
+
+fn main() {
+    let mut runtime = match setting("RUNTIME").as_str() {
+        "current" => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime.enable_all().build().expect("a runtime");
+    // On a task of its own: the thread of `block_on` is no worker.
+    runtime.block_on(async { tokio::spawn(serve()).await.expect("the server") });
+}
