@@ -153,23 +153,24 @@ fn go() {
     );
 }
 
-/// A loop that once breaks its order (a batch of reads under load is enough) is believed again only after a while: that is what lies
-/// between these floors and what is usual.
+/// Of awaited sleeps only the last call before the answer can be told (docs/accuracy.md).
+const NODE: &[Style] = &[
+    calls("seq", 3, 0.97),
+    calls("par", 3, 0.97),
+    calls("sleep", 2, 0.45),
+    calls("cpu", 2, 0.97),
+    calls("nested", 4, 0.97),
+    calls("timer", 2, 0.5),
+    calls("file", 2, 0.4),
+    calls("dns", 2, 0.5),
+    calls("worker", 2, 0.4),
+    calls("fetchseq", 3, 0.5),
+    calls("fetchpar", 3, 0.9),
+];
+
 #[test]
 fn node() {
-    check(
-        "Node",
-        apps::node,
-        &[
-            calls("seq", 3, 0.5),
-            calls("par", 3, 0.5),
-            calls("sleep", 2, 0.0),
-            calls("cpu", 2, 0.5),
-            calls("nested", 4, 0.2),
-            calls("fetchseq", 3, 0.4),
-            calls("fetchpar", 3, 0.5),
-        ],
-    );
+    check("Node", apps::node, NODE);
 }
 
 #[test]

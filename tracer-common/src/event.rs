@@ -15,6 +15,21 @@ impl EventKind {
     pub const STATE: Self = Self(3);
     /// A TCP reset was received or sent.
     pub const RESET: Self = Self(4);
+    /// A thread did something that moves no bytes: [`ActKind`] in [`EventHeader::state`]. Only of processes whose runtime
+    /// makes use of it.
+    pub const ACT: Self = Self(5);
+}
+
+/// What a thread did, where no bytes were moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct ActKind(pub u8);
+
+impl ActKind {
+    /// It looks for events (`epoll_pwait` was entered).
+    pub const WAITS: Self = Self(1);
+    /// It reads the eventfd by which other threads wake it.
+    pub const WOKEN: Self = Self(2);
 }
 
 /// Which way bytes went, seen from the socket that the event names.
@@ -64,6 +79,8 @@ impl EventFlags {
     pub const PAYLOAD_MISSING: u16 = 2;
     /// The socket is a datagram socket (each event is one whole message).
     pub const DATAGRAM: u16 = 4;
+    /// An event loop's callback ran: [`EventHeader::awaiters`] holds [`TurnWords`], and names no tasks.
+    pub const TURN: u16 = 8;
 
     /// Whether every bit of `bits` is set.
     #[must_use]
@@ -74,6 +91,59 @@ impl EventFlags {
 
 /// Most tasks told that wait for the running one.
 pub const MAX_AWAITERS: usize = 4;
+
+/// Where an event loop stands, as it lies in [`EventHeader::awaiters`] if [`EventFlags::TURN`] is set. Ids are modulo 2^32 those that
+/// the runtime gives to asynchronous resources, 0 = none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TurnWords {
+    /// The resource whose callback runs.
+    pub execution: u32,
+    /// The resource that caused it.
+    pub trigger: u32,
+    /// The id that was given last.
+    pub counter: u32,
+    /// The id of the socket whose bytes move, and of the resource that caused the socket.
+    pub socket: [u32; 2],
+    /// Changes when the loop is done with what one look for events gave it.
+    pub dispatch: u32,
+    /// The loop's time, milliseconds modulo 2^32.
+    pub time: u32,
+    /// When its first timer is due, likewise.
+    pub timer: u32,
+}
+
+impl TurnWords {
+    /// As words of the header.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack(self) -> [u64; MAX_AWAITERS] {
+        [
+            both(self.execution, self.trigger),
+            both(self.counter, self.dispatch),
+            both(self.socket[0], self.socket[1]),
+            both(self.time, self.timer),
+        ]
+    }
+
+    /// From the words of a header.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unpack([ids, counts, socket, times]: [u64; MAX_AWAITERS]) -> Self {
+        Self {
+            execution: ids as u32,
+            trigger: (ids >> 32) as u32,
+            counter: counts as u32,
+            dispatch: (counts >> 32) as u32,
+            socket: [socket as u32, (socket >> 32) as u32],
+            time: times as u32,
+            timer: (times >> 32) as u32,
+        }
+    }
+}
+
+const fn both(low: u32, high: u32) -> u64 {
+    low as u64 | (high as u64) << 32
+}
 
 /// Header of every event. Times are CLOCK_MONOTONIC nanoseconds (`bpf_ktime_get_ns`), numbers are in
 /// host byte order, addresses and Unix identities as described at each field.
@@ -121,7 +191,7 @@ pub struct EventHeader {
     pub lport: u16,
     /// Remote port.
     pub rport: u16,
-    /// TCP state after the event (`TCP_ESTABLISHED` = 1 …), 0 for other families.
+    /// TCP state after the event (`TCP_ESTABLISHED` = 1 …), 0 for other families. For [`EventKind::ACT`]: [`ActKind`].
     pub state: u8,
     /// For [`EventKind::STATE`]: the state before.
     pub old_state: u8,
@@ -215,6 +285,20 @@ const _: () = assert!(core::mem::offset_of!(EventHeader, laddr) == 112);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_turn_survives_the_header() {
+        let turn = TurnWords {
+            execution: 1,
+            trigger: u32::MAX,
+            counter: 3,
+            socket: [4, 5],
+            dispatch: 6,
+            time: 7,
+            timer: 8,
+        };
+        assert_eq!(TurnWords::unpack(turn.pack()), turn);
+    }
 
     #[test]
     fn a_short_record_is_refused_at_every_length() {

@@ -11,11 +11,12 @@ mod limits;
 mod policy;
 mod runtime;
 
-pub use event::{Direction, EventFlags, EventHeader, EventKind, Family, MAX_AWAITERS};
+pub use event::{ActKind, Direction, EventFlags, EventHeader, EventKind, Family, MAX_AWAITERS, TurnWords};
 pub use limits::*;
 pub use policy::{ConnState, PolicyMode};
 pub use runtime::{
-    GoOffsets, JavaOffsets, MAX_TOKIO_CLIENTS, RuntimeEntry, RuntimeKind, TokioClient, TokioOffsets,
+    GoOffsets, JavaOffsets, MAX_TOKIO_CLIENTS, NodeOffsets, RuntimeEntry, RuntimeKind, TokioClient,
+    TokioOffsets,
 };
 
 /// Version of every struct in this crate. The objects carry it in the global `ABI_VERSION`; the daemon

@@ -12,6 +12,8 @@ impl RuntimeKind {
     pub const JAVA: Self = Self(2);
     /// Rust's tokio: task ids from thread-local storage, waiting tasks from their wakers.
     pub const TOKIO: Self = Self(5);
+    /// Node.js: the ids of asynchronous resources, from the environment of the thread's isolate.
+    pub const NODE: Self = Self(6);
 }
 
 /// Offsets into Go's runtime structures, all in bytes.
@@ -103,6 +105,26 @@ impl TokioClient {
     pub const OF_TASK: u32 = 16;
 }
 
+/// Offsets into V8's and Node's structures, in bytes (x86_64).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct NodeOffsets {
+    /// The pointer to the thread's `v8::internal::Isolate` lies at the thread pointer plus this.
+    pub isolate_tls: i32,
+    /// In the isolate: the current context.
+    pub context: u32,
+    /// In the tagged native context: the array of embedder data (the tag taken off).
+    pub embedder_data: u32,
+    /// In this array: `node::Environment *`, likewise.
+    pub environment: u32,
+    /// In the environment: `AsyncHooks`' pointer to its ids (four doubles: execution, trigger, counter, default trigger).
+    pub ids: u32,
+    /// In the environment: `timer_handle_` (`uv_timer_t`).
+    pub timer: u32,
+    /// In the object behind a `uv_stream_t`: `AsyncWrap::async_id_` (a double, then that of its trigger); 0 = not known.
+    pub wrap_id: u32,
+}
+
 /// Value of the runtime table: the kind, and the offsets for that kind; those for the others are zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
@@ -115,6 +137,8 @@ pub struct RuntimeEntry {
     pub java: JavaOffsets,
     /// Offsets for [`RuntimeKind::TOKIO`].
     pub tokio: TokioOffsets,
+    /// Offsets for [`RuntimeKind::NODE`].
+    pub node: NodeOffsets,
 }
 
-const _: () = assert!(core::mem::size_of::<RuntimeEntry>() == 144);
+const _: () = assert!(core::mem::size_of::<RuntimeEntry>() == 172);

@@ -20,7 +20,7 @@ use tracer_common::{COMM_BYTES, ConnState, EventFlags, EventKind, Family, MAX_AW
 use crate::{
     OWN_TGID,
     access::{Access, Typed},
-    conns, emit, identity,
+    conns, emit, identity, runtime,
     socket::{Socket, Stream, tcp_state},
     unit::Thread,
 };
@@ -161,6 +161,8 @@ fn emit_fact<A: Access>(
     let ts = unsafe { bpf_ktime_get_ns() };
     let connects = kind == EventKind::STATE && new == tcp_state::SYN_SENT;
     let record = emit::reserve(if connects { COMM_BYTES } else { 0 }, ts)?;
+    // Here the connecting thread itself runs.
+    let turn = if connects { runtime::turn(thread) } else { None };
     let mut captured = 0;
     // SAFETY: a record with room for COMM_BYTES.
     if connects && unsafe { bpf_get_current_comm(record.payload().cast(), COMM_BYTES as u32) } == 0 {
@@ -174,7 +176,13 @@ fn emit_fact<A: Access>(
     fields.arrival = 0;
     fields.task = 0;
     fields.creator = 0;
-    fields.awaiters = [0; MAX_AWAITERS];
+    fields.awaiters = match turn {
+        Some(turn) => {
+            bits |= EventFlags::TURN;
+            turn.pack()
+        }
+        None => [0; MAX_AWAITERS],
+    };
     fields.tgid = thread.tgid;
     fields.tid = thread.tid;
     fields.len = 0;

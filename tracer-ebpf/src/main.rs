@@ -4,6 +4,7 @@
 //!
 //! - [`message`]: bytes moved over a socket;
 //! - [`arrival`]: when bytes arrived in a socket's buffer (`sk_data_ready`);
+//! - [`loops`]: what event loops do that moves no bytes (`epoll_pwait` and reads of their eventfds);
 //! - [`lifecycle`]: opens, closes and resets (`inet_sock_set_state`, `tcp_receive_reset`, `tcp_send_reset`).
 //!
 //! A back end is a file of programs that see messages move and tell [`message`]: [`tracepoint`], [`fentry`]. User space loads those of one
@@ -29,6 +30,7 @@ mod iter;
 mod kprobe;
 mod layout;
 mod lifecycle;
+mod loops;
 mod message;
 mod opaque;
 mod payload;

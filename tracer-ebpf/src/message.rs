@@ -197,7 +197,7 @@ pub fn message<A: Access>(
     fields.tail = tail;
     fields.pos = own;
     fields.peer_pos = other;
-    fields.flags = bits;
+    fields.flags = bits | tasks.flags as u16;
     fields.kind = if len == 0 {
         EventKind::EOF.0
     } else {

@@ -6,6 +6,10 @@ use aya_ebpf::{Global, helpers::generated::bpf_get_current_pid_tgid};
 #[unsafe(no_mangle)]
 pub static HAS_TASK_BTF: Global<u32> = Global::new(1);
 
+/// Whether it has `bpf_task_pt_regs` (Linux 5.15).
+#[unsafe(no_mangle)]
+pub static HAS_TASK_REGISTERS: Global<u32> = Global::new(1);
+
 /// Thread group and thread.
 #[derive(Clone, Copy)]
 pub struct Thread {

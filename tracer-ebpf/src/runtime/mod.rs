@@ -6,13 +6,14 @@
 mod go;
 mod java;
 mod tokio;
+mod node;
 
 use aya_ebpf::{
     helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf},
     macros::map,
     maps::{Array, HashMap, PerCpuArray},
 };
-use tracer_common::{Direction, MAX_AWAITERS, MAX_RUNTIMES, RuntimeEntry, RuntimeKind};
+use tracer_common::{Direction, EventFlags, MAX_AWAITERS, MAX_RUNTIMES, RuntimeEntry, RuntimeKind, TurnWords};
 
 use crate::{
     access::{Typed, Untyped, load},
@@ -42,6 +43,8 @@ pub struct Tasks {
     pub awaiters: [u64; MAX_AWAITERS],
     /// Address of the socket.
     socket: u64,
+    /// [`EventFlags::TURN`], or nothing.
+    pub flags: u64,
 }
 
 impl Tasks {
@@ -50,16 +53,22 @@ impl Tasks {
         creator: 0,
         awaiters: [0; MAX_AWAITERS],
         socket: 0,
+        flags: 0,
     };
+
+    #[inline(always)]
+    fn turn(&mut self, turn: TurnWords) {
+        self.awaiters = turn.pack();
+        self.flags = u64::from(EventFlags::TURN);
+    }
 }
 
 /// The runtime's tasks on this thread, which is the current one and has moved bytes over that socket; `None` if it has no runtime
 /// that is known.
 #[inline(always)]
 pub fn tasks(thread: Thread, direction: Direction, sk: *const u8, cookie: u64) -> Option<&'static Tasks> {
-    match RUNTIMES_IN_USE.get(0) {
-        Some(0) | None => return None,
-        Some(_) => {}
+    if !in_use() {
+        return None;
     }
     // SAFETY: as in `read_tasks`.
     let tasks = unsafe { &mut *TASKS.get_ptr_mut(direction as u32)? };
@@ -69,6 +78,27 @@ pub fn tasks(thread: Thread, direction: Direction, sk: *const u8, cookie: u64) -
     // SAFETY: as above.
     let sk = unsafe { core::ptr::read_volatile(&raw const tasks.socket) };
     (read_tasks(u64::from(thread.tgid), direction as u64, sk, cookie) != 0).then_some(tasks)
+}
+
+/// Whether the runtime of any process is known.
+#[inline(always)]
+fn in_use() -> bool {
+    RUNTIMES_IN_USE.get(0).is_some_and(|&count| count != 0)
+}
+
+/// The turn of the current thread's event loop, if its process is one whose loops are watched; without the socket, as it moves no
+/// bytes.
+#[inline(always)]
+pub fn turn(thread: Thread) -> Option<TurnWords> {
+    if !in_use() {
+        return None;
+    }
+    // SAFETY: as in `read_tasks`.
+    let entry = unsafe { RUNTIMES.get(thread.tgid) }?;
+    if entry.kind != RuntimeKind::NODE.0 {
+        return None;
+    }
+    node::read(&entry.node, false)
 }
 
 /// Reads the tasks on the current thread, of the process `tgid`, into [`TASKS`]: 0 if there are none. A function of its own,
@@ -99,6 +129,12 @@ extern "C" fn read_tasks(tgid: u64, direction: u64, sk: u64, cookie: u64) -> u64
     }
     if entry.kind == RuntimeKind::TOKIO.0 {
         return tokio::read_tokio(tgid, direction, sk, cookie);
+    }
+    if entry.kind == RuntimeKind::NODE.0
+        && let Some(turn) = node::read(&entry.node, true)
+    {
+        tasks.turn(turn);
+        return 1;
     }
     0
 }

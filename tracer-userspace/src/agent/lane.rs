@@ -4,12 +4,15 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use tracer_common::{Direction, EventFlags, EventHeader, EventKind, Family};
+use tracer_common::{ActKind, Direction, EventFlags, EventHeader, EventKind, Family, TurnWords};
 
 use super::connect;
 use crate::flow::{Flow, Order, Place, Stream, Table};
 use crate::metrics::{Event, Side};
-use crate::model::{Address, Chunk, Close, Conn, ConnId, Endpoint, Mark, Nanos, Signal, Stamp, Unit};
+use crate::model::{
+    Act, Address, Chunk, Close, Conn, ConnId, Deed, Endpoint, Mark, Nanos, Runs, Signal, SignalKind, Stamp,
+    Task, Turn, Unit,
+};
 use crate::protocol::{CapturePolicy, Conversation, Output, REGISTRY};
 use crate::telemetry::Ledger;
 
@@ -54,6 +57,8 @@ struct Voice {
     signals: Vec<Signal>,
     policies: Vec<(ConnId, CapturePolicy)>,
     last_id: u64,
+    /// The event at hand comes from an event loop whose turns are told.
+    in_turn: bool,
     ledger: Arc<Ledger>,
 }
 
@@ -67,6 +72,7 @@ impl<S: Selects> Lane<S> {
                 signals: Vec::new(),
                 policies: Vec::new(),
                 last_id: (index as u64) << 48,
+                in_turn: false,
                 ledger,
             },
             selection,
@@ -80,6 +86,7 @@ impl<S: Selects> Lane<S> {
             EventKind::EOF => self.close(header, Close::Finished(Direction::Recv)),
             EventKind::RESET => self.close(header, Close::Reset),
             EventKind::STATE => self.state(header, head),
+            EventKind::ACT => self.act(header),
             _ => {}
         }
     }
@@ -125,9 +132,18 @@ impl<S: Selects> Lane<S> {
             return;
         };
         flow.last_seen = header.ts;
+        let mark = mark_of(header);
+        self.voice.in_turn = mark.stamp.unit.turn().is_some();
+        if self.voice.in_turn {
+            let deed = match direction {
+                Direction::Send => Deed::Sends,
+                Direction::Recv => Deed::Receives,
+            };
+            self.voice.act(mark.stamp, deed(flow.conn.id));
+        }
         let mut chunk = Chunk {
             direction,
-            mark: mark_of(header),
+            mark,
             len: header.len,
             head,
             tail,
@@ -171,7 +187,8 @@ impl<S: Selects> Lane<S> {
             }
             Conversation::new(REGISTRY)
         } else {
-            self.voice.policies.push((id, CapturePolicy::Ignore));
+            let policy = ignoring(unit_of(header).turn().is_some());
+            self.voice.policies.push((id, policy));
             Conversation::opaque()
         };
         self.voice.ledger.health().opened();
@@ -182,11 +199,24 @@ impl<S: Selects> Lane<S> {
         place
     }
 
+    fn act(&mut self, header: &EventHeader) {
+        let deed = match ActKind(header.state) {
+            ActKind::WAITS => Deed::Waits,
+            ActKind::WOKEN => Deed::Woken,
+            _ => return,
+        };
+        self.voice.act(mark_of(header).stamp, deed);
+    }
+
     fn state(&mut self, header: &EventHeader, comm: &[u8]) {
         if header.state == tcp_state::SYN_SENT {
             let name = comm.split(|&byte| byte == 0).next().unwrap_or_default();
             self.selection
                 .introduce(header.tgid, &String::from_utf8_lossy(name));
+            let stamp = mark_of(header).stamp;
+            if let Runs::Turn(_) = stamp.unit.runs {
+                self.voice.act(stamp, Deed::Connects(ConnId(header.cookie)));
+            }
         }
         match header.state {
             // Here the connecting thread itself runs; later states of a connect come from interrupts.
@@ -247,6 +277,13 @@ impl<S: Selects> Lane<S> {
 }
 
 impl Voice {
+    fn act(&mut self, stamp: Stamp, deed: Deed) {
+        self.signals.push(Signal {
+            ts: stamp.ts,
+            kind: SignalKind::Act(Act { stamp, deed }),
+        });
+    }
+
     fn finish(&mut self, mut flow: Flow<Conversation>, how: Close, now: Nanos) {
         self.ledger.health().closed();
         let mark = Mark {
@@ -273,8 +310,24 @@ impl Voice {
             switch: &mut None,
         });
         if let Some(policy) = policy {
+            let policy = match policy {
+                CapturePolicy::Ignore => ignoring(self.in_turn),
+                CapturePolicy::Limit { .. } => policy,
+            };
             self.policies.push((conn.id, policy));
         }
+    }
+}
+
+/// What is captured of a connection that is of no interest. What an event loop moves over it still tells which turn is whose.
+const fn ignoring(by_loop: bool) -> CapturePolicy {
+    if by_loop {
+        CapturePolicy::Limit {
+            send: (0, 0),
+            recv: (0, 0),
+        }
+    } else {
+        CapturePolicy::Ignore
     }
 }
 
@@ -299,18 +352,42 @@ fn mark_of(header: &EventHeader) -> Mark {
     Mark {
         stamp: Stamp {
             ts: header.ts,
-            unit: Unit {
-                tgid: header.tgid,
-                tid: header.tid,
-                task: header.task,
-                creator: header.creator,
-                awaiters: header.awaiters,
-            },
+            unit: unit_of(header),
         },
         pos: header.pos,
         peer_pos: header.peer_pos,
         has_position: EventFlags(header.flags).has(EventFlags::HAS_POSITION),
         arrival: header.arrival,
+    }
+}
+
+/// Who moved the bytes.
+#[inline]
+fn unit_of(header: &EventHeader) -> Unit {
+    let runs = if EventFlags(header.flags).has(EventFlags::TURN) {
+        let words = TurnWords::unpack(header.awaiters);
+        Runs::Turn(Turn {
+            execution: words.execution,
+            trigger: words.trigger,
+            counter: words.counter,
+            socket: words.socket,
+            dispatch: words.dispatch,
+            time: words.time,
+            timer: words.timer,
+        })
+    } else if header.task != 0 || header.awaiters[0] != 0 || header.creator != 0 {
+        Runs::Task(Task {
+            id: header.task,
+            creator: header.creator,
+            awaiters: header.awaiters,
+        })
+    } else {
+        Runs::Thread
+    };
+    Unit {
+        tgid: header.tgid,
+        tid: header.tid,
+        runs,
     }
 }
 

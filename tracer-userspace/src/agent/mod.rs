@@ -87,8 +87,6 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
     .context("starting the workers")?;
     let metrics = start_metrics(config, metrics, people.myself(), clock, &ledger)?;
     let source = capture.take_source().context("the capture has no source")?;
-    eprintln!("tracer: ready");
-
     let mut reader = reader::Reader::new(source, pipeline, people, ledger, metrics.is_some());
     let broke = reader.run(&mut capture, &stop);
     reader.finish(capture, config.shutdown_timeout);

@@ -5,9 +5,10 @@ use caps::{CapSet, Capability, CapsHashSet};
 
 /// What stays: map updates and feature probes (`BPF`, and `SYS_ADMIN` only on kernels before 5.8, which the plan refuses);
 /// reading other users' `/proc/PID` (`SYS_PTRACE` for `exe`, `environ` and `root`, `DAC_READ_SEARCH` for their files); reading Go
-/// binaries' layout needs no more than these.
+/// binaries' layout needs no more than these; attaching what sees event loops, once a process is traced that has one (`PERFMON`).
 const KEPT: &[Capability] = &[
     Capability::CAP_BPF,
+    Capability::CAP_PERFMON,
     Capability::CAP_SYS_PTRACE,
     Capability::CAP_DAC_READ_SEARCH,
 ];

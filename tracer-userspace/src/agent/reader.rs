@@ -46,6 +46,8 @@ impl Reader {
 
     /// Reads until a stop is requested or nobody is left to read the spans.
     pub fn run(&mut self, capture: &mut Capture, stop: &stop::Requests) -> anyhow::Result<()> {
+        capture.watch_loops(self.people.have_loops());
+        eprintln!("tracer: ready");
         while !stop.is_requested() {
             let pipeline = &mut self.pipeline;
             let drained = self
@@ -61,6 +63,7 @@ impl Reader {
             if now >= self.next_housekeeping {
                 self.next_housekeeping = now + HOUSEKEEPING;
                 self.people.sweep();
+                capture.watch_loops(self.people.have_loops());
                 capture.flush_log();
                 if self.is_watched {
                     self.tell_health(capture);

@@ -63,6 +63,12 @@ impl People {
         }
     }
 
+    /// Whether a runtime is known that makes use of what event loops do beside moving bytes.
+    pub fn have_loops(&self) -> bool {
+        let has_loop = |entry: &tracer_common::RuntimeEntry| entry.kind == tracer_common::RuntimeKind::NODE.0;
+        locked(&self.told).values().any(has_loop)
+    }
+
     /// The tracer itself.
     pub fn myself(&self) -> Arc<Service> {
         self.lock().service(std::process::id())

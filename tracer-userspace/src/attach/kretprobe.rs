@@ -7,12 +7,14 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write as _},
-    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use aya::programs::KProbe;
+
+use super::perf;
 
 /// `KRETPROBE_MAXACTIVE_MAX` (kernel/trace/trace_kprobe.c).
 const MOST_ACTIVE: u32 = 4096;
@@ -42,11 +44,9 @@ impl Kretprobe {
             .with_context(|| format!("defining a kretprobe of {function}"))?;
         let id = tracefs.join("events").join(GROUP).join(&own.name).join("id");
         let id = fs::read_to_string(&id).with_context(|| id.display().to_string())?;
-        let event = open(id.trim().parse().context("number of an event")?).context("opening an event")?;
         let program = program.fd().context("the program is not loaded")?;
-        control(&event, SET_BPF, program.as_fd().as_raw_fd().into()).context("attaching the program")?;
-        control(&event, ENABLE, 0).context("enabling the event")?;
-        own.event = Some(event);
+        let id = id.trim().parse().context("number of an event")?;
+        own.event = Some(perf::attach(program, id)?);
         Ok(own)
     }
 
@@ -64,59 +64,5 @@ impl Drop for Kretprobe {
         if let Err(why) = self.define(&format!("-:{GROUP}/{}", self.name)) {
             tracing::debug!("taking the kretprobe {} back: {why}", self.name);
         }
-    }
-}
-
-// include/uapi/linux/perf_event.h
-const SET_BPF: libc::c_ulong = 0x4004_2408;
-const ENABLE: libc::c_ulong = 0x2400;
-const TYPE_TRACEPOINT: u32 = 2;
-const FLAG_FD_CLOEXEC: libc::c_ulong = 8;
-
-/// `struct perf_event_attr` up to `PERF_ATTR_SIZE_VER0`.
-#[repr(C)]
-#[derive(Default)]
-struct Attributes {
-    kind: u32,
-    size: u32,
-    config: u64,
-    rest: [u64; 6],
-}
-
-const _: () = assert!(size_of::<Attributes>() == 64);
-
-fn open(id: u64) -> io::Result<OwnedFd> {
-    let attributes = Attributes {
-        kind: TYPE_TRACEPOINT,
-        size: 64,
-        config: id,
-        ..Attributes::default()
-    };
-    let (everybody, first_cpu, no_group) = (-1, 0, -1);
-    // SAFETY: the struct is as large as it says.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_perf_event_open,
-            &raw const attributes,
-            everybody,
-            first_cpu,
-            no_group,
-            FLAG_FD_CLOEXEC,
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a new descriptor.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
-}
-
-fn control(event: &OwnedFd, request: libc::c_ulong, argument: libc::c_long) -> io::Result<()> {
-    // SAFETY: both requests take a number.
-    let failed = unsafe { libc::ioctl(event.as_raw_fd(), request as _, argument) };
-    if failed == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
     }
 }

@@ -2,7 +2,9 @@
 
 mod hooks;
 mod kretprobe;
+mod loops;
 mod object;
+mod perf;
 mod policy;
 mod runtimes;
 mod stats;
@@ -25,6 +27,7 @@ use crate::{
     source::Source,
 };
 use kretprobe::Kretprobe;
+use loops::Loops;
 
 pub use policy::{Limit, Policy};
 pub use runtimes::Runtimes;
@@ -52,6 +55,8 @@ impl Default for Options {
 pub struct Capture {
     /// Detached before the programs are unloaded.
     kretprobes: Vec<Kretprobe>,
+    /// `None` if this host refuses them.
+    loops: Option<Loops>,
     ebpf: Ebpf,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     policy: Policy,
@@ -121,6 +126,9 @@ impl Capture {
             }
         }
 
+        let loops = Loops::load(&mut ebpf)
+            .inspect_err(|why| tracing::info!("event loops are seen only when they move bytes: {why:#}"))
+            .ok();
         let logger = options
             .log
             .then(|| EbpfLogger::init(&mut ebpf))
@@ -140,6 +148,7 @@ impl Capture {
         let source = Source::new(rings, Box::new(alarm)).context("mapping the ring buffers")?;
         Ok(Self {
             kretprobes,
+            loops,
             ebpf,
             logger,
             policy,
@@ -168,9 +177,21 @@ impl Capture {
         self.runtimes.clone()
     }
 
+    /// Sees from now on (or no more) what event loops do that moves no bytes, which costs every system call of the host some
+    /// nanoseconds.
+    pub fn watch_loops(&mut self, wanted: bool) {
+        if let Some(loops) = &mut self.loops
+            && let Err(why) = loops.watch(wanted)
+        {
+            tracing::warn!("event loops are seen only when they move bytes: {why:#}");
+            self.loops = None;
+        }
+    }
+
     /// Stops capturing; what lies in the rings and what was counted can still be read.
     pub fn detach(&mut self) {
         self.kretprobes.clear();
+        self.watch_loops(false);
         self.missed_runs
             .get_or_insert_with(|| stats::missed_runs(&self.ebpf));
         for (name, program) in self.ebpf.programs_mut() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Correlator;
 use super::arena::{Arena, Key};
+use super::evidence::async_ids::Group;
 use super::evidence::owner::Claim;
 use super::index::Index;
 use super::record::{Parent, Record, Trace};
@@ -96,6 +97,7 @@ impl Correlator {
         if has_context {
             self.context_arrived(key);
         }
+        self.ids_request(key, unit);
         self.queue_request(unit, key);
         self.order_event(unit, Last::ReadRequest(key));
         if self.match_message(key) {
@@ -125,8 +127,12 @@ impl Correlator {
         if serves || has_context {
             let decided = has_context && self.records.get(key).is_some_and(|r| r.is_decided());
             if !decided && serves {
-                self.await_owner(key, mover);
-                self.await_decision(key, process);
+                if self.tells_ids(unit) {
+                    self.ids_call(key, unit);
+                } else {
+                    self.await_owner(key, mover);
+                    self.await_decision(key, process);
+                }
             } else if !decided {
                 self.decide_unowned(key);
             }
@@ -244,6 +250,7 @@ impl Correlator {
             self.answered(key, begun_by, was_open);
             self.watch_request_threads(begun_by, unit);
             self.claim(unit, key, Claim::Wrote);
+            self.ids_answer(key, unit, Some(&stamp.unit));
             self.order_event(unit, Last::WroteResponse(key));
             self.queue_answer(unit, key);
             if let Some(state) = self.units.units.get_mut(unit) {
@@ -257,9 +264,10 @@ impl Correlator {
             }
             self.watch_call_threads(begun_by, unit);
             // Who waits for the response may be told only now.
-            if stamp.unit.awaiters[0] != 0 {
+            if stamp.unit.task().awaiters[0] != 0 {
                 self.await_owner(key, &stamp.unit);
             }
+            self.ids_response(key, unit);
             self.queue_response(unit, key);
             self.order_event(unit, Last::ReadResponse(key));
         }
@@ -309,13 +317,16 @@ impl Correlator {
                     self.claim(begun_by, key, Claim::Read);
                 }
                 self.answered(key, begun_by, was_open);
+                self.ids_answer(key, begun_by, None);
             }
             if has_context {
                 self.context_left(key);
             }
             self.close_request(key, process, neighbours);
         } else {
+            self.ids_end(key, begun_by);
             if responded {
+                self.ids_response(key, unit);
                 self.order_event(unit, Last::ReadResponse(key));
             } else if let Some(state) = self.units.units.get_mut(begun_by) {
                 state.calls_out = state.calls_out.saturating_sub(1);
@@ -386,7 +397,7 @@ impl Correlator {
         let Some(record) = self.records.get(call) else {
             return;
         };
-        if record.is_decided() || record.tentative != Key::NONE {
+        if record.is_decided() || record.tentative != Key::NONE || record.group != Group::NONE {
             return;
         }
         let oldest = self
@@ -436,6 +447,7 @@ impl Correlator {
                 continue;
             }
             self.claim_forward(top);
+            self.claim_by_ids(top);
             if let Some(record) = self.records.get_mut(top)
                 && !record.is_decided()
             {

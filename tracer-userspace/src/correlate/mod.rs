@@ -45,7 +45,7 @@ pub struct Counters {
     /// Spans handed on without a parent.
     pub roots: u64,
     /// Spans handed on with a parent, by [`crate::model::Evidence`] in its order.
-    pub by_evidence: [u64; 6],
+    pub by_evidence: [u64; 7],
     /// Calls that were handed on before their owner was known.
     pub expired: u64,
     /// Spans that started a trace of their own because the trace was full or too old.
@@ -77,6 +77,8 @@ pub struct Correlator {
     /// held, records that outlive their span.
     peer_waits: VecDeque<(Nanos, Key)>,
     probation: VecDeque<(Nanos, Key, Key)>,
+    /// Event loops whose open segment ends at the latest then.
+    segment_ends: VecDeque<(Nanos, Key)>,
     holds: VecDeque<(Nanos, Key)>,
     lingering: VecDeque<(Nanos, Key)>,
     next_sweep: Nanos,
@@ -106,6 +108,7 @@ impl Correlator {
             contexts: HashMap::new(),
             peer_waits: VecDeque::new(),
             probation: VecDeque::new(),
+            segment_ends: VecDeque::new(),
             holds: VecDeque::new(),
             lingering: VecDeque::new(),
             next_sweep: 0,
@@ -119,6 +122,7 @@ impl Correlator {
     pub fn signal(&mut self, signal: Signal, services: &mut dyn FnMut(u32) -> Arc<Service>) {
         self.now = self.now.max(signal.ts);
         match signal.kind {
+            SignalKind::Act(act) => self.act(&act),
             SignalKind::Begin(begin) => self.begin(begin, services),
             SignalKind::RequestEnd(id, stamp) => self.request_end(id, &stamp),
             SignalKind::Respond(id, stamp) => self.respond(id, &stamp),
@@ -139,6 +143,10 @@ impl Correlator {
         while let Some(&(_, call, unit)) = self.probation.front().filter(|(due, ..)| *due <= now) {
             self.probation.pop_front();
             self.end_probation(call, unit);
+        }
+        while let Some(&(_, unit)) = self.segment_ends.front().filter(|(due, _)| *due <= now) {
+            self.segment_ends.pop_front();
+            self.end_segment(unit);
         }
         while let Some(&(_, key)) = self.holds.front().filter(|(due, _)| *due <= now) {
             self.holds.pop_front();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::arena::Key;
+use super::evidence::async_ids::Group;
 use crate::model::{Begin, Confidence, Evidence, Exchange, Link, Nanos, Service, SpanId, TraceId, Unit};
 
 /// Where an exchange hangs in its trace.
@@ -81,6 +82,11 @@ pub(super) struct Record {
     pub tentative: Key,
     /// Outbound: `late_of` is a guess that was given up.
     pub ambiguous: bool,
+    /// The group of work that it belongs to, on an event loop that tells ids.
+    pub group: Group,
+    /// Outbound: the only request that was answered after its response was read; what was read of it is over.
+    pub answered_by: Key,
+    pub response_over: bool,
     /// Outbound: the request that its unit had answered before the call began.
     pub late_of: Key,
 }
@@ -122,6 +128,9 @@ impl Record {
             contested: false,
             tentative: Key::NONE,
             late_of: Key::NONE,
+            group: Group::NONE,
+            answered_by: Key::NONE,
+            response_over: false,
             ambiguous: false,
         }
     }
@@ -130,7 +139,7 @@ impl Record {
     #[inline]
     pub fn begun_by(&self, unit: &Unit) -> bool {
         let begun = &self.begin.start.unit;
-        (unit.tid, unit.task, unit.tgid) == (begun.tid, begun.task, begun.tgid)
+        (unit.tid, unit.task().id, unit.tgid) == (begun.tid, begun.task().id, begun.tgid)
     }
 
     pub fn start(&self) -> Nanos {

@@ -335,8 +335,9 @@ fn explain(exchange: &mut Exchange) {
     let attributes = &mut exchange.attributes;
     let mut tell = |unit: &Unit, (thread, task)| {
         attributes.push_int(thread, i64::from(unit.tid));
-        if unit.task != 0 {
-            attributes.push_int(task, unit.task.cast_signed());
+        let id = unit.task().id;
+        if id != 0 {
+            attributes.push_int(task, id.cast_signed());
         }
     };
     tell(&exchange.start.unit, REQUEST);

@@ -26,8 +26,9 @@ impl UnitId {
 
     /// The unit that moved bytes. `None` where the kernel had no task of the process in hand (interrupts).
     pub fn mover(unit: &Unit) -> Option<Self> {
-        if unit.task != 0 {
-            Some(Self::task(unit.tgid, unit.task))
+        let task = unit.task().id;
+        if task != 0 {
+            Some(Self::task(unit.tgid, task))
         } else if unit.tid != 0 {
             Some(Self {
                 tgid: unit.tgid,
@@ -99,6 +100,8 @@ pub(super) struct UnitState {
     pub pending: Vec<Pending>,
     pub last: Last,
     pub order: super::evidence::event_loop::Order,
+    /// What it tells of its callbacks, if it is an event loop that does.
+    pub ids: Option<Box<super::evidence::async_ids::Loop>>,
     /// Loops only.
     pub queue: Option<Box<super::evidence::queue::Queue>>,
 }
@@ -162,7 +165,7 @@ impl Units {
     /// The unit that moved bytes, [`Key::NONE`] if the kernel had none in hand.
     pub fn mover(&mut self, moved: &Unit, now: Nanos) -> Key {
         match UnitId::mover(moved) {
-            Some(id) => self.unit(id, moved.task_creator(), now),
+            Some(id) => self.unit(id, moved.task().own_creator(), now),
             None => Key::NONE,
         }
     }
@@ -242,6 +245,7 @@ impl Units {
             pending: Vec::new(),
             last: Last::Nothing,
             order: super::evidence::event_loop::Order::default(),
+            ids: None,
             queue: None,
         });
         self.unit_keys.insert(id.number(), key);

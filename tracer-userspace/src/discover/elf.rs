@@ -167,6 +167,12 @@ impl Elf {
         self.symbol_of((".dynsym", ".dynstr"), name, MAX_DYNAMIC)
     }
 
+    /// Values of several of them.
+    #[must_use]
+    pub fn dynamic_symbols<const N: usize>(&self, names: [&str; N]) -> [Option<u64>; N] {
+        names.map(|name| self.dynamic_symbol(name))
+    }
+
     /// Value of a symbol of `.symtab`, if the table is smaller than `limit` bytes.
     #[must_use]
     pub fn symbol(&self, name: &str, limit: u64) -> Option<u64> {

@@ -162,6 +162,7 @@ impl Features {
             ("HAS_SOCKET_COOKIE", cookies),
             ("HAS_UNIX_SOCK", has(&self.helpers.unix_sock)),
             ("HAS_TASK_BTF", has(&self.helpers.task_btf)),
+            ("HAS_TASK_REGISTERS", has(&self.helpers.task_registers)),
         ]
         .map(|(name, has)| (name, u32::from(has)))
         .to_vec()

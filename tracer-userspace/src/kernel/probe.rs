@@ -16,10 +16,13 @@ pub struct Helpers {
     pub unix_sock: Answer,
     /// `bpf_get_current_task_btf` (Linux 5.11).
     pub task_btf: Answer,
+    /// `bpf_task_pt_regs` (Linux 5.15).
+    pub task_registers: Answer,
 }
 
 const GET_SOCKET_COOKIE: i32 = 46;
 const GET_CURRENT_TASK_BTF: i32 = 158;
+const TASK_PT_REGS: i32 = 175;
 const SKC_TO_UNIX_SOCK: i32 = 178;
 
 impl Helpers {
@@ -31,6 +34,7 @@ impl Helpers {
             socket_cookie: unknown(),
             unix_sock: unknown(),
             task_btf: unknown(),
+            task_registers: unknown(),
         }
     }
 
@@ -41,6 +45,7 @@ impl Helpers {
             socket_cookie: helper(btf, GET_SOCKET_COOKIE),
             unix_sock: helper(btf, SKC_TO_UNIX_SOCK),
             task_btf: helper(btf, GET_CURRENT_TASK_BTF),
+            task_registers: helper(btf, TASK_PT_REGS),
         }
     }
 }

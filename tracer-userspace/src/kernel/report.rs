@@ -325,6 +325,7 @@ mod tests {
                 socket_cookie: Answer::Yes,
                 unix_sock: Answer::Yes,
                 task_btf: Answer::Yes,
+                task_registers: Answer::Yes,
             },
             layouts: Group::ALL
                 .iter()

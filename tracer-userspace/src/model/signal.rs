@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Conn, Exchange, ExchangeId, MessageIdentity, Nanos, Role, Stamp, TraceContext};
+use super::{Conn, ConnId, Exchange, ExchangeId, MessageIdentity, Nanos, Role, Stamp, TraceContext};
 
 /// An exchange has begun: its request was recognised.
 #[derive(Clone, Debug)]
@@ -21,6 +21,31 @@ pub struct Begin {
     pub context: Option<Arc<TraceContext>>,
 }
 
+/// A thread did something that tells who causes what, whether or not bytes of an exchange moved. Told only of processes whose runtime
+/// makes use of it, and before what the protocol stage says of the same moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Act {
+    /// When, and by whom.
+    pub stamp: Stamp,
+    /// What.
+    pub deed: Deed,
+}
+
+/// What a thread did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Deed {
+    /// An event loop goes to look for events.
+    Waits,
+    /// An event loop takes notice that another thread has work for it, or has done some (reads its eventfd).
+    Woken,
+    /// Opens a connection.
+    Connects(ConnId),
+    /// Sends bytes, of whatever protocol.
+    Sends(ConnId),
+    /// Receives bytes, of whatever protocol.
+    Receives(ConnId),
+}
+
 /// One signal. Signals of one exchange come in order: one `Begin`, at most one `RequestEnd` and one `Respond`, one `End` or `Drop`.
 ///
 /// What one system call moved is told once: a request that ends with the bytes that began it has no `RequestEnd`, and a response
@@ -36,6 +61,8 @@ pub struct Signal {
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum SignalKind {
+    /// A thread did something.
+    Act(Act),
     /// A request was recognised.
     Begin(Begin),
     /// The request's last byte has been moved (it may come after `Respond`).

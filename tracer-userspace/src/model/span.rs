@@ -38,6 +38,8 @@ pub enum Evidence {
     Loop,
     /// E7: loop that works in batches, first in, first out.
     Queue,
+    /// E3 of event loops: the ids of asynchronous resources.
+    AsyncIds,
 }
 
 impl Evidence {
@@ -51,6 +53,7 @@ impl Evidence {
             Self::Thread => "thread",
             Self::Loop => "loop",
             Self::Queue => "queue",
+            Self::AsyncIds => "async_ids",
         }
     }
 }

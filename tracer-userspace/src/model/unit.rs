@@ -5,33 +5,93 @@ use tracer_common::MAX_AWAITERS;
 /// CLOCK_MONOTONIC nanoseconds, as the kernel stamps events.
 pub type Nanos = u64;
 
-/// The execution unit that moved bytes: a thread, and the runtime's own task on it where that is known.
+/// The execution unit that moved bytes: a thread, and what runs on it where that is known.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Unit {
     /// Process (thread group).
     pub tgid: u32,
     /// Thread.
     pub tid: u32,
-    /// Runtime task (a goroutine's id), 0 if none is known.
-    pub task: u64,
-    /// Who created the outermost of `awaiters`, or `task` if there is none; 0 if not known.
+    /// What the language's runtime runs on it.
+    pub runs: Runs,
+}
+
+/// What a language's runtime runs on a thread.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Runs {
+    /// Nothing that is known: the thread itself is the unit.
+    #[default]
+    Thread,
+    /// A task, which may move to other threads.
+    Task(Task),
+    /// An event loop's callback: of whatever request comes next, so that the thread says nothing.
+    Turn(Turn),
+}
+
+/// A task of a runtime, and those that wait for it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Task {
+    /// Its identity (a goroutine's id); 0 if only who waits is known.
+    pub id: u64,
+    /// Who created the outermost of `awaiters`, or this task if there is none; 0 if not known.
     pub creator: u64,
     /// Tasks that wait for this one to do it, the nearest first: who asked a pooled client connection to write, who awaits a
     /// coroutine. 0 ends the list.
     pub awaiters: [u64; MAX_AWAITERS],
 }
 
+/// Where an event loop stands ([`tracer_common::TurnWords`]). Ids are those that the runtime gives to asynchronous resources,
+/// modulo 2^32; 0 = none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Turn {
+    /// The resource whose callback runs.
+    pub execution: u32,
+    /// The resource that caused it.
+    pub trigger: u32,
+    /// The id that was given last.
+    pub counter: u32,
+    /// The id of the socket whose bytes move, and of the resource that caused the socket.
+    pub socket: [u32; 2],
+    /// Changes when the loop is done with what one look for events gave it.
+    pub dispatch: u32,
+    /// The loop's time, milliseconds modulo 2^32.
+    pub time: u32,
+    /// When its first timer is due, likewise.
+    pub timer: u32,
+}
+
 impl Unit {
     /// The task and those that wait for it, the nearest first. Empty if no task is known.
     pub fn tasks(&self) -> impl Iterator<Item = u64> {
-        let own = Some(self.task).filter(|&task| task != 0);
-        let awaiters = self.awaiters.into_iter().take_while(|&task| task != 0);
+        let task = self.task();
+        let own = Some(task.id).filter(|&task| task != 0);
+        let awaiters = task.awaiters.into_iter().take_while(|&task| task != 0);
         own.into_iter().chain(awaiters)
     }
 
-    /// Who created `task`, 0 if not known.
+    /// The task that runs; empty if none is known.
     #[must_use]
-    pub fn task_creator(&self) -> u64 {
+    pub fn task(&self) -> Task {
+        match self.runs {
+            Runs::Task(task) => task,
+            Runs::Thread | Runs::Turn(_) => Task::default(),
+        }
+    }
+
+    /// Where the loop stands whose callback runs, if one does.
+    #[must_use]
+    pub fn turn(&self) -> Option<Turn> {
+        match self.runs {
+            Runs::Turn(turn) => Some(turn),
+            Runs::Thread | Runs::Task(_) => None,
+        }
+    }
+}
+
+impl Task {
+    /// Who created this task itself, 0 if not known.
+    #[must_use]
+    pub fn own_creator(&self) -> u64 {
         if self.awaiters[0] == 0 { self.creator } else { 0 }
     }
 }

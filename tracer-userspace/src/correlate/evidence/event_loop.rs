@@ -48,11 +48,11 @@ impl Order {
     }
 }
 
-fn up(score: &mut i8) {
+pub(super) fn up(score: &mut i8) {
     *score = (*score + 1).min(BEST);
 }
 
-fn down(score: &mut i8) {
+pub(super) fn down(score: &mut i8) {
     *score = (*score - PENALTY).max(-BEST);
 }
 
@@ -63,7 +63,8 @@ impl Correlator {
         let Some(state) = self.units.units.get_mut(unit) else {
             return;
         };
-        if state.last == now {
+        // What runs is known better there.
+        if state.last == now || state.ids.is_some() {
             return;
         }
         let before = std::mem::replace(&mut state.last, now);

@@ -5,11 +5,13 @@
 //! | [`header`] (E1) | when the exchange begins; a request that arrived waits for E2 first |
 //! | [`message`] (E2) | when the second end of the message is seen |
 //! | [`task`] (E3), [`thread`] (E4), through [`owner`] | when the possible owner writes its response |
+//! | [`async_ids`] (E3 of event loops) | when the possible owner was answered, and the call's response read, and what followed each is over |
 //! | [`event_loop`] (E5) | when the possible owner writes its response, and the loop has shown that its order means something |
 //! | [`queue`] (E7) | likewise, for loops that read in batches and write in batches |
 //!
 //! A weaker kind never overrules a stronger one: a parent is decided once.
 
+pub(super) mod async_ids;
 pub(super) mod event_loop;
 pub(super) mod header;
 mod message;

@@ -49,7 +49,7 @@ impl Correlator {
             self.await_unit(call, outermost, 0, Nanos::MAX);
         }
         self.note_late_call(call, outermost);
-        let mut creator = moved.creator;
+        let mut creator = moved.task().creator;
         let mut born = Nanos::MAX;
         for hops in 1..=MAX_HOPS {
             let Some(state) = self.units.units.get_mut(outermost).filter(|u| u.id.is_task) else {

@@ -64,7 +64,11 @@ impl Queue {
 
 impl Correlator {
     fn queue_of(&mut self, unit: Key) -> Option<&mut Queue> {
-        let state = self.units.units.get_mut(unit).filter(|u| u.is_loop)?;
+        let state = self
+            .units
+            .units
+            .get_mut(unit)
+            .filter(|u| u.is_loop && u.ids.is_none())?;
         if state.queue.is_none() {
             let mut queue = Queue::default();
             // What made it a loop was that this one was open already.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::play::{Player, Variant, begin};
 use crate::correlate::Config;
-use crate::model::{Language, Role, SpanId, Stamp, TraceContext, TraceId, Unit};
+use crate::model::{Language, Role, Runs, SpanId, Stamp, Task, TraceContext, TraceId, Unit};
 
 fn context(rng: &mut fastrand::Rng) -> Option<TraceContext> {
     (rng.u32(..4) == 0).then(|| TraceContext {
@@ -24,9 +24,11 @@ fn unit(rng: &mut fastrand::Rng) -> Unit {
     Unit {
         tgid,
         tid: rng.u32(..4),
-        task: own,
-        creator,
-        awaiters,
+        runs: Runs::Task(Task {
+            id: own,
+            creator,
+            awaiters,
+        }),
     }
 }
 

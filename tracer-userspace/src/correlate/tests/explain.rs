@@ -2,7 +2,7 @@
 
 use super::play::{Player, Variant, begin, thread};
 use crate::correlate::Config;
-use crate::model::{Role, Stamp, Unit};
+use crate::model::{Role, Runs, Stamp, Task, Unit};
 
 #[test]
 fn spans_tell_who_moved_their_bytes() {
@@ -18,7 +18,10 @@ fn spans_tell_who_moved_their_bytes() {
         let writer = Stamp {
             ts: 2_000,
             unit: Unit {
-                task: 7,
+                runs: Runs::Task(Task {
+                    id: 7,
+                    ..Task::default()
+                }),
                 ..thread(10, 12)
             },
         };

@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use super::play::{Player, Variant, begin, thread};
 use crate::correlate::Config;
-use crate::model::{Confidence, Language, Nanos, Role, Stamp, Unit};
+use crate::model::{Confidence, Language, Nanos, Role, Runs, Stamp, Task, Unit};
 
 /// How a service runs its requests.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -242,11 +242,7 @@ impl Sim {
             Kind::Threads => thread(tgid, 1000 + conn),
             Kind::Pool(_) | Kind::Loop { .. } => thread(tgid, 1),
             Kind::Stealing(n) => thread(tgid, self.rng.u32(1..=n)),
-            Kind::Go => Unit {
-                task: 100 + u64::from(conn),
-                creator: 7,
-                ..thread(tgid, self.rng.u32(1..5))
-            },
+            Kind::Go => goroutine(thread(tgid, self.rng.u32(1..5)), 100 + u64::from(conn), 7, 0),
         };
         let id = self.id();
         let plan = self.rng.usize(..self.services[service].plans.len());
@@ -352,18 +348,19 @@ impl Sim {
         }
         self.goroutines += 1;
         let caller = match together {
-            true => (self.goroutines, own.task),
-            false => (own.task, own.creator),
+            true => (self.goroutines, own.task().id),
+            false => (own.task().id, own.task().creator),
         };
         let pooled = self.rng.bool();
-        let writer = Unit {
-            // Filled in when the connection is known.
-            task: if pooled { 0 } else { caller.0 },
-            creator: caller.1,
-            awaiters: if pooled { [caller.0, 0, 0, 0] } else { [0; 4] },
-            ..own
+        let writer = match pooled {
+            // Who writes is filled in when the connection is known.
+            true => goroutine(own, 0, caller.1, caller.0),
+            false => goroutine(own, caller.0, caller.1, 0),
         };
-        let reader = if pooled { Unit { task: 0, ..own } } else { writer };
+        let reader = match pooled {
+            true => goroutine(own, 0, own.task().creator, 0),
+            false => writer,
+        };
         self.call(Some(request), service, to, writer, reader);
     }
 
@@ -381,14 +378,12 @@ impl Sim {
         let uses = self.conn_uses.entry(conn).or_default();
         *uses += 1;
         let nth = *uses;
-        if unit.awaiters[0] != 0 {
-            unit.task = 500_000 + u64::from(conn) * 2;
-            reader = Unit {
-                task: 500_001 + u64::from(conn) * 2,
-                creator: 3,
-                awaiters: [0; 4],
-                ..reader
-            };
+        let Task {
+            creator, awaiters, ..
+        } = unit.task();
+        if awaiters[0] != 0 {
+            unit = goroutine(unit, 500_000 + u64::from(conn) * 2, creator, awaiters[0]);
+            reader = goroutine(reader, 500_001 + u64::from(conn) * 2, 3, 0);
         }
         let id = self.id();
         if let Some(request) = from {
@@ -516,6 +511,18 @@ impl Sim {
             score.2 += usize::from(truth.is_some());
         }
         scores
+    }
+}
+
+/// A goroutine on that thread; whoever waits for it is 0 if nobody does.
+fn goroutine(thread: Unit, id: u64, creator: u64, waits: u64) -> Unit {
+    Unit {
+        runs: Runs::Task(Task {
+            id,
+            creator,
+            awaiters: [waits, 0, 0, 0],
+        }),
+        ..thread
     }
 }
 

@@ -16,6 +16,7 @@ fn scenarios() {
         ("tasks", include_str!("scenarios/tasks.txt")),
         ("loops", include_str!("scenarios/loops.txt")),
         ("queues", include_str!("scenarios/queues.txt")),
+        ("async_ids", include_str!("scenarios/async_ids.txt")),
         ("bounds", include_str!("scenarios/bounds.txt")),
     ];
     let (mut played, mut failures) = (0, Vec::new());

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use crate::correlate::{Config, Correlator};
 use crate::model::{
-    Address, Attributes, Begin, Conn, ConnId, Endpoint, Exchange, ExchangeId, Language, MessageIdentity,
-    Nanos, Outcome, Role, Service, Signal, SignalKind, Span, SpanId, Stamp, TraceContext, Unit,
+    Act, Address, Attributes, Begin, Conn, ConnId, Deed, Endpoint, Exchange, ExchangeId, Language,
+    MessageIdentity, Nanos, Outcome, Role, Service, Signal, SignalKind, Span, SpanId, Stamp, TraceContext,
+    Unit,
 };
 use crate::telemetry::{Ledger, Reason};
 
@@ -140,9 +141,25 @@ impl Player {
         });
     }
 
+    pub fn act(&mut self, stamp: Stamp, deed: Deed) {
+        self.signal(stamp.ts, SignalKind::Act(Act { stamp, deed }));
+    }
+
+    /// What an event loop moves is told before what it means.
+    fn moved(&mut self, id: u64, stamp: Stamp, is_request: bool) {
+        let Some(begin) = self.begins.get(&id) else { return };
+        if stamp.unit.turn().is_some() {
+            let conn = begin.conn.id;
+            let receives = begin.role.is_inbound() == is_request;
+            let deed = if receives { Deed::Receives } else { Deed::Sends };
+            self.act(stamp, deed(conn));
+        }
+    }
+
     pub fn begin(&mut self, begin: Begin) {
         self.ledger.seen(1);
         self.begins.insert(begin.id.0, begin.clone());
+        self.moved(begin.id.0, begin.start, true);
         self.signal(begin.start.ts, SignalKind::Begin(begin));
     }
 
@@ -151,11 +168,15 @@ impl Player {
     }
 
     pub fn respond(&mut self, id: u64, stamp: Stamp) {
+        self.moved(id, stamp, false);
         self.responded.insert(id, stamp);
         self.signal(stamp.ts, SignalKind::Respond(ExchangeId(id), stamp));
     }
 
     pub fn end(&mut self, id: u64, stamp: Stamp) {
+        if self.responded.get(&id) != Some(&stamp) {
+            self.moved(id, stamp, false);
+        }
         let begin = &self.begins[&id];
         self.ends.insert(id);
         let exchange = Exchange {

@@ -12,7 +12,8 @@
 //! expect A root
 //! ```
 //!
-//! Units: `process.thread`, `process.thread/task<creator`, and with the caller of a pooled connection
+//! Units: `process.thread!execution.trigger.counter.dispatch.socket.time.timer` for a turn of an event loop (from the right, what is 0
+//! may be left out; a timer of 0 is none), with the verbs `waits` and `woken` of their own, `process.thread`, `process.thread/task<creator`, and with the caller of a pooled connection
 //! `process.thread/task<creator@caller<creator`. Other verbs: `body` (last byte of the request), `drop`, `advance`; and checks in
 //! the middle: `out A`, `held A`. Options: `ctx=trace:span` (`-` for none), `unix`, `nat`, `nopos`, `peer=n`.
 //! More expectations: `expect A < ctx`, `expect A dropped`, `expect B link A reason`, `expect B nolink`, `expect A same B` (one trace),
@@ -22,7 +23,9 @@ use std::collections::HashMap;
 
 use super::play::{Player, Variant, begin};
 use crate::correlate::Config;
-use crate::model::{Confidence, Language, Role, SpanId, Stamp, TraceContext, TraceId, Unit};
+use crate::model::{
+    Confidence, Deed, Language, Role, Runs, SpanId, Stamp, Task, TraceContext, TraceId, Turn, Unit,
+};
 
 pub struct Scenario<'a> {
     pub name: &'a str,
@@ -61,22 +64,48 @@ fn unit(text: &str) -> Fallible<Unit> {
             None => Ok((number(text)?, 0)),
         }
     };
+    if let Some((thread, turn)) = text.split_once('!') {
+        return Ok(Unit {
+            runs: Runs::Turn(turn_of(turn)?),
+            ..unit(thread)?
+        });
+    }
     let (text, tasks) = text.split_once('/').unwrap_or((text, ""));
     let (tgid, tid) = text.split_once('.').ok_or("a unit is process.thread")?;
-    let mut unit = Unit {
-        tgid: number(tgid)?,
-        tid: number(tid)?,
-        ..Unit::default()
-    };
+    let mut told = Task::default();
     for (at, text) in tasks.split('@').filter(|text| !text.is_empty()).enumerate() {
         let (task, creator) = pair(text)?;
         match at.checked_sub(1) {
-            None => unit.task = task,
-            Some(at) => *unit.awaiters.get_mut(at).ok_or("too many tasks wait")? = task,
+            None => told.id = task,
+            Some(at) => *told.awaiters.get_mut(at).ok_or("too many tasks wait")? = task,
         }
-        unit.creator = creator;
+        told.creator = creator;
     }
-    Ok(unit)
+    Ok(Unit {
+        tgid: number(tgid)?,
+        tid: number(tid)?,
+        runs: match told == Task::default() {
+            true => Runs::Thread,
+            false => Runs::Task(told),
+        },
+    })
+}
+
+fn turn_of(text: &str) -> Fallible<Turn> {
+    let mut numbers = [0; 7];
+    for (number, text) in numbers.iter_mut().zip(text.split('.')) {
+        *number = text.parse().map_err(|_| format!("not a number: {text}"))?;
+    }
+    let [execution, trigger, counter, dispatch, socket, time, timer] = numbers;
+    Ok(Turn {
+        execution,
+        trigger,
+        counter,
+        dispatch,
+        socket: [socket, 0],
+        time,
+        timer: if timer == 0 { 1 << 30 } else { timer },
+    })
 }
 
 fn context(text: &str) -> Fallible<TraceContext> {
@@ -154,6 +183,15 @@ impl Run {
             };
         }
         let stamp = Stamp { ts, unit: unit(who)? };
+        if let ["waits" | "woken"] = *rest {
+            let deed = match rest {
+                ["waits"] => Deed::Waits,
+                _ => Deed::Woken,
+            };
+            self.player.act(stamp, deed);
+            self.player.advance(ts);
+            return Ok(());
+        }
         let [verb, name, options @ ..] = rest else {
             return Err("what happens?".into());
         };

@@ -9,6 +9,7 @@ pub mod go;
 mod java;
 #[allow(dead_code)] // some of its users follow
 mod live;
+mod node;
 pub mod tokio;
 
 use super::go::GoBinary;
@@ -36,6 +37,7 @@ const RECIPES: &[(&str, Recipe)] = &[
     ("goroutine", go::find),
     ("Java thread", java::find),
     ("tokio task", tokio::find),
+    ("async resource", node::find),
 ];
 
 /// Kind of the process's tasks and where they are, or why that is not known. `None` if it has no runtime that we know.

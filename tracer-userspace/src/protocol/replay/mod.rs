@@ -253,6 +253,7 @@ impl Replay {
             }
             last = signal.ts;
             let (id, seen) = match &signal.kind {
+                SignalKind::Act(_) => return Err("a session tells of bytes only".into()),
                 SignalKind::Begin(begin) => {
                     if open.insert(begin.id, (false, false)).is_some() {
                         return Err(format!("{:?} began twice", begin.id));

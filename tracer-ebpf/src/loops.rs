@@ -1,0 +1,85 @@
+//! Event loops: when one looks for events, and when it takes notice of work by other threads.
+//!
+//! Hooks, as tracepoints of system calls (include/trace/events/syscalls.h), attached only while a process whose runtime makes use of
+//! them is known: `sys_enter_epoll_pwait`, `sys_enter_read`. Emits `ACT`.
+
+use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
+use tracer_common::{ActKind, EventFlags, EventHeader, EventKind, TurnWords};
+
+use crate::{OWN_TGID, emit, runtime, unit::Thread};
+
+/// `struct syscall_trace_enter` (kernel/trace/trace.h): 8 bytes of header, the number, then the arguments from byte 16 on.
+const ARGUMENTS: usize = 16;
+
+/// libuv reads its eventfd into a buffer of 1,024 bytes (src/unix/async.c: `uv__async_io`).
+const WAKE_UP_BYTES: u64 = 1_024;
+
+#[tracepoint]
+pub fn loop_waits(_ctx: TracePointContext) -> u32 {
+    act(ActKind::WAITS);
+    0
+}
+
+#[tracepoint]
+pub fn loop_woken(ctx: TracePointContext) -> u32 {
+    // SAFETY: the third argument of `read`, in the record of its tracepoint.
+    let size = unsafe { ctx.read_at::<u64>(ARGUMENTS + 16) };
+    if size == Ok(WAKE_UP_BYTES) {
+        act(ActKind::WOKEN);
+    }
+    0
+}
+
+#[inline(always)]
+fn act(kind: ActKind) -> Option<()> {
+    let thread = Thread::current();
+    if thread.tgid == OWN_TGID.load() {
+        return None;
+    }
+    let turn = runtime::turn(thread)?;
+    // A file or socket is read in a callback; what other threads have done is noticed by the loop itself.
+    if kind == ActKind::WOKEN && turn.execution != 0 {
+        return None;
+    }
+    tell(kind, thread, &turn)
+}
+
+#[inline(always)]
+fn tell(kind: ActKind, thread: Thread, turn: &TurnWords) -> Option<()> {
+    // SAFETY: no arguments.
+    let ts = unsafe { bpf_ktime_get_ns() };
+    let record = emit::reserve(0, ts)?;
+    let header = record.header();
+    // SAFETY: ring memory reserved for a whole header.
+    unsafe {
+        *header = EventHeader {
+            ts,
+            cookie: 0,
+            arrival: 0,
+            task: 0,
+            creator: 0,
+            awaiters: turn.pack(),
+            tgid: thread.tgid,
+            tid: thread.tid,
+            len: 0,
+            captured: 0,
+            pos: 0,
+            peer_pos: 0,
+            netns: 0,
+            flags: EventFlags::TURN,
+            kind: EventKind::ACT.0,
+            dir: 0,
+            family: 0,
+            lport: 0,
+            rport: 0,
+            state: kind.0,
+            old_state: 0,
+            laddr: [0; 16],
+            raddr: [0; 16],
+            tail: 0,
+            error: 0,
+        }
+    };
+    record.submit();
+    Some(())
+}
