@@ -36,6 +36,8 @@ pub fn child(parent: &str, call: usize) -> Marker {
 pub enum Shape {
     /// Makes that many calls, the even ones to leaves, the odd ones to branches (each calls a leaf).
     Calls(usize),
+    /// As many calls, and one more to a leaf once the answer is out: "a finished request parents nothing".
+    Late(usize),
     /// Passes the request on to a leaf as it is.
     Proxy,
 }
@@ -45,6 +47,8 @@ struct Expected {
     /// Index of the request that caused it; its own index for the first.
     cause: usize,
     marker: Marker,
+    /// Made when the request that caused it was answered: nobody's child.
+    late: bool,
 }
 
 /// The requests of one trace, the first one first. Each but the first is seen at both ends.
@@ -52,16 +56,21 @@ fn requests(first: &str, shape: Shape) -> Vec<Expected> {
     let mut all = vec![Expected {
         cause: 0,
         marker: first.to_owned(),
+        late: false,
     }];
     let mut add = |cause, marker| {
-        all.push(Expected { cause, marker });
+        all.push(Expected {
+            cause,
+            marker,
+            late: false,
+        });
         all.len() - 1
     };
     match shape {
         Shape::Proxy => {
             add(0, first.to_owned());
         }
-        Shape::Calls(calls) => {
+        Shape::Calls(calls) | Shape::Late(calls) => {
             for call in 0..calls {
                 let marker = child(first, call);
                 let made = add(0, marker.clone());
@@ -70,6 +79,13 @@ fn requests(first: &str, shape: Shape) -> Vec<Expected> {
                 }
             }
         }
+    }
+    if let Shape::Late(calls) = shape {
+        all.push(Expected {
+            cause: 0,
+            marker: child(first, calls),
+            late: true,
+        });
     }
     all
 }
@@ -148,19 +164,23 @@ pub fn tally(spans: &Spans, entry: &str, shape: Shape, markers: impl Iterator<It
         let requests = requests(&marker, shape);
         let mut servers: Vec<&Span> = Vec::with_capacity(requests.len());
         let root = known.find(&marker, Kind::Server, true, entry);
-        let mut is_whole =
-            of_trace[root.trace_id.as_slice()] == requests.len() * 2 - 1 && root.parent.is_none();
+        let inside = requests.iter().filter(|request| !request.late).count();
+        let mut is_whole = of_trace[root.trace_id.as_slice()] == inside * 2 - 1 && root.parent.is_none();
         servers.push(root);
         for request in &requests[1..] {
             let is_own = request.cause == 0;
             let client = known.find(&request.marker, Kind::Client, is_own, entry);
             let server = known.find(&request.marker, Kind::Server, false, entry);
-            let is_right = is_child(client, servers[request.cause]);
+            let is_right = if request.late {
+                client.parent.is_none()
+            } else {
+                is_child(client, servers[request.cause])
+            };
             let crosses = is_child(server, client);
             is_whole &= is_right && crosses;
             tally.across.0 += usize::from(crosses);
             tally.across.1 += 1;
-            if is_own {
+            if is_own && !(request.late && is_right) {
                 tally.count(client, is_right);
             }
             servers.push(server);
@@ -217,7 +237,11 @@ pub fn thread_rule(spans: &Spans, entry: &str, shape: Shape, markers: impl Itera
     let mut score = Score::default();
     for marker in markers {
         let root = known.find(&marker, Kind::Server, true, entry);
-        for request in requests(&marker, shape).iter().skip(1).filter(|r| r.cause == 0) {
+        for request in requests(&marker, shape)
+            .iter()
+            .skip(1)
+            .filter(|r| r.cause == 0 && !r.late)
+        {
             let call = known.find(&request.marker, Kind::Client, true, entry);
             let read = call
                 .int("thread.id")
@@ -312,6 +336,39 @@ mod tests {
             (behind.calls.right, behind.whole),
             (4, (1, 2)),
             "not the entry's call"
+        );
+    }
+
+    #[test]
+    fn a_late_call_is_nobodys_child() {
+        let one = first(1);
+        let mut spans = whole(&one, 1);
+        let late = child(&one, 2);
+        let like = |n: u8, of: &Span| Span {
+            span_id: vec![1, n],
+            trace_id: vec![3; 16],
+            attributes: [("url.path".to_owned(), format!("/x/{late}").as_str().into())].into(),
+            ..of.clone()
+        };
+        let (mut call, mut served) = (like(8, &spans[1]), like(9, &spans[2]));
+        call.parent = None;
+        served.parent = Some(call.span_id.clone());
+        spans.extend([call, served]);
+        let judged = |spans: &[Span]| {
+            let spans: Spans = spans.iter().cloned().collect();
+            tally(&spans, "entry", Shape::Late(2), [one.clone()].into_iter())
+        };
+        let right = judged(&spans);
+        assert_eq!(
+            (right.calls.right, right.calls.wrong, right.calls.missing),
+            (2, 0, 0)
+        );
+        assert_eq!(right.whole, (1, 1));
+        spans[7].parent = Some(spans[0].span_id.clone());
+        let wrong = judged(&spans);
+        assert_eq!(
+            (wrong.calls.right, wrong.calls.wrong, wrong.whole),
+            (2, 1, (0, 1))
         );
     }
 

@@ -8,6 +8,8 @@ use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 use tracer_tests::apps::{App, Setup, Start, apache, haproxy, mesh as apps, nginx};
 use tracer_tests::client::drive;
@@ -26,6 +28,15 @@ const fn calls(path: &'static str, calls: usize, recall: f64) -> Style {
     Style {
         path,
         shape: Shape::Calls(calls),
+        recall,
+    }
+}
+
+/// With one call more after the answer.
+const fn late(path: &'static str, calls: usize, recall: f64) -> Style {
+    Style {
+        path,
+        shape: Shape::Late(calls),
         recall,
     }
 }
@@ -73,6 +84,10 @@ fn check(runtime: &str, start: Start, styles: &[Style]) {
             run(WARM_UP);
             let tracer = host.trace(&Selection::of(&[&leaf, &branch, &entry]).with("--explain", "true"));
             let numbers = run(requests);
+            if let Shape::Late(_) = style.shape {
+                // What comes after the last answers is not over with them.
+                thread::sleep(Duration::from_secs(1));
+            }
             let spans = tracer.finish().spans;
             let score = tally(&spans, &entry.service, style.shape, numbers.clone().map(first));
             let plain = thread_rule(&spans, &entry.service, style.shape, numbers.map(first));
@@ -268,6 +283,7 @@ fn c_pool() {
         "C pool",
         apps::c_pool,
         &[
+            late("late", 2, 0.9),
             calls("seq", 3, 0.99),
             calls("sleep", 2, 0.99),
             calls("cpu", 2, 0.99),

@@ -118,6 +118,11 @@ impl Correlator {
     ) {
         if let Some(state) = self.units.units.get_mut(unit) {
             state.calls_out += 1;
+            let before = state.since_answer;
+            state.since_answer = before.saturating_add(1);
+            if let Some(record) = self.records.get_mut(key) {
+                record.since_answer = before;
+            }
         }
         self.queue_call(unit, key);
         self.order_event(unit, Last::WroteCall(key));
@@ -249,6 +254,9 @@ impl Correlator {
             let was_open = std::mem::take(&mut record.open_on_unit);
             self.answered(key, begun_by, was_open);
             self.watch_request_threads(begun_by, unit);
+            if begun_by != unit {
+                self.watch_late_calls(unit, key);
+            }
             self.claim(unit, key, Claim::Wrote);
             self.ids_answer(key, unit, Some(&stamp.unit));
             self.order_event(unit, Last::WroteResponse(key));
@@ -257,6 +265,7 @@ impl Correlator {
                 state.answers = true;
                 state.last_answered = key;
                 state.last_answer = stamp.ts;
+                state.since_answer = 0;
             }
         } else {
             if let Some(state) = self.units.units.get_mut(begun_by) {

@@ -80,6 +80,8 @@ pub(super) struct Record {
     pub contested: bool,
     /// Outbound: the owner that an event loop's order suggests, not yet believed.
     pub tentative: Key,
+    /// Outbound: how many calls its unit had made since it answered last.
+    pub since_answer: u16,
     /// Outbound: `late_of` is a guess that was given up.
     pub ambiguous: bool,
     /// The group of work that it belongs to, on an event loop that tells ids.
@@ -131,6 +133,7 @@ impl Record {
             group: Group::NONE,
             answered_by: Key::NONE,
             response_over: false,
+            since_answer: 0,
             ambiguous: false,
         }
     }

@@ -91,6 +91,8 @@ pub(super) struct UnitState {
     pub answers: bool,
     /// It had several connections' requests open at once: it is an event loop, what it writes is anybody's.
     pub is_loop: bool,
+    /// Calls written since the last answer.
+    pub since_answer: u16,
     /// Calls written by this unit and not answered.
     pub calls_out: u32,
     /// The request that it answered last, and when.
@@ -121,6 +123,11 @@ pub(super) struct ProcessState {
     pub undecided: VecDeque<Key>,
     /// Until when its threads are known to pass requests among each other, so that a thread proves nothing.
     pub migrates_until: Nanos,
+    /// How often one of its workers had answered, had nothing to do for a while, and called nobody meanwhile.
+    pub prompt_turns: u16,
+    /// Most calls that one of its workers made between an answer and the next request, and until when that is remembered.
+    pub late_calls: u16,
+    pub late_until: Nanos,
     /// When one of its requests was last lost.
     pub lost: Nanos,
     pub last_seen: Nanos,
@@ -239,6 +246,7 @@ impl Units {
             reads: false,
             answers: false,
             is_loop: false,
+            since_answer: 0,
             calls_out: 0,
             last_answered: Key::NONE,
             last_answer: 0,

@@ -139,6 +139,11 @@ impl Correlator {
             return;
         }
         let Some(evidence) = self.judge(&case) else {
+            if self.may_be_late(&case)
+                && let Some(call) = self.records.get_mut(case.call)
+            {
+                call.ambiguous = true;
+            }
             return;
         };
         if !call.is_decided() {
