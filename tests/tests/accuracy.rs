@@ -168,6 +168,9 @@ fn go() {
     );
 }
 
+/// That the recipe holds for a version.
+const NODE_SHORT: &[Style] = &[calls("seq", 3, 0.97), calls("timer", 2, 0.5)];
+
 /// Of awaited sleeps only the last call before the answer can be told (docs/accuracy.md).
 const NODE: &[Style] = &[
     calls("seq", 3, 0.97),
@@ -186,6 +189,14 @@ const NODE: &[Style] = &[
 #[test]
 fn node() {
     check("Node", apps::node, NODE);
+}
+
+#[test]
+fn node_versions() {
+    let styles = if results().is_some() { NODE } else { NODE_SHORT };
+    check("Node 22", apps::node22, styles);
+    check("Node 24", apps::node24, styles);
+    check("Node 26", apps::node26, styles);
 }
 
 #[test]

@@ -59,6 +59,7 @@ pub fn run(args: &Args) -> Result<()> {
         install::debian_packages()?;
         install::python_packages(&target)?;
         install::java_runtimes(&target)?;
+        install::node_runtimes(&target)?;
     }
     let scores = target.join("accuracy.jsonl");
     fs::write(&scores, "")?;

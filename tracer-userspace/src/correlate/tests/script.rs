@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Units: `process.thread!execution.trigger.counter.dispatch.socket.time.timer` for a turn of an event loop (from the right, what is 0
-//! may be left out; a timer of 0 is none), with the verbs `waits` and `woken` of their own, `process.thread`, `process.thread/task<creator`, and with the caller of a pooled connection
+//! may be left out; a timer of 0 is none), with the verbs `waits`, `woken` and `connect` of their own, `process.thread`, `process.thread/task<creator`, and with the caller of a pooled connection
 //! `process.thread/task<creator@caller<creator`. Other verbs: `body` (last byte of the request), `drop`, `advance`; and checks in
 //! the middle: `out A`, `held A`. Options: `ctx=trace:span` (`-` for none), `unix`, `nat`, `nopos`, `peer=n`.
 //! More expectations: `expect A < ctx`, `expect A dropped`, `expect B link A reason`, `expect B nolink`, `expect A same B` (one trace),
@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use super::play::{Player, Variant, begin};
 use crate::correlate::Config;
 use crate::model::{
-    Confidence, Deed, Language, Role, Runs, SpanId, Stamp, Task, TraceContext, TraceId, Turn, Unit,
+    Confidence, ConnId, Deed, Language, Role, Runs, SpanId, Stamp, Task, TraceContext, TraceId, Turn, Unit,
 };
 
 pub struct Scenario<'a> {
@@ -190,6 +190,13 @@ impl Run {
             };
             self.player.act(stamp, deed);
             self.player.advance(ts);
+            return Ok(());
+        }
+        if let ["connect", conn] = *rest {
+            let count = self.conns.len() as u32 + 1;
+            let conn = *self.conns.entry(conn.to_owned()).or_insert(count);
+            self.player
+                .act(stamp, Deed::Connects(ConnId(u64::from(conn) * 2)));
             return Ok(());
         }
         let [verb, name, options @ ..] = rest else {

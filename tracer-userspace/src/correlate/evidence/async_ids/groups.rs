@@ -23,6 +23,8 @@ struct State {
     up: Group,
     /// The request that it is known to belong to.
     label: Key,
+    /// This request was answered: what is made on behalf of the group from now on is no part of it.
+    is_over: bool,
     calls: Vec<Key>,
 }
 
@@ -61,6 +63,7 @@ impl Groups {
             state.calls.clear();
         }
         state.label = label;
+        state.is_over = false;
         self.states.push_back(state);
         Group(self.forgotten + self.states.len() as u64)
     }
@@ -106,6 +109,20 @@ impl Groups {
     pub fn label(&mut self, group: Group) -> Key {
         let root = self.root(group);
         self.get(root).map(|state| state.label).unwrap_or_default()
+    }
+
+    /// Its request was answered.
+    pub fn end(&mut self, group: Group) {
+        let root = self.root(group);
+        if let Some(state) = self.get_mut(root) {
+            state.is_over = true;
+        }
+    }
+
+    /// Whether it is remembered, and its request not answered.
+    pub fn is_live(&mut self, group: Group) -> bool {
+        let root = self.root(group);
+        self.get(root).is_some_and(|state| !state.is_over)
     }
 
     /// From now on one is part of the other.
@@ -169,6 +186,9 @@ mod tests {
         assert_eq!(groups.root(a), whole);
         assert_eq!(groups.take_calls(a), [two, one]);
         assert_eq!(groups.root(Group::NONE), Group::NONE);
+        assert!(groups.is_live(a));
+        groups.end(b);
+        assert!(!groups.is_live(a));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! 1. A read, or the look for events, ends a segment; ids given out in it belong to its owner, who is the request that was read or
 //!    the one whose call was answered ([`segments`]).
 //! 2. A call is written on behalf of the segment's owner, unless the ids say that another resource's callback runs; then on
-//!    behalf of whom that resource's id was given out for, or of a group that nobody knows yet ([`groups`]).
+//!    behalf of whom that resource's id was given out for, or of a group that nobody knows yet ([`groups`]). The first write on a
+//!    connection is on behalf of who opened it.
 //! 3. The answer to a request tells whose group its segment is. If the only request that is answered after a call's response was
 //!    read is another one than the ids say, the answer is right; the more often that happens, the less are the ids believed.
 //!
@@ -75,8 +76,14 @@ impl Correlator {
                 let records = &self.records;
                 let alive = |key| records.get(key).is_some();
                 let Loop { groups, segments, .. } = &mut *event_loop;
-                event_loop.writing =
-                    segments.write(&turn, conn, groups, |groups| groups.add(Key::NONE, alive));
+                let mut group = segments.write(&turn, conn, groups, |groups| groups.add(Key::NONE, alive));
+                if let Deed::Connects(_) = act.deed {
+                    if group == Group::NONE {
+                        group = groups.add(Key::NONE, alive);
+                    }
+                    segments.opened(conn, group);
+                }
+                event_loop.writing = group;
                 None
             }
         };
@@ -133,16 +140,17 @@ impl Correlator {
             return;
         };
         let mut group = event_loop.groups.root(event_loop.writing);
-        if group == Group::NONE {
-            let records = &self.records;
-            group = event_loop.groups.add(Key::NONE, |key| records.get(key).is_some());
-        }
-        event_loop.groups.add_call(group, call);
         let label = event_loop.groups.label(group);
         let is_late = self
             .records
             .get(label)
             .is_some_and(|r| r.responded != 0 || r.ended);
+        // After its answer a request owns nothing; the call may be another's all the same.
+        if group == Group::NONE || is_late {
+            let records = &self.records;
+            group = event_loop.groups.add(Key::NONE, |key| records.get(key).is_some());
+        }
+        event_loop.groups.add_call(group, call);
         if let Some(record) = self.records.get_mut(call) {
             record.group = group;
             if is_late {
@@ -154,13 +162,14 @@ impl Correlator {
                     .began(record.begin.conn.id, call, &turn, false);
             }
         }
-        if !is_late {
-            event_loop.undecided.push_back(call);
+        let undecided = &mut event_loop.undecided;
+        // Behind a request that stays open they would pile up, decided or not.
+        if undecided.len() == undecided.capacity() && undecided.len() >= 64 {
+            let records = &self.records;
+            undecided.retain(|&key| records.get(key).is_some_and(|r| !r.is_decided()));
         }
+        undecided.push_back(call);
         self.keep_loop(unit, event_loop);
-        if is_late {
-            self.decide_unowned(call);
-        }
     }
 
     /// A request is answered by `unit`, or is over without an answer (`by` is `None`).
@@ -175,8 +184,6 @@ impl Correlator {
             let label = event_loop.groups.label(writing);
             if label == Key::NONE {
                 event_loop.groups.merge(writing, group);
-            } else if label != request {
-                event_loop.doubt();
             }
         }
         event_loop.answered.push(request);
@@ -239,6 +246,7 @@ impl Correlator {
                 self.records.get(call).is_some_and(|r| !r.is_decided())
             });
             event_loop.groups.put_calls(group, calls);
+            event_loop.groups.end(group);
         }
         event_loop.answered = answered;
         self.decide_what_nobody_owns(event_loop);

@@ -39,6 +39,8 @@ struct Link {
     last: Key,
     /// The id of its socket.
     socket: u64,
+    /// On whose behalf it was opened, until the first write: that waits for the connection, and comes in whatever turn finds it open.
+    opener: Group,
 }
 
 /// What ends a segment.
@@ -193,7 +195,14 @@ impl Segments {
         let fresh = if known { 0 } else { ids.socket };
         let is_old = ids.execution <= self.sampled;
         let in_segment = self.is_read && self.dispatch == turn.dispatch && self.owner != Group::NONE;
-        let group = if in_segment {
+        let opener = self
+            .conns
+            .get_mut(&conn)
+            .map(|link| std::mem::take(&mut link.opener));
+        let opener = groups.root(opener.unwrap_or_default());
+        let group = if opener != Group::NONE {
+            opener
+        } else if in_segment {
             self.write_in_segment(&ids, is_old, groups, anonymous)
         } else {
             let (first, second) = match is_old {
@@ -208,7 +217,7 @@ impl Segments {
             let found = [first, second]
                 .into_iter()
                 .chain(of_socket)
-                .find_map(|id| self.owner_of(id));
+                .find_map(|id| self.owner_of(id).filter(|&group| groups.is_live(group)));
             match found {
                 Some(group) => group,
                 None if ids.execution > 0 || ids.trigger > 0 => anonymous(groups),
@@ -252,11 +261,11 @@ impl Segments {
         if ids.execution == 0 || of_socket {
             return self.owner;
         }
+        let mut live = |id| self.owner_of(id).filter(|&group| groups.is_live(group));
         let found = if is_old {
-            self.owner_of(ids.execution)
-                .or_else(|| self.owner_of(ids.trigger))
+            live(ids.execution).or_else(|| live(ids.trigger))
         } else if ids.trigger <= self.sampled {
-            self.owner_of(ids.trigger)
+            live(ids.trigger)
         } else {
             None
         };
@@ -265,6 +274,18 @@ impl Segments {
             None if self.socket != 0 && is_old => anonymous(groups),
             _ => self.owner,
         }
+    }
+
+    /// The connection is opened on behalf of that group.
+    pub fn opened(&mut self, conn: ConnId, opener: Group) {
+        if self.conns.len() >= MAX_CONNS {
+            self.conns.clear();
+        }
+        let link = Link {
+            opener,
+            ..Link::default()
+        };
+        self.conns.insert(conn, link);
     }
 
     /// An exchange begins on the connection. `accepted`: the loop got the request.
@@ -278,6 +299,7 @@ impl Segments {
             Link {
                 last: exchange,
                 socket,
+                opener: Group::NONE,
             },
         );
         if accepted && socket != 0 {
