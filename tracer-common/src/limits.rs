@@ -26,6 +26,10 @@ pub const MAX_RUNTIMES: u32 = 4_096;
 /// Sockets whose task is remembered (`TOKIO_SOCKETS`, least recently used ones leave first).
 pub const MAX_TOKIO_SOCKETS: u32 = 16_384;
 
+/// Connections whose calling goroutine is remembered, and kinds of goroutines (`GO_CALLERS`, `GO_READERS`; least recently used
+/// ones leave first).
+pub const MAX_GO_CALLERS: u32 = 8_192;
+
 /// Input/output vectors that the kernel side follows for one message. The kernel itself allows
 /// 1,024 (`UIO_MAXIOV`); what lies in vectors beyond these is counted, not captured.
 pub const MAX_IOVECS: usize = 32;

@@ -32,6 +32,10 @@ pub struct GoOffsets {
     pub write_loop_chan: u32,
     /// `runtime.hchan.recvq.first`.
     pub chan_recvq: u32,
+    /// The address that a semaphore's waiter waits for, in `runtime.sudog`.
+    pub sudog_elem: u32,
+    /// Address of `runtime.semtable`, the lower half first; 0 = not known.
+    pub semtable: [u32; 2],
 }
 
 /// Offsets into HotSpot's structures, all in bytes. A virtual thread is told by [`Self::owner_id`] or else, if
@@ -141,4 +145,4 @@ pub struct RuntimeEntry {
     pub node: NodeOffsets,
 }
 
-const _: () = assert!(core::mem::size_of::<RuntimeEntry>() == 172);
+const _: () = assert!(core::mem::size_of::<RuntimeEntry>() == 184);

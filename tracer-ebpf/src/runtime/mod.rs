@@ -120,7 +120,7 @@ extern "C" fn read_tasks(tgid: u64, direction: u64, sk: u64, cookie: u64) -> u64
     };
     *tasks = Tasks::NONE;
     if entry.kind == RuntimeKind::GO.0 {
-        go::read(&entry.go, direction, tasks);
+        go::read(&entry.go, tgid, direction, cookie, tasks);
         return 1;
     }
     if entry.kind == RuntimeKind::JAVA.0 {
@@ -160,4 +160,10 @@ fn thread_pointer() -> u64 {
 fn pointer(address: u64) -> Option<u64> {
     let value = read_user::<u64>(address)?;
     (value >= 4096 && value >> 56 == 0 && value % 8 == 0).then_some(value)
+}
+
+/// A 64-bit value told as halves, the lower one first.
+#[inline(always)]
+fn whole([low, high]: [u32; 2]) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
 }

@@ -8,7 +8,7 @@
 use aya_ebpf::{macros::map, maps::LruHashMap};
 use tracer_common::{MAX_AWAITERS, MAX_TOKIO_SOCKETS, TokioClient, TokioOffsets};
 
-use super::{RUNTIMES, TASKS, Tasks, pointer, thread_pointer};
+use super::{RUNTIMES, TASKS, Tasks, pointer, thread_pointer, whole};
 use crate::{
     buffers::{read_kernel, read_user},
     layout,
@@ -310,10 +310,4 @@ extern "C" fn holding(first: u64, words: u64, value: u64) -> u64 {
         }
     }
     found
-}
-
-/// A 64-bit value told as halves.
-#[inline(always)]
-fn whole([low, high]: [u32; 2]) -> u64 {
-    u64::from(high) << 32 | u64::from(low)
 }

@@ -21,6 +21,8 @@ pub struct GoBinary {
     pub module_version: Option<String>,
     /// Where its goroutines are found in memory, or why that is not known.
     pub tasks: Result<RuntimeEntry, String>,
+    /// Where the file has the table of those who wait for semaphores.
+    pub semtable: Option<u64>,
 }
 
 impl Default for GoBinary {
@@ -30,6 +32,7 @@ impl Default for GoBinary {
             main_package: None,
             module_version: None,
             tasks: Err(String::new()),
+            semtable: None,
         }
     }
 }
@@ -47,6 +50,7 @@ impl GoBinary {
             None => return None,
         };
         go.tasks = tasks::go::offsets(elf, &go.version);
+        go.semtable = tasks::go::semtable(elf);
         Some(go)
     }
 }

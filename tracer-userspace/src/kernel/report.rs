@@ -537,7 +537,15 @@ mod tests {
                 "tracepoint tcp_send_reset",
                 "capture back end fentry",
                 "capture back end syscall",
+                "fields of kernel structs for finding the caller of a pooled connection in Rust's tokio",
             ],
+        );
+        check(
+            "what epoll keeps for a file is not to be found",
+            |f| field_moved(f, Group::Watch),
+            None,
+            TRACEPOINT,
+            &["fields of kernel structs for finding the caller of a pooled connection in Rust's tokio"],
         );
         check(
             "a field of sockets has moved",

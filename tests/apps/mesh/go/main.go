@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 var (
@@ -137,6 +139,32 @@ var styles = map[string]func(m string) error{
 			func() error {
 				return both(func() error { return call(m, 2) }, func() error { return call(m, 3) })
 			})
+	},
+	"errgroup": func(m string) error {
+		var group errgroup.Group
+		for i := 0; i < 3; i++ {
+			group.Go(func() error { return call(m, i) })
+		}
+		return group.Wait()
+	},
+	// A goroutine that makes others, which make others.
+	"deep": func(m string) error {
+		return both(func() error {
+			return both(func() error {
+				return both(func() error { return call(m, 0) }, func() error { return call(m, 1) })
+			})
+		})
+	},
+	// Each call is a goroutine whose result comes over a channel.
+	"channel": func(m string) error {
+		results := make(chan error)
+		for i := 0; i < 3; i++ {
+			go func() { results <- call(m, i) }()
+		}
+		return inOrder(
+			func() error { return <-results },
+			func() error { return <-results },
+			func() error { return <-results })
 	},
 	// A fixed pool of goroutines makes the calls.
 	"pool": func(m string) error {

@@ -5,14 +5,33 @@
 
 use tracer_common::{GoOffsets, RuntimeEntry, RuntimeKind};
 
-use super::Subject;
+use super::live::Live;
+use super::{Subject, halves};
 use crate::discover::elf::Elf;
 
 const MAX_SYMBOLS: u64 = 32 << 20;
 
-/// The recipe: the executable told it when it was read.
+/// The recipe: the executable told it when it was read, but for where it is loaded.
 pub fn find(subject: &Subject) -> Option<Result<RuntimeEntry, String>> {
-    subject.go.map(|go| go.tasks.clone())
+    let go = subject.go?;
+    Some(go.tasks.clone().map(|mut entry| {
+        let semtable = go.semtable.and_then(|in_file| {
+            let executable = Live::open(subject.process)?.executable()?;
+            executable.base.checked_add(in_file)
+        });
+        entry.go.semtable = halves(semtable.unwrap_or(0));
+        entry
+    }))
+}
+
+/// Address of `runtime.semtable` in the file, unless it is stripped.
+pub fn semtable(elf: &Elf) -> Option<u64> {
+    elf.symbol("runtime.semtable", MAX_SYMBOLS)
+}
+
+/// From Go 1.26 on `sudog.elem` is a pointer and, behind it, the address that counts (maybeTraceablePtr).
+const fn sudog_elem(minor: u32) -> u32 {
+    if minor < 26 { 24 } else { 32 }
 }
 
 struct Row {
@@ -69,6 +88,8 @@ pub fn offsets(elf: &Elf, version: &str) -> Result<RuntimeEntry, String> {
             stack_hi: STACK_HI,
             write_loop_chan: row.write_loop_chan,
             chan_recvq: row.chan_recvq,
+            sudog_elem: sudog_elem(row.minor),
+            semtable: [0, 0],
         },
         ..RuntimeEntry::default()
     })

@@ -47,6 +47,11 @@ pub fn find(subject: &Subject) -> Option<(&'static str, Result<RuntimeEntry, Str
         .find_map(|(kind, recipe)| Some((*kind, recipe(subject)?)))
 }
 
+/// A 64-bit value as the runtime table has it: the lower half first.
+fn halves(value: u64) -> [u32; 2] {
+    [(value & 0xffff_ffff) as u32, (value >> 32) as u32]
+}
+
 /// What is still looked for in a process whose entry is not complete.
 pub enum Search {
     /// Tokio's sockets and callers.

@@ -15,8 +15,8 @@ mod shape;
 
 use tracer_common::{RuntimeEntry, RuntimeKind, TokioOffsets};
 
-use super::Subject;
 use super::live::Live;
+use super::{Subject, halves};
 use crate::discover::elf::Elf;
 
 pub use sample::Samples;
@@ -119,11 +119,6 @@ pub fn find(subject: &Subject) -> Option<Result<RuntimeEntry, String>> {
             ..RuntimeEntry::default()
         }
     }))
-}
-
-/// A 64-bit value as [`TokioOffsets`] has it.
-fn halves(value: u64) -> [u32; 2] {
-    [(value & 0xffff_ffff) as u32, (value >> 32) as u32]
 }
 
 /// Looks once more at a process whose entry is not complete. Whether there is something new.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tracer_common::{MAX_TOKIO_CLIENTS, TokioClient, TokioOffsets};
 
-use super::halves;
 use super::shape::{Memory, Task};
+use crate::discover::tasks::halves;
 use crate::discover::tasks::live::Live;
 
 /// Bytes of `ScheduledIo` that are looked through: it is aligned to 128.
