@@ -9,15 +9,21 @@ use std::time::{Duration, Instant};
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
-use prost::Message as _;
 use tonic::codec::CompressionEncoding;
 
+use crate::metrics::{self, Point};
 use crate::span::Spans;
 
 /// How the daemon is told to export.
@@ -42,6 +48,7 @@ pub enum Fault {
 
 struct State {
     spans: Mutex<Spans>,
+    points: Mutex<Vec<Point>>,
     headers: Mutex<Vec<HeaderMap>>,
     fault: Mutex<Fault>,
     requests: AtomicUsize,
@@ -97,6 +104,7 @@ impl Collector {
     pub fn start_at(address: SocketAddr) -> Self {
         let state = Arc::new(State {
             spans: Mutex::default(),
+            points: Mutex::default(),
             headers: Mutex::default(),
             fault: Mutex::new(Fault::None),
             requests: AtomicUsize::new(0),
@@ -113,15 +121,26 @@ impl Collector {
         let grpc = TraceServiceServer::new(Grpc(Arc::clone(&state)))
             .accept_compressed(CompressionEncoding::Gzip)
             .max_decoding_message_size(64 << 20);
+        let metrics = MetricsServiceServer::new(Grpc(Arc::clone(&state)))
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(64 << 20);
         let http = {
             let state = Arc::clone(&state);
             axum::routing::post(move |headers: HeaderMap, body: Bytes| {
                 http(Arc::clone(&state), headers, body)
             })
         };
+        let http_metrics = {
+            let state = Arc::clone(&state);
+            axum::routing::post(move |headers: HeaderMap, body: Bytes| {
+                http_metrics(Arc::clone(&state), headers, body)
+            })
+        };
         let router = tonic::service::Routes::new(grpc)
+            .add_service(metrics)
             .into_axum_router()
             .route("/v1/traces", http)
+            .route("/v1/metrics", http_metrics)
             .layer(axum::extract::DefaultBodyLimit::max(64 << 20));
         runtime.spawn(async move { axum::serve(listener, router).await });
         Self {
@@ -164,6 +183,12 @@ impl Collector {
     #[must_use]
     pub fn spans(&self) -> Spans {
         lock(&self.state.spans).clone()
+    }
+
+    /// Every point of a metric that has arrived.
+    #[must_use]
+    pub fn points(&self) -> Vec<Point> {
+        lock(&self.state.points).clone()
     }
 
     /// Waits until what has arrived satisfies `enough`, and returns it.
@@ -210,32 +235,57 @@ impl TraceService for Grpc {
     }
 }
 
-async fn http(state: Arc<State>, headers: HeaderMap, body: Bytes) -> Response {
+#[tonic::async_trait]
+impl MetricsService for Grpc {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportMetricsServiceRequest>,
+    ) -> Result<tonic::Response<ExportMetricsServiceResponse>, tonic::Status> {
+        lock(&self.0.points).extend(metrics::points(request.into_inner()));
+        Ok(tonic::Response::new(ExportMetricsServiceResponse::default()))
+    }
+}
+
+/// A message that came over HTTP.
+fn decode<M: prost::Message + Default>(headers: &HeaderMap, body: &[u8]) -> Result<M, StatusCode> {
     let is = |name: header::HeaderName, value: &str| headers.get(name).is_some_and(|v| v == value);
     if !is(header::CONTENT_TYPE, "application/x-protobuf") {
-        return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
+        return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
     let mut plain = Vec::new();
     if is(header::CONTENT_ENCODING, "gzip") {
-        if flate2::read::GzDecoder::new(&body[..])
-            .read_to_end(&mut plain)
-            .is_err()
-        {
-            return StatusCode::BAD_REQUEST.into_response();
-        }
+        let mut gzip = flate2::read::GzDecoder::new(body);
+        gzip.read_to_end(&mut plain)
+            .map_err(|_| StatusCode::BAD_REQUEST)?;
     } else {
-        plain.extend_from_slice(&body);
+        plain.extend_from_slice(body);
     }
-    let Ok(request) = ExportTraceServiceRequest::decode(&plain[..]) else {
-        return StatusCode::BAD_REQUEST.into_response();
+    M::decode(&plain[..]).map_err(|_| StatusCode::BAD_REQUEST)
+}
+
+fn encoded(message: &impl prost::Message) -> Response {
+    let kind = [(header::CONTENT_TYPE, "application/x-protobuf")];
+    (kind, message.encode_to_vec()).into_response()
+}
+
+async fn http(state: Arc<State>, headers: HeaderMap, body: Bytes) -> Response {
+    let request: ExportTraceServiceRequest = match decode(&headers, &body) {
+        Ok(request) => request,
+        Err(status) => return status.into_response(),
     };
     match state.take(headers, request).await {
-        Ok(()) => (
-            [(header::CONTENT_TYPE, "application/x-protobuf")],
-            ExportTraceServiceResponse::default().encode_to_vec(),
-        )
-            .into_response(),
+        Ok(()) => encoded(&ExportTraceServiceResponse::default()),
         Err(()) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+async fn http_metrics(state: Arc<State>, headers: HeaderMap, body: Bytes) -> Response {
+    match decode(&headers, &body) {
+        Ok(request) => {
+            lock(&state.points).extend(metrics::points(request));
+            encoded(&ExportMetricsServiceResponse::default())
+        }
+        Err(status) => status.into_response(),
     }
 }
 
@@ -245,6 +295,8 @@ mod tests {
 
     use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
     use opentelemetry_proto::tonic::trace::v1 as otlp;
+
+    use prost::Message as _;
 
     use super::*;
     use crate::Client;

@@ -7,6 +7,7 @@ use crate::apps::App;
 use crate::collector::{Collector, Transport};
 use crate::host;
 use crate::ledger::Ledger;
+use crate::metrics::Point;
 use crate::process::{Program, TempDir};
 use crate::span::Spans;
 
@@ -76,6 +77,8 @@ pub struct Tracer {
 pub struct Finished {
     /// Everything that arrived at the collector.
     pub spans: Spans,
+    /// Points of metrics that arrived there.
+    pub points: Vec<Point>,
     /// The last ledger.
     pub ledger: Ledger,
     /// What the daemon printed.
@@ -195,6 +198,7 @@ impl Tracer {
         assert_eq!(ids.len(), spans.len(), "span ids are unique");
         Finished {
             spans,
+            points: self.collector.points(),
             ledger,
             output,
         }

@@ -14,6 +14,7 @@ pub mod host;
 pub mod judge;
 pub mod ledger;
 pub mod mesh;
+pub mod metrics;
 pub mod process;
 pub mod span;
 

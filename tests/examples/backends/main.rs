@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tracer_tests::apps::{self, Setup};
 use tracer_tests::client::drive;
 use tracer_tests::process::{Program, TempDir};
-use tracer_tests::{Host, Ledger, Selection, host};
+use tracer_tests::{Host, Ledger, Selection, host, metrics};
 
 use self::programs::{Backends, Round};
 use self::read::Spans;
@@ -68,6 +68,7 @@ fn run(cache: &Path, judge: &Path, requests: u64, round: Round) -> Vec<Row> {
     for (system, how, ask) in backends.readers() {
         rows.push(patiently(system, how, &sent, || ask(&sent)));
     }
+    rows.push(measured(&backends, &sent, round));
     if round == Round::First {
         rows.push(Row {
             system: "zipkin, dependency graph",
@@ -78,6 +79,34 @@ fn run(cache: &Path, judge: &Path, requests: u64, round: Round) -> Vec<Row> {
         rows.remove(0);
     }
     rows
+}
+
+/// The metrics of the same exchanges, which the daemon sends once more when it stops.
+fn measured(backends: &Backends, sent: &Spans, round: Round) -> Row {
+    let expected = read::durations(sent);
+    let points = backends.points();
+    let told = metrics::totals(&points);
+    let mut problems = metrics::differences(&expected, &told);
+    let form = (round == Round::Second, round == Round::Second);
+    let others = points
+        .iter()
+        .filter(|point| (point.is_delta, point.is_exponential) != form);
+    problems.extend(others.map(|point| format!("not in the form that was asked for: {point:?}")));
+    let count = |totals: &metrics::Totals, key| totals.get(key).map_or(0, |(count, _)| *count as usize);
+    Row {
+        system: "otlp, metrics",
+        how: match round {
+            Round::First => {
+                "Collector 0.155.0, OTLP/gRPC, cumulative, explicit buckets: number and sum of all durations"
+            }
+            Round::Second => {
+                "Collector 0.155.0, OTLP/HTTP JSON, delta, exponential buckets: number and sum of all durations"
+            }
+        },
+        sent: expected.keys().map(|key| count(&expected, key)).sum(),
+        found: expected.keys().map(|key| count(&told, key)).sum(),
+        problems,
+    }
 }
 
 /// Traces the application; what was sent, by the file exporter, and how much the ledger counts as delivered by all.

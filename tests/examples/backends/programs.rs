@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use tracer_tests::free_port;
+use tracer_tests::metrics::Point;
 use tracer_tests::process::{Program, TempDir};
 
 use crate::Row;
@@ -11,6 +12,9 @@ use crate::read::{self, Found, Spans, get};
 
 /// What the Collector's door for Elastic wants to see.
 const API_KEY: &str = "dHJhY2VyOnNlY3JldA==";
+
+/// The Collector's door for metrics.
+const METRICS: &str = "metrics";
 
 /// Which protocols are spoken: what takes two gets one in each round.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,6 +35,7 @@ pub struct Backends {
     http: u16,
     tempo: u16,
     elastic: u16,
+    metrics: u16,
     judge: u16,
     collected: TempDir,
     google_key: std::path::PathBuf,
@@ -44,7 +49,7 @@ impl Backends {
     /// Starts everything and waits until it listens.
     pub fn start(cache: &Path, judge_source: &Path, round: Round) -> Self {
         let [jaeger, jaeger_query, jaeger_http, jaeger_health] = std::array::from_fn(|_| free_port());
-        let [zipkin, grpc, http, tempo, elastic, judge] = std::array::from_fn(|_| free_port());
+        let [zipkin, grpc, http, tempo, elastic, metrics, judge] = std::array::from_fn(|_| free_port());
         let mut running = Vec::new();
 
         let folder = TempDir::new("jaeger");
@@ -84,6 +89,7 @@ impl Backends {
             ("json", "http", http),
             ("tempo", one, tempo),
             ("elastic", other, elastic),
+            (METRICS, one, metrics),
         ];
         let config = folder.write("collector.yaml", collector_config(&doors, collected.path()));
         let mut command = Command::new(cache.join("collector"));
@@ -113,6 +119,7 @@ impl Backends {
             http,
             tempo,
             elastic,
+            metrics,
             judge,
             collected,
             google_key,
@@ -142,7 +149,31 @@ impl Backends {
 
     /// Settings that have no place on the command line. `TRACER_` variables aside, each is the standard one of its backend.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let (path, protocol, temporality, buckets) = match self.round {
+            Round::First => ("", "grpc", "cumulative", "explicit_bucket_histogram"),
+            Round::Second => (
+                "/v1/metrics",
+                "http/json",
+                "delta",
+                "base2_exponential_bucket_histogram",
+            ),
+        };
         vec![
+            ("OTEL_METRICS_EXPORTER", "otlp".to_owned()),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "500".to_owned()),
+            (
+                "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+                format!("http://127.0.0.1:{}{path}", self.metrics),
+            ),
+            ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", protocol.to_owned()),
+            (
+                "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+                temporality.to_owned(),
+            ),
+            (
+                "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+                buckets.to_owned(),
+            ),
             // Beside the named ones, plain OTLP in JSON, compressed.
             (
                 "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -266,6 +297,11 @@ impl Backends {
         ]
     }
 
+    /// What the Collector got of metrics.
+    pub fn points(&self) -> Vec<Point> {
+        read::points(&self.collected.path().join(METRICS))
+    }
+
     /// Zipkin's dependency graph: calls between services.
     pub fn dependencies(&self, sent: &Spans) -> Row {
         read::dependencies(self.zipkin, sent)
@@ -302,7 +338,9 @@ fn collector_config(doors: &[(&str, &str, u16)], into: &Path) -> String {
             "  file/{name}: {{path: '{}', flush_interval: 100ms}}\n",
             file.display()
         );
-        pipelines += &format!("    traces/{name}: {{receivers: [otlp/{name}], exporters: [file/{name}]}}\n");
+        let signal = if *name == METRICS { "metrics" } else { "traces" };
+        pipelines +=
+            &format!("    {signal}/{name}: {{receivers: [otlp/{name}], exporters: [file/{name}]}}\n");
     }
     format!(
         "receivers:\n{receivers}exporters:\n{exporters}extensions:\n  bearertokenauth: {{scheme: ApiKey, token: '{API_KEY}'}}\n\

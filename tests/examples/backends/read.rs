@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::path::Path;
 
 use serde_json::Value;
+use tracer_tests::metrics::{Point, Totals};
 
 use crate::{Row, Texts};
 
@@ -167,6 +168,65 @@ pub fn otlp_lines(text: &str) -> Spans {
 
 pub fn otlp_file(path: &Path) -> Spans {
     otlp_lines(&std::fs::read_to_string(path).unwrap_or_default())
+}
+
+/// The histograms in a file of the Collector's.
+pub fn points(path: &Path) -> Vec<Point> {
+    let lines = std::fs::read_to_string(path).unwrap_or_default();
+    let documents = lines
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut points = Vec::new();
+    for document in documents {
+        for group in list(&document["resourceMetrics"]) {
+            let resource = attributes(&group["resource"]["attributes"]);
+            let scopes = list(&group["scopeMetrics"]).iter();
+            for metric in scopes.flat_map(|scope| list(&scope["metrics"])) {
+                for form in ["histogram", "exponentialHistogram"] {
+                    let is_delta = metric[form]["aggregationTemporality"] == 1;
+                    let told = list(&metric[form]["dataPoints"]).iter();
+                    points.extend(told.map(|point| Point {
+                        service: resource.get("service.name").cloned().unwrap_or_default(),
+                        metric: text(&metric["name"]),
+                        series: format!("{resource:?} {:?}", attributes(&point["attributes"])),
+                        time: number(&point["timeUnixNano"]),
+                        count: number(&point["count"]),
+                        sum: point["sum"].as_f64().unwrap_or(f64::NAN),
+                        in_buckets: in_buckets(point),
+                        is_exponential: form != "histogram",
+                        is_delta,
+                    }));
+                }
+            }
+        }
+    }
+    points
+}
+
+fn in_buckets(point: &Value) -> u64 {
+    let sum = |buckets: &Value| list(&buckets["bucketCounts"]).iter().map(number).sum::<u64>();
+    sum(point) + sum(&point["positive"]) + sum(&point["negative"]) + number(&point["zeroCount"])
+}
+
+/// What the spans make one expect of the metrics that are made of durations.
+pub fn durations(sent: &Spans) -> Totals {
+    const SERVER: u64 = 2;
+    let mut totals = Totals::new();
+    for span in sent.values() {
+        let has = |key: &str| span.attributes.contains_key(key);
+        let metric = match span.kind {
+            SERVER if has("http.request.method") => "http.server.request.duration",
+            SERVER => continue,
+            _ if has("http.request.method") => "http.client.request.duration",
+            _ if has("db.system.name") => "db.client.operation.duration",
+            _ => continue,
+        };
+        let total = totals.entry((span.service.clone(), metric.to_owned()));
+        let (count, sum) = total.or_default();
+        *count += 1;
+        *sum += (span.end - span.start) as f64 / 1e9;
+    }
+    totals
 }
 
 fn traces(sent: &Spans) -> BTreeSet<&str> {

@@ -13,5 +13,6 @@ mod load;
 mod metrics;
 mod names;
 mod queue;
+mod sampling;
 mod servers;
 mod wire;

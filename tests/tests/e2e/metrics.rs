@@ -1,6 +1,6 @@
 //! Metrics of real traffic: exact counts, times within the clients' own, the service graph, what promtool says of it all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use tracer_tests::apps::{self, Setup};
 use tracer_tests::client::drive;
-use tracer_tests::{Client, Host, Record, Selection, free_port};
+use tracer_tests::process::TempDir;
+use tracer_tests::{Client, Host, Record, Selection, Tracer, Transport, free_port, metrics};
 
 /// One scrape: samples by name and labels.
 struct Page {
@@ -268,4 +269,56 @@ fn the_dashboard_asks_for_what_there_is() {
     let said = promtool(&["check", "rules", &folder.display().to_string()], "");
     std::fs::remove_file(&folder).expect("remove the file");
     assert!(said.contains(&format!("{queries} rules found")), "{said}");
+}
+
+/// Over OTLP: numbers and sums are exactly those of the spans, in every form that histograms have.
+#[test]
+fn pushed() {
+    let Some(host) = Host::ready() else { return };
+    for (transport, temporality, histogram) in [
+        (Transport::Grpc, "cumulative", "explicit"),
+        (Transport::Grpc, "delta", "exponential"),
+        (Transport::Http, "cumulative", "exponential"),
+        (Transport::Http, "delta", "explicit"),
+    ] {
+        let (flask, postgresql, redis) = apps::flask_with_stores(Setup::named("b-flask"));
+        let nginx = apps::nginx(Setup::default().calling(&flask));
+        let folder = TempDir::new("pushed");
+        let config = folder.write(
+            "tracer.yaml",
+            format!("export: {{metrics: {{otlp: true, interval: 300ms, temporality: {temporality}, histogram: {histogram}}}}}\n"),
+        );
+        let selection = Selection::of(&[&flask, &postgresql, &redis, &nginx])
+            .with("--config", &config.display().to_string());
+        let tracer = Tracer::start(&selection, transport);
+        drive(nginx.port, 4, 0..200, |client, n| {
+            // Longer than some intervals.
+            std::thread::sleep(Duration::from_millis(5));
+            client.get(&format!("/pass/db/{n}"))
+        });
+        let finished = tracer.finish();
+        let points = finished.points;
+        let durations: Vec<_> = points
+            .iter()
+            .filter(|point| point.metric.ends_with(".duration") && !point.metric.starts_with("tracer."))
+            .cloned()
+            .collect();
+        let what = format!("{transport:?}, {temporality}, {histogram}");
+        for point in &durations {
+            let form = (point.is_delta, point.is_exponential);
+            assert_eq!(
+                form,
+                (temporality == "delta", histogram == "exponential"),
+                "{what}: {point:?}"
+            );
+        }
+        let times: BTreeSet<_> = durations.iter().map(|point| point.time).collect();
+        assert!(times.len() > 2, "{what}: several exports");
+        let expected = metrics::expected(&finished.spans);
+        let servers = ("nginx".to_owned(), "http.server.request.duration".to_owned());
+        assert_eq!(expected[&servers].0, 200);
+        let problems = metrics::differences(&expected, &metrics::totals(&durations));
+        assert_eq!(problems, Vec::<String>::new(), "{what}");
+    }
+    drop(host);
 }

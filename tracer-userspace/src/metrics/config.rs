@@ -12,6 +12,8 @@ pub struct Config {
     pub max_series_per_service: usize,
     /// Sets of attributes kept in all.
     pub max_series: usize,
+    /// Processes of one service that are told apart; further ones are counted together, without an instance.
+    pub max_instances_per_service: usize,
     /// How long the series of a service whose process has ended are still told (`5m`).
     #[serde(deserialize_with = "duration")]
     pub expire_after: Duration,
@@ -24,6 +26,7 @@ impl Default for Config {
         Self {
             max_series_per_service: 2_000,
             max_series: 10_000,
+            max_instances_per_service: 32,
             expire_after: Duration::from_secs(300),
             service_graph: true,
         }

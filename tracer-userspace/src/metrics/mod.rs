@@ -70,12 +70,13 @@ impl Metrics {
             total: config.max_series.max(1),
             exponential,
         };
+        let services = Services::new(config.max_instances_per_service);
         let graph = config.service_graph.then(|| Graph::new(exponential, now));
         Self {
             state: Arc::new(Mutex::new(State {
                 config,
                 exponential,
-                services: Services::default(),
+                services,
                 endpoints: Endpoints::new(limits),
                 recent: Recent::default(),
                 graph,

@@ -472,6 +472,54 @@ fn two_descriptions_of_one_service_are_one() {
     assert_eq!(all.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [3]);
 }
 
+/// Short-lived processes, such as those of scripts that call curl.
+#[test]
+fn instances_of_a_service_are_bounded() {
+    let metrics = metrics(Config {
+        max_instances_per_service: 3,
+        expire_after: Duration::from_secs(60),
+        ..Config::default()
+    });
+    let call = |tgid: u32| {
+        let conn = conn(tgid.into(), 80, false);
+        let span = Maker::new(&service("curl", tgid), &conn, Role::Client, SECOND, MS)
+            .http("/", 200, (0, 0))
+            .span;
+        metrics.record(&[span], false);
+        metrics.ended(&[tgid], 2 * SECOND);
+    };
+    let told = |now| -> Vec<(Option<String>, u64)> {
+        let families = metrics.gather(now);
+        let family = families
+            .iter()
+            .find(|f| f.instrument.name == "http.client.request.duration");
+        let mut told: Vec<_> = family
+            .into_iter()
+            .flat_map(|family| &family.points)
+            .map(|point| {
+                let text = &point.service.as_ref().unwrap().resource.text;
+                let instance = text.iter().find(|(key, _)| **key == *"service.instance.id");
+                let Reading::Distribution(d) = &point.value else {
+                    panic!("a histogram")
+                };
+                (instance.map(|(_, value)| value.to_string()), d.count())
+            })
+            .collect();
+        told.sort();
+        told
+    };
+    (1..=50).for_each(call);
+    let instance = |n: u32| (Some(format!("curl-{n}")), 1);
+    assert_eq!(
+        told(3 * SECOND),
+        [(None, 47), instance(1), instance(2), instance(3)]
+    );
+    // All are over; others take their places.
+    assert_eq!(told(100 * SECOND), []);
+    (51..=52).for_each(call);
+    assert_eq!(told(100 * SECOND), [instance(51), instance(52)]);
+}
+
 /// Both ends of every request, whichever is known first, and ends whose other end is never seen.
 #[test]
 fn edges_count_every_request_once() {
