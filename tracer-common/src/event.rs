@@ -18,6 +18,8 @@ impl EventKind {
     /// A thread did something that moves no bytes: [`ActKind`] in [`EventHeader::state`]. Only of processes whose runtime
     /// makes use of it.
     pub const ACT: Self = Self(5);
+    /// A TCP segment was sent again.
+    pub const RETRANSMIT: Self = Self(6);
 }
 
 /// What a thread did, where no bytes were moved.

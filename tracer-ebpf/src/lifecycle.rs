@@ -1,12 +1,13 @@
-//! Opens, closes and resets of TCP connections.
+//! Opens, closes, resets and retransmits of TCP connections.
 //!
 //! Hooks, as BTF tracepoints:
 //! - `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)` (include/trace/events/sock.h,
 //!   Linux 4.16), from `inet_sk_state_store` and `tcp_set_state`;
 //! - `tcp_receive_reset(struct sock *sk)` (include/trace/events/tcp.h, Linux 4.15), from `tcp_reset`;
-//! - `tcp_send_reset(const struct sock *sk, const struct sk_buff *skb, ...)`, likewise; `sk` may be null.
+//! - `tcp_send_reset(const struct sock *sk, const struct sk_buff *skb, ...)`, likewise; `sk` may be null;
+//! - `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, ...)`, likewise, from `tcp_retransmit_skb`.
 //!
-//! Emits `STATE` and `RESET`; the payload of a connect (`SYN_SENT`) is the thread's name, because the process may be gone
+//! Emits `STATE`, `RESET` and `RETRANSMIT`; the payload of a connect (`SYN_SENT`) is the thread's name, because the process may be gone
 //! before anybody can look it up. These run in whatever context the packet was handled in: only a connect (`SYN_SENT`) is
 //! known to run in its own process, so the others name none.
 
@@ -49,6 +50,14 @@ pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
     if !socket.is_null() {
         reset(socket);
     }
+    0
+}
+
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
+pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the first argument of the prototype above.
+    let socket = unsafe { Socket::<Typed>::new(ctx.arg(0)) };
+    retransmitted(socket);
     0
 }
 
@@ -133,6 +142,29 @@ pub fn reset<A: Access>(socket: Socket<A>) -> Option<()> {
         family,
         cookie,
         EventKind::RESET,
+        Thread { tgid: 0, tid: 0 },
+        state,
+        state,
+    )
+}
+
+/// Where nothing is lost on the way, this never runs.
+#[inline(always)]
+pub fn retransmitted<A: Access>(socket: Socket<A>) -> Option<()> {
+    let family = socket.family();
+    if family != Family::INET.0 && family != Family::INET6.0 {
+        return None;
+    }
+    let cookie = socket.known_cookie();
+    if cookie == 0 || conns::find(cookie)?.mode == PolicyMode::IGNORE.0 {
+        return None;
+    }
+    let state = socket.state();
+    emit_fact(
+        socket,
+        family,
+        cookie,
+        EventKind::RETRANSMIT,
         Thread { tgid: 0, tid: 0 },
         state,
         state,

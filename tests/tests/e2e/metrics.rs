@@ -322,3 +322,51 @@ fn pushed() {
     }
     drop(host);
 }
+
+/// A line that drops packets, in a network of its own: what is sent again is counted, and no more than the kernel itself says.
+#[test]
+fn retransmits_are_counted() {
+    const LOSSY: &str = "
+        ip link set lo mtu 1500 up && tc qdisc add dev lo root tbf rate 4mbit burst 4kb limit 6kb || exit 7
+        python3 -m http.server --bind 127.0.0.1 $1 & server=$!
+        for i in 1 2 3 4 5 6 7 8 9; do curl -s -o out http://127.0.0.1:$1/file && break; sleep 0.5; done
+        grep ^Tcp: /proc/self/net/snmp > counted
+        kill $server; wait; cmp file out";
+    let Some(host) = Host::ready() else { return };
+    let (port, scrape) = (free_port(), free_port());
+    let selection = Selection::default()
+        .port(port)
+        .with("--prometheus-listen", &scrape.to_string());
+    let tracer = host.trace(&selection);
+    let folder = TempDir::new("lossy");
+    folder.write("file", "x".repeat(400_000));
+    let status = Command::new("unshare")
+        .args(["--net", "sh", "-c", LOSSY, "sh", &port.to_string()])
+        .current_dir(folder.path())
+        .stderr(Stdio::null())
+        .status();
+    assert!(status.expect("unshare").success(), "the lossy line");
+    let text = std::fs::read_to_string(folder.path().join("counted")).expect("the kernel's own counts");
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let at = rows[0]
+        .iter()
+        .position(|name| *name == "RetransSegs")
+        .expect("RetransSegs");
+    let segments: f64 = rows[1][at].parse().expect("a number");
+    assert!(segments > 0.0, "packets were dropped:\n{text}");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let counted = loop {
+        let page = Page::scrape(scrape, "text/plain");
+        let counted = page.sum("tracer_connection_retransmitted_total", &[]);
+        if counted > 0.0 || Instant::now() > deadline {
+            break counted;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    // One event may stand for several segments.
+    assert!(counted > 0.0 && counted <= segments, "{counted} of {segments}");
+    drop(tracer.finish());
+}

@@ -87,6 +87,7 @@ impl<S: Selects> Lane<S> {
             EventKind::RESET => self.close(header, Close::Reset),
             EventKind::STATE => self.state(header, head),
             EventKind::ACT => self.act(header),
+            EventKind::RETRANSMIT => self.retransmitted(header),
             _ => {}
         }
     }
@@ -251,6 +252,13 @@ impl<S: Selects> Lane<S> {
             self.voice.with(&Arc::new(conn), header.ts, |out| {
                 connect::failed(start, end, header.error, out)
             });
+        }
+    }
+
+    fn retransmitted(&mut self, header: &EventHeader) {
+        if let Some(flow) = self.table.get_mut(ConnId(header.cookie)) {
+            self.selection
+                .happened(Event::Retransmitted, None, &flow.conn, header.ts);
         }
     }
 

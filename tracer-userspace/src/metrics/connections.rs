@@ -1,4 +1,4 @@
-//! Connections that open, fail to, and are reset.
+//! Connections that open, fail to, are reset, and send again.
 
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ pub enum Event {
     Opened,
     /// It was reset.
     Reset,
+    /// A segment was sent again.
+    Retransmitted,
     /// It failed to open: the name of the error.
     Failed(Box<str>),
 }
@@ -62,6 +64,7 @@ impl Connections {
         let (instrument, error) = match event {
             Event::Opened => (&all::OPENED, None),
             Event::Reset => (&all::RESET, None),
+            Event::Retransmitted => (&all::RETRANSMITTED, None),
             Event::Failed(error) => (&all::FAILED, Some(error)),
         };
         let server = side.map(|side| match side {

@@ -135,6 +135,7 @@ instruments! {
         "Connections whose opening was seen and that have moved bytes.";
     FAILED: Counter "tracer.connection.failed", "{connection}", 1, NONE, "Connects that failed.";
     RESET: Counter "tracer.connection.reset", "{connection}", 1, NONE, "Connections that were reset by either side.";
+    RETRANSMITTED: Counter "tracer.connection.retransmitted", "{segment}", 1, NONE, "TCP segments that were sent again.";
     OVERFLOWED: Counter "tracer.metrics.overflowed", "{exchange}", 1, NONE,
         "Exchanges counted in a series with otel.metric.overflow because the limit of series was reached.";
     SERIES: Gauge "tracer.metrics.series", "{series}", 1, NONE, "Sets of attributes that metrics are kept for.";

@@ -607,6 +607,9 @@ fn connections_are_counted() {
     metrics.connection(Event::Opened, Some(Side::Server), &server, &shop, 2);
     metrics.connection(Event::Opened, Some(Side::Client), &client, &shop, 3);
     metrics.connection(Event::Reset, None, &client, &shop, 4);
+    for at in 5..8 {
+        metrics.connection(Event::Retransmitted, None, &client, &shop, at);
+    }
     let mut failed = Maker::new(&shop, &client, Role::Client, 5, MS).error("ECONNREFUSED");
     failed.span.exchange.protocol = CONNECT;
     metrics.record(&[failed.span], true);
@@ -620,6 +623,10 @@ fn connections_are_counted() {
         ]
     );
     assert_eq!(counts(&families, "tracer.connection.reset"), [one("shop", 1)]);
+    assert_eq!(
+        counts(&families, "tracer.connection.retransmitted"),
+        [one("shop", 3)]
+    );
     assert_eq!(
         counts(&families, "tracer.connection.failed"),
         [one(&format!("shop {to} error.type=ECONNREFUSED"), 1)]

@@ -189,6 +189,15 @@ const RESETS_OUT: Sight = sight(
     "telling our own reset from a close",
 );
 
+/// What is sent again because it was lost on the way.
+const RETRANSMITS: Sight = sight(
+    &[&[Hook::tracepoint("tcp_retransmit_skb")]],
+    "tracepoint tcp_retransmit_skb",
+    "4.15",
+    Need::Optional,
+    "counting retransmits",
+);
+
 /// When bytes came into a socket's buffer.
 const ARRIVALS: Sight = sight(
     &[&[Hook::tracepoint("sk_data_ready")]],

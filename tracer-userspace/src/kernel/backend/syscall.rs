@@ -1,7 +1,9 @@
 //! The back end `syscall` (`tracer-ebpf/src/syscall/`): the last choice, for kernels that have neither the socket tracepoints nor
 //! probes. Every system call of the host pays for it.
 
-use super::{ARRIVALS, Attach, Backend, Hook, Need, RESETS_IN, RESETS_OUT, STATES, Table, sight};
+use super::{
+    ARRIVALS, Attach, Backend, Hook, Need, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES, Table, sight,
+};
 use crate::kernel::layout::Group;
 
 pub const TABLE: Table = Table {
@@ -42,6 +44,7 @@ pub const TABLE: Table = Table {
         ARRIVALS,
         RESETS_IN,
         RESETS_OUT,
+        RETRANSMITS,
     ],
     // They find sockets by their addresses alone.
     typed: |_| false,

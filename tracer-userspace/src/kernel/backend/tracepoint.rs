@@ -1,6 +1,6 @@
 //! The back end `tracepoint` (`tracer-ebpf/src/tracepoint.rs`): the first choice. No process pays for it but at its own messages.
 
-use super::{ARRIVALS, Backend, Hook, Need, RESETS_IN, RESETS_OUT, STATES, Table, sight};
+use super::{ARRIVALS, Backend, Hook, Need, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES, Table, sight};
 
 pub const TABLE: Table = Table {
     backend: Backend::Tracepoint,
@@ -23,6 +23,7 @@ pub const TABLE: Table = Table {
         ARRIVALS,
         RESETS_IN,
         RESETS_OUT,
+        RETRANSMITS,
     ],
     groups: &[],
     typed: |_| true,
