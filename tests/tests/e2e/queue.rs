@@ -9,7 +9,11 @@ use tracer_tests::process::TempDir;
 use tracer_tests::{Collector, Fault, Host, Ledger, Record, Selection, Tracer, Transport};
 
 fn serve(app: &App, range: std::ops::Range<u64>) -> Vec<Record> {
-    drive(app.port, 4, range, |client, n| client.get(&format!("/hello/{n}")))
+    drive(app.port, 4, range, |client, n| {
+        // Slow enough that the rings never are full.
+        std::thread::sleep(Duration::from_micros(400));
+        client.get(&format!("/hello/{n}"))
+    })
 }
 
 /// Asks the daemon for its ledger until `holds` does.
@@ -79,9 +83,11 @@ fn stopped_while_requests_wait() {
     std::fs::write(&config, "export: {queue: {batch_spans: 100}}\n").expect("a file");
     let selection = Selection::of(&[&app])
         .with("--queue-dir", &folder.path().join("queue").display().to_string())
-        .with("--config", &config.display().to_string());
+        .with("--config", &config.display().to_string())
+        .with("--shutdown-timeout", "10s");
     let collector = Collector::start();
-    collector.set_fault(Fault::Slow(Duration::from_millis(700)));
+    // 200 spans a second.
+    collector.set_fault(Fault::Slow(Duration::from_secs(2)));
     let tracer = Tracer::start_with(&selection, collector, Transport::Grpc);
     let mut records = serve(&app, 0..8000);
     let first = tracer.finish();

@@ -22,7 +22,7 @@ const AHEAD: u64 = 8_192;
 
 const USAGE: &str = "usage: export sink http|grpc
        export send http|grpc|json repeated|varied WARM-UP-SPANS SPANS [URL]
-       export dead SPANS-A-SECOND SECONDS";
+       export dead SPANS-A-SECOND SECONDS [QUEUE-DIR]";
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -34,7 +34,7 @@ fn main() -> anyhow::Result<()> {
             let config = config(to, url.first().copied())?;
             send(&config, *shape == "varied", warm.parse()?, spans.parse()?)
         }
-        ["dead", rate, seconds] => dead(rate.parse()?, seconds.parse()?),
+        ["dead", rate, seconds, dir @ ..] => dead(rate.parse()?, seconds.parse()?, dir.first().copied()),
         _ => bail!(USAGE),
     }
 }
@@ -121,12 +121,13 @@ fn await_exported(ledger: &Ledger, spans: u64) -> anyhow::Result<()> {
     }
 }
 
-/// Spans at a constant rate to a port where nobody listens: memory by the second.
-fn dead(rate: u64, seconds: u64) -> anyhow::Result<()> {
+/// Spans at a constant rate to a port where nobody listens: memory by the second, and the disk where there is a queue.
+fn dead(rate: u64, seconds: u64, dir: Option<&str>) -> anyhow::Result<()> {
     let ledger = Arc::new(Ledger::default());
     let mut generator = Generator::new(true);
     let free = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
-    let config = config("http", Some(&format!("http://{free}")))?;
+    let mut config = config("http", Some(&format!("http://{free}")))?;
+    config.queue.dir = dir.map(Into::into);
     let pipeline = Pipeline::start(&config, clock(), Arc::clone(&ledger))?;
     let start = Instant::now();
     let (mut sent, mut memory) = (0, Vec::new());
@@ -143,9 +144,11 @@ fn dead(rate: u64, seconds: u64) -> anyhow::Result<()> {
     }
     pipeline.shutdown(Duration::from_secs(1));
     let snapshot = ledger.snapshot();
+    let on_disk: u64 = ledger.health().disks().iter().map(|(_, used, _)| used).sum();
     let dropped: u64 = snapshot.dropped.values().sum();
     eprintln!(
-        "{{\"spans\":{sent},\"dropped\":{dropped},\"open\":{},\"max_spans\":{},\"max_bytes\":{},\"resident\":{memory:?}}}",
+        "{{\"spans\":{sent},\"dropped\":{dropped},\"spilled\":{},\"on_disk\":{on_disk},\"open\":{},\"max_spans\":{},\"max_bytes\":{},\"resident\":{memory:?}}}",
+        snapshot.spilled,
         snapshot.open(),
         config.queue.max_spans,
         config.queue.max_bytes,

@@ -3,6 +3,8 @@
 mod doctor;
 
 #[cfg(test)]
+mod documented;
+#[cfg(test)]
 mod tests;
 
 use crate::config::{self, Config, SETTINGS, Setting};

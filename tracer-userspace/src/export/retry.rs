@@ -72,6 +72,8 @@ pub(super) fn http(status: u16, retry_after: Option<&str>, now: SystemTime, why:
             why,
         },
         413 => Answer::TooLarge { why },
+        // Go's `http.MaxBytesReader`, as the Collector and Jaeger answer.
+        400 if why.contains("request body too large") => Answer::TooLarge { why },
         _ => Answer::Refused { why },
     }
 }
@@ -151,6 +153,22 @@ mod tests {
             let answer = http(status, None, SystemTime::UNIX_EPOCH, String::new());
             let later = matches!(answer, Answer::Later { .. });
             assert_eq!(later, [429, 502, 503, 504].contains(&status), "{status}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_told_in_several_ways() {
+        for (status, why, expected) in [
+            (413, "", true),
+            (400, "HTTP 400 Bad Request   http: request body too large", true),
+            (400, "HTTP 400 Bad Request", false),
+        ] {
+            let answer = http(status, None, SystemTime::UNIX_EPOCH, why.to_owned());
+            assert_eq!(
+                matches!(answer, Answer::TooLarge { .. }),
+                expected,
+                "{status} {why}"
+            );
         }
     }
 

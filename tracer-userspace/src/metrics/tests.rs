@@ -517,7 +517,7 @@ fn instances_of_a_service_are_bounded() {
     // All are over; others take their places.
     assert_eq!(told(100 * SECOND), []);
     (51..=52).for_each(call);
-    assert_eq!(told(100 * SECOND), [instance(51), instance(52)]);
+    assert_eq!(told(3 * SECOND), [instance(51), instance(52)]);
 }
 
 /// Both ends of every request, whichever is known first, and ends whose other end is never seen.

@@ -1,5 +1,5 @@
 //! Spans through the exporters to a backend on this machine that takes everything: how many a second and core, and what one costs in
-//! CPU time, instructions and allocations; and memory while the backend is down. The example `export` of the daemon's crate does the
+//! CPU time, instructions and allocations; and memory while the backend is down, with and without a disk queue. The example `export` of the daemon's crate does the
 //! work.
 
 use std::io::{BufRead, BufReader};
@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long)]
     no_instructions: bool,
     /// How long the backend is down; 0 leaves that out
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 60)]
     dead_seconds: u32,
     /// Spans a second while it is
     #[arg(long, default_value_t = 10_000)]
@@ -94,7 +94,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     println!("{table}");
     if args.dead_seconds > 0 {
-        dead(&program, args)?;
+        dead(&program, args, None)?;
+        let queue = dir.join("queue");
+        let _ = std::fs::remove_dir_all(&queue);
+        dead(&program, args, Some(&queue))?;
     }
     Ok(())
 }
@@ -146,9 +149,9 @@ fn count(program: &Path, dir: &Path, words: [&str; 2], sink: Option<&Sink>) -> a
     Ok((many - few) / f64::from(COUNTED[1] - COUNTED[0]))
 }
 
-fn dead(program: &Path, args: &Args) -> anyhow::Result<()> {
+fn dead(program: &Path, args: &Args, queue: Option<&Path>) -> anyhow::Result<()> {
     let numbers = [args.dead_rate, args.dead_seconds].map(|n| n.to_string());
-    let report = report(Command::new(program).arg("dead").args(numbers))?;
+    let report = report(Command::new(program).arg("dead").args(numbers).args(queue))?;
     let number = |name: &str| report.get(name).and_then(Value::as_u64).unwrap_or_default();
     let resident = report
         .get("resident")
@@ -160,8 +163,10 @@ fn dead(program: &Path, args: &Args) -> anyhow::Result<()> {
     };
     let last = resident.len().saturating_sub(1);
     let heading = format!(
-        "backend down, {} spans/s for {} s",
-        args.dead_rate, args.dead_seconds
+        "backend down, {} spans/s for {} s{}",
+        args.dead_rate,
+        args.dead_seconds,
+        queue.map_or("", |_| ", with a disk queue")
     );
     let mut table = Table::new([heading.as_str(), ""]);
     table.row(["bound, spans".to_owned(), number("max_spans").to_string()]);
@@ -175,9 +180,22 @@ fn dead(program: &Path, args: &Args) -> anyhow::Result<()> {
         table.row([name.to_owned(), mib(at)]);
     }
     table.row([
-        "spans, all counted as dropped".to_owned(),
-        format!("{} {}", number("spans"), number("dropped")),
+        "spans, dropped of these, on the disk".to_owned(),
+        format!(
+            "{}, {}, {}",
+            number("spans"),
+            number("dropped"),
+            number("spilled")
+        ),
     ]);
+    if queue.is_some() {
+        let bytes = number("on_disk") as f64;
+        let each = bytes / number("spilled").max(1) as f64;
+        table.row([
+            "disk, MiB, and bytes a span".to_owned(),
+            format!("{:.1}, {each:.0}", bytes / 1_048_576.0),
+        ]);
+    }
     ensure!(
         report.get("open").and_then(Value::as_i64) == Some(0),
         "the ledger does not balance: {report}"
