@@ -48,6 +48,8 @@ pub(in crate::correlate) struct Loop {
     trust: i8,
     /// They disagreed at least once.
     doubted: bool,
+    /// It was seen to look for events: other threads' results, which no read announces, are seen too.
+    is_seen: bool,
     /// A look after [`PATIENCE`] is under way.
     is_watched: bool,
 }
@@ -65,7 +67,10 @@ impl Correlator {
         state.is_loop = true;
         let mut event_loop = state.ids.take().unwrap_or_default();
         let cut = match act.deed {
-            Deed::Waits => Some(Cut::Waits),
+            Deed::Waits => {
+                event_loop.is_seen = true;
+                Some(Cut::Waits)
+            }
             Deed::Woken => Some(Cut::Woken),
             Deed::Receives(conn) => {
                 let last = event_loop.segments.last_on(conn);
@@ -297,7 +302,8 @@ impl Correlator {
             return;
         }
         let confidence = match (is_backward, label == request, event_loop.doubted) {
-            (_, true, false) => Confidence::Certain,
+            (true, true, false) => Confidence::Certain,
+            (false, true, false) if event_loop.is_seen => Confidence::Certain,
             (false, _, true) if event_loop.trust < 0 => {
                 if let Some(record) = self.records.get_mut(call) {
                     (record.late_of, record.ambiguous) = (request, true);
