@@ -63,10 +63,14 @@ impl People {
         }
     }
 
-    /// Whether a runtime is known that makes use of what event loops do beside moving bytes.
+    /// Whether a process is traced whose runtime makes use of what event loops do beside moving bytes.
     pub fn have_loops(&self) -> bool {
-        let has_loop = |entry: &tracer_common::RuntimeEntry| entry.kind == tracer_common::RuntimeKind::NODE.0;
-        locked(&self.told).values().any(has_loop)
+        let loops: Vec<u32> = locked(&self.told)
+            .iter()
+            .filter(|(_, entry)| entry.kind == tracer_common::RuntimeKind::NODE.0)
+            .map(|(&tgid, _)| tgid)
+            .collect();
+        loops.into_iter().any(|tgid| self.lock().service(tgid).selected)
     }
 
     /// The tracer itself.
