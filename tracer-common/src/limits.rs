@@ -52,5 +52,11 @@ pub mod counter {
     pub const COUNT: u32 = 6;
 }
 
+/// Threads that stand-ins tell apart at a time (`tracer-ebpf/src/relay.rs`): elements of `TOLD`, a power of two.
+pub const TOLD_SLOTS: u32 = 65_536;
+
+/// Programs of a back end that see messages, of which each may be preempted: each has a number below this one.
+pub const MESSAGE_PROGRAMS: u32 = 36;
+
 /// Bytes of a thread's name with its terminating zero (`TASK_COMM_LEN`): the payload of a connect's event.
 pub const COMM_BYTES: u64 = 16;

@@ -1,10 +1,14 @@
 //! The connection table: what user space has decided about each connection, and its current run.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     macros::map,
     maps::{LruHashMap, PerCpuArray},
 };
 use tracer_common::{ConnState, MAX_CONNS, counter};
+
+use crate::relay;
 
 /// By socket cookie.
 #[map]
@@ -29,11 +33,20 @@ pub fn count(index: u32) -> u64 {
     match COUNTERS.get_ptr_mut(index) {
         // SAFETY: this CPU's slot of a per-CPU array; an interrupting program may count between load and
         // store, and then one of two counts is lost.
-        Some(slot) => unsafe {
+        Some(slot) if !relay::is_preempted() => unsafe {
             let before = *slot;
             *slot = before.wrapping_add(1);
             before
         },
+        // All that others count in a time slice would be.
+        Some(slot) => {
+            // SAFETY: this CPU's slot, which other programs may change at any time, each in one instruction.
+            unsafe {
+                asm!("lock *(u64 *)({slot} + 0) += {one}", slot = in(reg) slot, one = in(reg) 1u64, options(nostack))
+            };
+            // SAFETY: as above.
+            unsafe { slot.read_volatile() }
+        }
         None => 0,
     }
 }
@@ -88,7 +101,9 @@ pub fn count_unix_bytes(cookie: u64, direction: usize, len: u32) -> [u32; 2] {
         // SAFETY: as in `find`.
         Some(bytes) => unsafe {
             let before = *bytes;
-            (*bytes)[direction] = before[direction].wrapping_add(len);
+            // Not by index: the compiler may build its address in a way that the verifier refuses.
+            let count = bytes.cast::<u32>().add(direction & 1);
+            count.write(count.read().wrapping_add(len));
             before
         },
         None => [0; 2],

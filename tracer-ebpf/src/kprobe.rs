@@ -127,6 +127,7 @@ fn end(ctx: &RetProbeContext, direction: Direction) -> Option<()> {
         result,
         flags: call.flags as u32,
         later: 0,
+        scratch: direction as u32,
     };
     let place = Behind::<Untyped>::new(call.msg as *const u8, result);
     message(ctx, moved, place)

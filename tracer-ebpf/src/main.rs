@@ -35,6 +35,7 @@ mod message;
 mod opaque;
 mod payload;
 mod registers;
+mod relay;
 mod runtime;
 mod socket;
 mod syscall;

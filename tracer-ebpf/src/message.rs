@@ -33,6 +33,8 @@ pub struct Moved<A> {
     pub result: i32,
     /// `MSG_*` as the kernel's function got them.
     pub flags: u32,
+    /// Number of the scratch memory: no program that may run while this one is preempted or interrupted has the same.
+    pub scratch: u32,
     /// Bytes that have moved the same way after it when the back end tells of it: a call may move several messages.
     pub later: u32,
 }
@@ -41,17 +43,14 @@ pub struct Moved<A> {
 ///
 /// `place` says where the bytes lie; it is asked only if they are wanted.
 #[inline(always)]
-pub fn message<A: Access>(
-    ctx: &impl EbpfContext,
-    message: Moved<A>,
-    place: impl Find,
-) -> Option<()> {
+pub fn message<A: Access>(ctx: &impl EbpfContext, message: Moved<A>, place: impl Find) -> Option<()> {
     let Moved {
         socket,
         direction,
         result: moved,
         flags,
         later,
+        scratch,
     } = message;
     if moved < 0 || (moved == 0 && direction == Direction::Send) {
         return None;
@@ -123,7 +122,7 @@ pub fn message<A: Access>(
     } else if direction == Direction::Recv && flags & MSG_TRUNC != 0 {
         (Wanted::NOTHING, Missing::Unavailable)
     } else {
-        Wanted::new(place.buffers(), u64::from(len), head, direction)
+        Wanted::new(place.buffers(), u64::from(len), head, scratch)
     };
     // Many ways meet here, and below.
     let wanted = wanted.blurred(cookie);
@@ -158,7 +157,7 @@ pub fn message<A: Access>(
     let other = blur(u64::from(other), ts) as u32;
     let family = blur(u64::from(family), ts) as u16;
     let record = emit::reserve(wanted.room(), ts)?;
-    let (captured, tail, missing) = match wanted.copy(&record, direction) {
+    let (captured, tail, missing) = match wanted.copy(&record, scratch) {
         Some((captured, tail)) => (captured, tail, missing),
         None => (0, 0, Missing::Fault as u64),
     };
@@ -176,7 +175,7 @@ pub fn message<A: Access>(
         });
     }
     let bits = blur(u64::from(bits), ts) as u16;
-    let tasks = runtime::tasks(thread, direction, socket.address(), cookie);
+    let tasks = runtime::tasks(thread, scratch, socket.address(), cookie);
     let header = record.header();
     socket.describe(family, cookie, header);
     // SAFETY: ring memory reserved for a whole header.

@@ -12,7 +12,7 @@ use aya_ebpf::{
     macros::map,
     maps::PerCpuArray,
 };
-use tracer_common::{Direction, MAX_IOVECS, SIZE_CLASSES, TAIL_BYTES};
+use tracer_common::{MAX_IOVECS, SIZE_CLASSES, TAIL_BYTES};
 
 use crate::{
     buffers::{Buffers, Vectors},
@@ -56,9 +56,12 @@ struct Piece {
 
 const _: () = assert!(size_of::<Scratch>() <= 32 << 10);
 
-/// One for each direction: their programs may interrupt each other.
+/// By [`crate::message::Moved::scratch`]: one for each direction, or more if user space says so.
 #[map]
 static SCRATCHES: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
+
+/// Bits of that number.
+const SCRATCH_BITS: u32 = 5;
 
 /// What [`look_at_vectors`] found; anything else is the address of the one buffer that holds the message.
 mod found {
@@ -114,27 +117,27 @@ impl Wanted {
 
     /// `head` bytes from the start of a message of `len` bytes, and a tail if that is not all.
     #[inline(always)]
-    pub fn new(buffers: Buffers, len: u64, head: u64, direction: Direction) -> (Self, Missing) {
+    pub fn new(buffers: Buffers, len: u64, head: u64, scratch: u32) -> (Self, Missing) {
         match buffers {
             Buffers::One { base } => (Self::one(base, len, head), Missing::Nothing),
             Buffers::Many(vectors) => {
                 let Vectors {
                     first, count, skip, ..
                 } = vectors;
-                let bits = vectors.bits() << 1 | direction as u64;
+                let bits = vectors.bits() << SCRATCH_BITS | u64::from(scratch);
                 let found = look_at_vectors(first, count, skip, len << 32 | head, bits);
-                Self::found(found, len, head, direction)
+                Self::found(found, len, head, scratch)
             }
             Buffers::Unavailable => (Self::NOTHING, Missing::Unavailable),
         }
     }
 
     #[inline(always)]
-    fn found(found: u64, len: u64, head: u64, direction: Direction) -> (Self, Missing) {
+    fn found(found: u64, len: u64, head: u64, scratch: u32) -> (Self, Missing) {
         if found > found::GATHERED {
             return (Self::one(found, len, head), Missing::Nothing);
         }
-        let Some(scratch) = SCRATCHES.get_ptr(direction as u32) else {
+        let Some(scratch) = SCRATCHES.get_ptr(scratch) else {
             return (Self::NOTHING, Missing::Fault);
         };
         // SAFETY: this CPU's slot, which only this program uses.
@@ -224,9 +227,9 @@ impl Wanted {
     /// the verifier. It walks on from each comparison that could go both ways, and so what could not be is a fault, which ends
     /// the copy, and not another length.
     #[inline(always)]
-    pub fn copy(&self, record: &Record, direction: Direction) -> Option<(u64, u64)> {
+    pub fn copy(&self, record: &Record, scratch: u32) -> Option<(u64, u64)> {
         if self.gathered != 0 {
-            let scratch = SCRATCHES.get_ptr(direction as u32)?;
+            let scratch = SCRATCHES.get_ptr(scratch)?;
             // SAFETY: this CPU's slot, which only this program uses.
             let from = unsafe { &*scratch }.bytes.as_ptr();
             let all = within(within(self.room, record.capacity)?, SCRATCH as u64)?;
@@ -266,12 +269,11 @@ fn within(value: u64, max: u64) -> Option<u64> {
 }
 
 /// Looks at the vectors of a message: where its bytes lie ([`found`]), of which there are `lengths >> 32` and the first
-/// `lengths & 0xffff_ffff` are wanted. `bits`: the direction, then [`Vectors::bits`].
+/// `lengths & 0xffff_ffff` are wanted. `bits`: the number of the scratch memory, then [`Vectors::bits`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn look_at_vectors(first: u64, count: u64, skip: u64, lengths: u64, bits: u64) -> u64 {
-    let vectors = Vectors::new(first, count, skip, bits >> 1);
-    let direction = bits & 1;
+    let vectors = Vectors::new(first, count, skip, bits >> SCRATCH_BITS);
     let (len, head) = (lengths >> 32, lengths & 0xffff_ffff);
     let Some([base, size]) = vectors.entry(0) else {
         return found::FAULT;
@@ -284,11 +286,10 @@ extern "C" fn look_at_vectors(first: u64, count: u64, skip: u64, lengths: u64, b
             found::FAULT
         };
     }
-    let Some(scratch) = SCRATCHES.get_ptr_mut(direction as u32) else {
+    let Some(scratch) = SCRATCHES.get_ptr_mut(scratch_number(bits)) else {
         return found::FAULT;
     };
-    // SAFETY: this CPU's slot; only this program uses it, and a program does not interrupt itself
-    // (kernel/trace/bpf_trace.c: __bpf_trace_run).
+    // SAFETY: this CPU's slot; no program that uses it runs while another one does (`crate::relay::scratch`).
     let walked = unsafe { &mut *scratch };
     let tail = (len - head).min(TAIL);
     if count >= 2 && size <= LARGEST / 4 && head <= LARGEST / 4 {
@@ -356,16 +357,21 @@ impl Piece {
     }
 }
 
+#[inline(always)]
+fn scratch_number(bits: u64) -> u32 {
+    (bits & ((1 << SCRATCH_BITS) - 1)) as u32
+}
+
 /// Takes up the vector `index`: 0 if that was all of the message, or a fault.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn take_up(first: u64, index: u64, skip: u64, bits: u64) -> u64 {
-    let Some(scratch) = SCRATCHES.get_ptr_mut((bits & 1) as u32) else {
+    let Some(scratch) = SCRATCHES.get_ptr_mut(scratch_number(bits)) else {
         return 0;
     };
     // SAFETY: as in `look_at_vectors`.
     let walked = unsafe { &mut *scratch };
-    let Some([base, size]) = Vectors::new(first, 0, skip, bits >> 1).entry(index) else {
+    let Some([base, size]) = Vectors::new(first, 0, skip, bits >> SCRATCH_BITS).entry(index) else {
         walked.fault = 1;
         return 0;
     };

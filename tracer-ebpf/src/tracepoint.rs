@@ -5,9 +5,12 @@
 //! - `sock_recv_length(struct sock *sk, int ret, int flags)`, from `sock_recvmsg_nosec`.
 //!
 //! Both fire after the copy, once for every message on every socket family, whatever system call moved it. The bytes are found
-//! from the registers of the system call that is running ([`OfCall`]).
+//! from the registers of the system call that is running ([`OfCall`]). Where the programs are preempted they have stand-ins
+//! ([`crate::relay`]).
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use core::ffi::c_void;
+
+use aya_ebpf::{EbpfContext as _, macros::btf_tracepoint, programs::BtfTracePointContext};
 use tracer_common::Direction;
 
 use crate::{
@@ -17,23 +20,69 @@ use crate::{
     calls::Call,
     message::{Moved, message},
     registers::Registers,
+    relay::{self, Place},
     socket::Socket,
 };
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
-    moved(&ctx, Direction::Send);
+    if Place::First.takes_over() {
+        moved(
+            &ctx,
+            Direction::Send,
+            relay::scratch(Place::First as u32, Direction::Send),
+        );
+    }
     0
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
-    moved(&ctx, Direction::Recv);
+    if Place::First.takes_over() {
+        moved(
+            &ctx,
+            Direction::Recv,
+            relay::scratch(Place::First as u32, Direction::Recv),
+        );
+    }
     0
 }
 
+macro_rules! stand_ins {
+    ($($program:ident $function:literal $direction:ident $place:ident)+) => {
+        $(
+            #[btf_tracepoint(function = $function)]
+            pub fn $program(ctx: BtfTracePointContext) -> i32 {
+                if Place::$place.takes_over() {
+                    let scratch = relay::scratch(Place::$place as u32, Direction::$direction);
+                    moved_meanwhile(ctx.as_ptr(), Direction::$direction as u64, u64::from(scratch));
+                }
+                0
+            }
+        )+
+    };
+}
+
+stand_ins! {
+    sock_send_length_second "sock_send_length" Send Second
+    sock_send_length_last "sock_send_length" Send Last
+    sock_recv_length_second "sock_recv_length" Recv Second
+    sock_recv_length_last "sock_recv_length" Recv Last
+}
+
+/// What the stand-ins share, so that the object holds it once.
+#[inline(never)]
+fn moved_meanwhile(ctx: *mut c_void, direction: u64, scratch: u64) {
+    let direction = if direction == Direction::Send as u64 {
+        Direction::Send
+    } else {
+        Direction::Recv
+    };
+    moved(&BtfTracePointContext::new(ctx), direction, scratch as u32);
+}
+
 #[inline(always)]
-fn moved(ctx: &BtfTracePointContext, direction: Direction) {
+fn moved(ctx: &BtfTracePointContext, direction: Direction, scratch: u32) {
     let result: i32 = ctx.arg(1);
     // Which message of several: only where a process moves several at once.
     let mut counted = None;
@@ -50,6 +99,7 @@ fn moved(ctx: &BtfTracePointContext, direction: Direction) {
         result,
         flags: ctx.arg(2),
         later: 0,
+        scratch,
     };
     message(ctx, moved, OfCall { counted, result });
 }

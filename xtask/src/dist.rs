@@ -63,7 +63,7 @@ pub fn strip(program: &Path, into: &Path) -> anyhow::Result<()> {
     )
 }
 
-/// Builds one program of the workspace statically and says where it lies.
+/// Builds one program of the workspace statically, the one that `what` names last, and says where it lies.
 pub fn build(arch: Arch, profile: &str, what: &[&str]) -> anyhow::Result<PathBuf> {
     let target = format!("{}-unknown-linux-musl", arch.name());
     let compiler = compiler(arch)?;
@@ -91,12 +91,32 @@ pub fn build(arch: Arch, profile: &str, what: &[&str]) -> anyhow::Result<PathBuf
     }
     let output = cargo.stderr(Stdio::inherit()).output().context("running cargo")?;
     anyhow::ensure!(output.status.success(), "the static build for {target} failed");
+    // A test comes with the programs of its package.
+    let wanted = what.last().copied();
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message.pointer("/target/name").and_then(|name| name.as_str()) == wanted)
         .filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
         .next_back()
         .context("cargo named no executable")
+}
+
+/// Builds the C program of these sources statically; `narrow`: for 32 bits.
+pub fn c_program(arch: Arch, narrow: bool, sources: &[PathBuf], into: &Path) -> anyhow::Result<()> {
+    let target = match (arch, narrow) {
+        (Arch::X86_64, false) => "x86_64-linux-musl",
+        (Arch::X86_64, true) => "x86-linux-musl",
+        (Arch::Aarch64, false) => "aarch64-linux-musl",
+        (Arch::Aarch64, true) => "arm-linux-musleabihf",
+    };
+    shell::run(
+        shell::command(zig()?)
+            .args(["cc", "-target", target])
+            .args(["-std=gnu11", "-O1", "-static", "-pthread", "-o"])
+            .arg(into)
+            .args(sources),
+    )
 }
 
 fn folder() -> anyhow::Result<PathBuf> {

@@ -36,7 +36,7 @@ const DEPTH: usize = 8;
 const CERTAIN: u64 = 1;
 
 #[inline(always)]
-pub fn read(offsets: &GoOffsets, tgid: u64, direction: u64, cookie: u64, tasks: &mut Tasks) {
+pub fn read(offsets: &GoOffsets, tgid: u64, scratch: u64, cookie: u64, tasks: &mut Tasks) {
     let slot = thread_pointer().wrapping_add_signed(i64::from(offsets.g_tls));
     let Some(g) = pointer(slot) else {
         return;
@@ -44,7 +44,7 @@ pub fn read(offsets: &GoOffsets, tgid: u64, direction: u64, cookie: u64, tasks: 
     tasks.task = id(g, offsets);
     let mut outermost = g;
     if offsets.write_loop_chan != 0 {
-        let found = go_callers(tgid, direction, g, cookie);
+        let found = go_callers(tgid, scratch, g, cookie);
         if found != 0 {
             outermost = found;
         }
@@ -57,7 +57,7 @@ pub fn read(offsets: &GoOffsets, tgid: u64, direction: u64, cookie: u64, tasks: 
 /// Notes who waits for the goroutine `g`, which moves bytes over that connection; the `g` of the outermost, 0 if nobody does.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn go_callers(tgid: u64, direction: u64, g: u64, cookie: u64) -> u64 {
+extern "C" fn go_callers(tgid: u64, scratch: u64, g: u64, cookie: u64) -> u64 {
     // SAFETY: as in `read_tasks`.
     let Some(entry) = (unsafe { RUNTIMES.get(tgid as u32) }) else {
         return 0;
@@ -65,12 +65,12 @@ extern "C" fn go_callers(tgid: u64, direction: u64, g: u64, cookie: u64) -> u64 
     let offsets = &entry.go;
     // SAFETY: as in `read_tasks`, which has called this.
     let Some(tasks) = super::TASKS
-        .get_ptr_mut(direction as u32)
+        .get_ptr_mut(scratch as u32)
         .map(|tasks| unsafe { &mut *tasks })
     else {
         return 0;
     };
-    let is_send = direction == Direction::Send as u64;
+    let is_send = crate::relay::direction(scratch) == Direction::Send as u64;
     let caller = if is_send {
         waiter(g, offsets)
     } else {

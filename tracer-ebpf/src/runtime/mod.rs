@@ -13,7 +13,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray},
 };
-use tracer_common::{Direction, EventFlags, MAX_AWAITERS, MAX_RUNTIMES, RuntimeEntry, RuntimeKind, TurnWords};
+use tracer_common::{EventFlags, MAX_AWAITERS, MAX_RUNTIMES, RuntimeEntry, RuntimeKind, TurnWords};
 
 use crate::{
     access::{Typed, Untyped, load},
@@ -30,7 +30,7 @@ static RUNTIMES: HashMap<u32, RuntimeEntry> = HashMap::with_max_entries(MAX_RUNT
 #[map]
 static RUNTIMES_IN_USE: Array<u32> = Array::with_max_entries(1, 0);
 
-/// What [`read_tasks`] found. One for each direction: their programs may interrupt each other.
+/// What [`read_tasks`] found. By [`crate::message::Moved::scratch`], like the scratch memory of payloads.
 #[map]
 static TASKS: PerCpuArray<Tasks> = PerCpuArray::with_max_entries(2, 0);
 
@@ -66,18 +66,24 @@ impl Tasks {
 /// The runtime's tasks on this thread, which is the current one and has moved bytes over that socket; `None` if it has no runtime
 /// that is known.
 #[inline(always)]
-pub fn tasks(thread: Thread, direction: Direction, sk: *const u8, cookie: u64) -> Option<&'static Tasks> {
+pub fn tasks(thread: Thread, scratch: u32, sk: *const u8, cookie: u64) -> Option<&'static Tasks> {
     if !in_use() {
         return None;
     }
     // SAFETY: as in `read_tasks`.
-    let tasks = unsafe { &mut *TASKS.get_ptr_mut(direction as u32)? };
+    let tasks = unsafe { &mut *TASKS.get_ptr_mut(scratch)? };
     // The verifier knows this as a pointer, which a function of numbers does not take, until it has been in a map.
     // SAFETY: a field of the entry.
     unsafe { core::ptr::write_volatile(&raw mut tasks.socket, sk as u64) };
     // SAFETY: as above.
     let sk = unsafe { core::ptr::read_volatile(&raw const tasks.socket) };
-    (read_tasks(u64::from(thread.tgid), direction as u64, sk, cookie) != 0).then_some(tasks)
+    let (tgid, scratch) = (u64::from(thread.tgid), u64::from(scratch));
+    let mut found = read_tasks(tgid, scratch, cookie);
+    if found == OF_TOKIO {
+        // Not from there: the stacks of all that are called would be too large together.
+        found = tokio::read_tokio(tgid, scratch, sk, cookie);
+    }
+    (found != 0).then_some(tasks)
 }
 
 /// Whether the runtime of any process is known.
@@ -101,26 +107,30 @@ pub fn turn(thread: Thread) -> Option<TurnWords> {
     node::read(&entry.node, false)
 }
 
-/// Reads the tasks on the current thread, of the process `tgid`, into [`TASKS`]: 0 if there are none. A function of its own,
-/// whose arguments are numbers and all used: the verifier walks it once.
+/// What [`read_tasks`] leaves to another function.
+const OF_TOKIO: u64 = 2;
+
+/// Reads the tasks on the current thread, of the process `tgid`, into [`TASKS`]: 0 if there are none, [`OF_TOKIO`] if another function
+/// has to read them. A function of its own, whose arguments are numbers and all used: the
+/// verifier walks it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn read_tasks(tgid: u64, direction: u64, sk: u64, cookie: u64) -> u64 {
+extern "C" fn read_tasks(tgid: u64, scratch: u64, cookie: u64) -> u64 {
     // SAFETY: entries are replaced as a whole by user space; a torn one gives an offset that leads nowhere, and every
     // read through it is checked.
     let Some(entry) = (unsafe { RUNTIMES.get(tgid as u32) }) else {
         return 0;
     };
-    // SAFETY: this CPU's slot; only the program of that direction uses it, and a program does not interrupt itself.
+    // SAFETY: this CPU's slot; no program that uses it runs while another one does (`crate::relay::scratch`).
     let Some(tasks) = TASKS
-        .get_ptr_mut(direction as u32)
+        .get_ptr_mut(scratch as u32)
         .map(|tasks| unsafe { &mut *tasks })
     else {
         return 0;
     };
     *tasks = Tasks::NONE;
     if entry.kind == RuntimeKind::GO.0 {
-        go::read(&entry.go, tgid, direction, cookie, tasks);
+        go::read(&entry.go, tgid, scratch, cookie, tasks);
         return 1;
     }
     if entry.kind == RuntimeKind::JAVA.0 {
@@ -128,7 +138,7 @@ extern "C" fn read_tasks(tgid: u64, direction: u64, sk: u64, cookie: u64) -> u64
         return 1;
     }
     if entry.kind == RuntimeKind::TOKIO.0 {
-        return tokio::read_tokio(tgid, direction, sk, cookie);
+        return OF_TOKIO;
     }
     if entry.kind == RuntimeKind::NODE.0
         && let Some(turn) = node::read(&entry.node, true)

@@ -46,7 +46,7 @@ const JOIN_WAKER: u64 = 1 << 4;
 /// Reads the tasks into [`TASKS`]: 0 if there are none.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn read_tokio(tgid: u64, direction: u64, sk: u64, cookie: u64) -> u64 {
+pub extern "C" fn read_tokio(tgid: u64, scratch: u64, sk: u64, cookie: u64) -> u64 {
     let Some(entry) = RUNTIMES.get_ptr_mut(tgid as u32) else {
         return 0;
     };
@@ -66,9 +66,9 @@ pub extern "C" fn read_tokio(tgid: u64, direction: u64, sk: u64, cookie: u64) ->
     if id == 0 {
         return 0;
     }
-    // SAFETY: this CPU's slot; only the program of that direction uses it, and a program does not interrupt itself.
+    // SAFETY: this CPU's slot; no program that uses it runs while another one does (`crate::relay::scratch`).
     let Some(tasks) = TASKS
-        .get_ptr_mut(direction as u32)
+        .get_ptr_mut(scratch as u32)
         .map(|tasks| unsafe { &mut *tasks })
     else {
         return 0;

@@ -111,6 +111,7 @@ fn exit(ctx: &BtfTracePointContext, registers: Registers, result: i64) -> Option
                 result: result as i32,
                 flags: call.flags(),
                 later: 0,
+                scratch: direction as u32,
             };
             message(ctx, moved, OfMessage { call, index: 0 })
         }
@@ -139,6 +140,7 @@ fn next(ctx: &BtfTracePointContext, registers: Registers, messages: i64) -> Opti
         result: moved as i32,
         flags: call.flags(),
         later: progress.left as u32,
+        scratch: direction as u32,
     };
     message(ctx, moved, OfMessage { call, index });
     if index < TOLD {

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use aya::{
     Btf, Ebpf,
-    maps::{MapData, ProgramArray},
+    maps::ProgramArray,
     programs::{KProbe, Program, ProgramError},
 };
 
@@ -56,24 +56,19 @@ fn load_once(program: &mut KProbe) -> Result<(), ProgramError> {
     }
 }
 
-/// Puts a loaded program where others call it.
-pub fn put_in_slot(
-    ebpf: &mut Ebpf,
-    program: &str,
-    map: &str,
-    index: u32,
-) -> anyhow::Result<ProgramArray<MapData>> {
-    let slots = ebpf
-        .take_map(map)
-        .with_context(|| format!("the object has no map {map}"))?;
-    let mut slots = ProgramArray::try_from(slots).with_context(|| map.to_owned())?;
+/// Puts a loaded program where others call it; the object's map keeps it there.
+pub fn put_in_slot(ebpf: &mut Ebpf, program: &str, map: &str, index: u32) -> anyhow::Result<()> {
     let Some(Program::BtfTracePoint(program)) = ebpf.program(program) else {
         anyhow::bail!("the object has no program {program}");
     };
+    let program = program.fd()?.try_clone()?;
+    let slots = ebpf
+        .map_mut(map)
+        .with_context(|| format!("the object has no map {map}"))?;
+    let mut slots = ProgramArray::try_from(slots).with_context(|| map.to_owned())?;
     slots
-        .set(index, program.fd()?, 0)
-        .with_context(|| format!("slot {index} of {map}"))?;
-    Ok(slots)
+        .set(index, &program, 0)
+        .with_context(|| format!("slot {index} of {map}"))
 }
 
 /// Detaches the program if it is attached.

@@ -13,17 +13,17 @@ mod types;
 use anyhow::Context as _;
 use aya::{
     Ebpf,
-    maps::{Array, Map, MapData, PerCpuArray, ProgramArray},
+    maps::{Array, Map, MapData, PerCpuArray},
 };
 use aya_log::EbpfLogger;
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
 };
-use tracer_common::{RING_SHARDS, counter};
+use tracer_common::{MESSAGE_PROGRAMS, RING_SHARDS, TOLD_SLOTS, counter};
 
 use crate::{
-    kernel::{Attach, Plan},
+    kernel::{Attach, Hook, Plan},
     source::Source,
 };
 use kretprobe::Kretprobe;
@@ -64,9 +64,8 @@ pub struct Capture {
     counters: PerCpuArray<MapData, u64>,
     source: Option<Source>,
     /// What the kernel had counted when the programs were detached.
-    missed_runs: Option<u64>,
-    /// A program array forgets its programs with its last descriptor.
-    _tail_calls: Vec<ProgramArray<MapData>>,
+    missed: Option<stats::Missed>,
+    hooks: Vec<Hook>,
 }
 
 /// `aya_log_common::Level`, and what is below all of its levels.
@@ -102,6 +101,11 @@ impl Capture {
         if plan.globals.contains(&("HAS_SOCKET_COOKIE", 1)) {
             loader.map_max_entries("IDENTITIES", 1);
         }
+        if plan.has_stand_ins() {
+            loader.map_max_entries("TOLD", TOLD_SLOTS);
+            loader.map_max_entries("SCRATCHES", plan.scratches);
+            loader.map_max_entries("TASKS", MESSAGE_PROGRAMS);
+        }
         let rings = ring_names();
         for name in rings.iter().take(shards) {
             loader.map_max_entries(name, ring_bytes);
@@ -112,17 +116,24 @@ impl Capture {
 
         let btf = types::of(&plan.hooks).context("reading the kernel's type information")?;
         let mut kretprobes = Vec::new();
-        let mut tail_calls = Vec::new();
         for hook in &plan.hooks {
             let program = ebpf
                 .program_mut(hook.program)
                 .with_context(|| format!("the object has no program {}", hook.program))?;
-            let link = hooks::attach(program, hook, &btf)
-                .with_context(|| format!("program {} at {}", hook.program, hook.target))?;
+            let attached = hooks::attach(program, hook, &btf)
+                .with_context(|| format!("program {} at {}", hook.program, hook.target));
+            let link = match attached {
+                // The program that it stands in for does most of the work.
+                Err(why) if hook.stand_ins.contains(&hook.program) => {
+                    tracing::warn!("messages are missed where programs are preempted: {why:#}");
+                    continue;
+                }
+                other => other?,
+            };
             kretprobes.extend(link);
             tracing::debug!("{} is attached to {}", hook.program, hook.target);
             if let Attach::TailCall { map, index } = hook.attach {
-                tail_calls.push(hooks::put_in_slot(&mut ebpf, hook.program, map, index)?);
+                hooks::put_in_slot(&mut ebpf, hook.program, map, index)?;
             }
         }
 
@@ -155,8 +166,8 @@ impl Capture {
             runtimes,
             counters,
             source: Some(source),
-            missed_runs: None,
-            _tail_calls: tail_calls,
+            missed: None,
+            hooks: plan.hooks.clone(),
         })
     }
 
@@ -192,8 +203,8 @@ impl Capture {
     pub fn detach(&mut self) {
         self.kretprobes.clear();
         self.watch_loops(false);
-        self.missed_runs
-            .get_or_insert_with(|| stats::missed_runs(&self.ebpf));
+        self.missed
+            .get_or_insert_with(|| stats::missed(&self.ebpf, &self.hooks));
         for (name, program) in self.ebpf.programs_mut() {
             if let Err(why) = hooks::detach(program) {
                 tracing::debug!("detaching {name}: {why}");
@@ -201,8 +212,8 @@ impl Capture {
         }
     }
 
-    /// What the programs counted since the start, by the names of [`tracer_common::counter`] in lower case; and `missed_runs`, what
-    /// the kernel counted that they could not see.
+    /// What the programs counted since the start, by the names of [`tracer_common::counter`] in lower case; and `missed_runs` and
+    /// `missed_arrivals`, what the kernel counted that they could not see.
     pub fn counters(&self) -> anyhow::Result<Vec<(&'static str, u64)>> {
         const NAMES: [(&str, u32); counter::COUNT as usize] = [
             ("ring_full", counter::RING_FULL),
@@ -222,8 +233,11 @@ impl Capture {
                 values.iter().fold(0u64, |sum, value| sum.wrapping_add(*value)),
             ))
         });
-        let missed = self.missed_runs.unwrap_or_else(|| stats::missed_runs(&self.ebpf));
-        counted.chain([Ok(("missed_runs", missed))]).collect()
+        let missed = self
+            .missed
+            .unwrap_or_else(|| stats::missed(&self.ebpf, &self.hooks));
+        let missed = [("missed_runs", missed.runs), ("missed_arrivals", missed.arrivals)];
+        counted.chain(missed.map(Ok)).collect()
     }
 
     /// Passes on what the programs have logged since the last call, to the `log` crate's logger; nothing unless

@@ -1,17 +1,16 @@
 //! What the programs cost, as the kernel counts it.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     time::Duration,
 };
 
 use anyhow::Context as _;
-use aya::{
-    Ebpf,
-    programs::{Program, ProgramInfo},
-    sys::Stats,
-};
+use aya::{Ebpf, programs::ProgramInfo, sys::Stats};
+
+use crate::kernel::Hook;
 
 /// Run statistics of one program.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,14 +49,52 @@ pub(super) fn read(ebpf: &Ebpf) -> anyhow::Result<Vec<ProgramStats>> {
 
 /// Runs that the kernel left out, because the program was under way on that CPU already and had been preempted
 /// (kernel/trace/bpf_trace.c: `__bpf_trace_run`; kernel/bpf/trampoline.c). Linux 5.12 and later count them.
-pub(super) fn missed_runs(ebpf: &Ebpf) -> u64 {
-    let missed = |program: &Program| {
-        let fd = program.fd().ok()?.as_fd().as_raw_fd();
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Missed {
+    /// Of programs that see messages, opens or closes: as many of them may be lost.
+    pub runs: u64,
+    /// Of those that see bytes arrive: receives that do not know how long theirs waited.
+    pub arrivals: u64,
+}
+
+pub(super) fn missed(ebpf: &Ebpf, hooks: &[Hook]) -> Missed {
+    let missed = |program: &str| {
+        let fd = ebpf.program(program)?.fd().ok()?.as_fd().as_raw_fd();
         let text = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
         recursion_misses(&text)
     };
-    let each = ebpf.programs().filter_map(|(_, program)| missed(program));
-    each.fold(0, u64::wrapping_add)
+    sum(hooks, missed)
+}
+
+/// What a program and all that stand in for it missed is lost: no more than any one of them missed.
+fn sum(hooks: &[Hook], missed: impl Fn(&str) -> Option<u64>) -> Missed {
+    // By hook where there are stand-ins, else by program: one may serve several hooks.
+    let mut least: BTreeMap<(bool, &str), u64> = BTreeMap::new();
+    for hook in hooks {
+        let Some(runs) = missed(hook.program) else {
+            continue;
+        };
+        if runs > 0 {
+            tracing::debug!("the kernel left {} out {runs} times", hook.program);
+        }
+        let key = if hook.stand_ins.is_empty() {
+            (false, hook.program)
+        } else {
+            (true, hook.target)
+        };
+        let least = least.entry(key).or_insert(runs);
+        *least = runs.min(*least);
+    }
+    let mut sums = Missed::default();
+    for ((_, name), runs) in least {
+        let sum = if name.ends_with("sk_data_ready") || name.ends_with("sock_def_readable") {
+            &mut sums.arrivals
+        } else {
+            &mut sums.runs
+        };
+        *sum = sum.wrapping_add(runs);
+    }
+    sums
 }
 
 /// From the text that the kernel gives of a program's descriptor (kernel/bpf/syscall.c: `bpf_prog_show_fdinfo`).
@@ -79,7 +116,35 @@ fn one(name: &str, info: &ProgramInfo) -> ProgramStats {
 
 #[cfg(test)]
 mod tests {
-    use super::recursion_misses;
+    use super::*;
+    use crate::kernel::Attach;
+
+    #[test]
+    fn what_a_stand_in_saw_is_not_missed() {
+        let hook = |program, target, stand_ins| Hook {
+            attach: Attach::BtfTracepoint,
+            program,
+            target,
+            stand_ins,
+        };
+        const OTHERS: &[&str] = &["sent_second"];
+        let hooks = [
+            hook("sent", "send", OTHERS),
+            hook("sent_second", "send", OTHERS),
+            hook("state", "state", &[]),
+            hook("state", "other state", &[]),
+            hook("sk_data_ready", "sk_data_ready", &[]),
+        ];
+        let check = |counts: &[(&str, u64)], runs, arrivals| {
+            let missed = |program: &str| Some(counts.iter().find(|(name, _)| *name == program)?.1);
+            assert_eq!(sum(&hooks, missed), Missed { runs, arrivals }, "{counts:?}");
+        };
+        check(&[], 0, 0);
+        check(&[("sent", 7), ("sent_second", 0)], 0, 0);
+        check(&[("sent", 7), ("sent_second", 2)], 2, 0);
+        check(&[("state", 3)], 3, 0);
+        check(&[("sk_data_ready", 4), ("state", 1)], 1, 4);
+    }
 
     #[test]
     fn missed_runs_are_read() {

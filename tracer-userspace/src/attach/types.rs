@@ -102,6 +102,7 @@ mod tests {
     #[test]
     fn hooks_have_the_identifiers_that_they_were_given() {
         let hook = |attach, target| Hook {
+            stand_ins: &[],
             program: "program",
             attach,
             target,

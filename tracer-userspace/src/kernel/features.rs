@@ -8,6 +8,7 @@ use super::{
     backend::{Attach, Hook, all_hooks},
     btf::{Btf, VMLINUX},
     layout::{Group, Layouts, layouts},
+    preemption::preemption,
     privileges::Privileges,
     probe::{self, Helpers},
 };
@@ -55,6 +56,8 @@ pub struct Features {
     pub trampolines: Answer,
     /// Whether programs can be attached to functions by breakpoints (kprobe, kretprobe).
     pub kprobes: Answer,
+    /// The kernel preempts itself.
+    pub preemption: Answer,
     /// Helpers that not every kernel has.
     pub helpers: Helpers,
     /// Where the struct fields are that the programs read.
@@ -79,6 +82,7 @@ impl Features {
             targets: Vec::new(),
             trampolines: Answer::Yes,
             kprobes: probe::kprobes(),
+            preemption: preemption(),
             helpers: Helpers::unknown(""),
             layouts: Vec::new(),
             ring_buffer: ring_buffer(),

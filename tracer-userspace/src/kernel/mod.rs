@@ -8,6 +8,7 @@ mod features;
 mod iter;
 mod layout;
 mod plan;
+mod preemption;
 mod privileges;
 mod probe;
 mod report;

@@ -13,9 +13,21 @@ pub struct Plan {
     pub backend: Backend,
     /// Globals of the programs: where kernel structs have their fields, and what this kernel has.
     pub globals: Vec<(&'static str, u32)>,
-    /// Programs to load and attach.
+    /// Scratch memories that the programs need if they have stand-ins.
+    pub scratches: u32,
+    /// Programs to load and attach, in this order.
     pub hooks: Vec<Hook>,
 }
+
+impl Plan {
+    /// Whether some programs have others that stand in for them.
+    #[must_use]
+    pub fn has_stand_ins(&self) -> bool {
+        self.globals.contains(&(HAS_STAND_INS, 1))
+    }
+}
+
+const HAS_STAND_INS: &str = "HAS_STAND_INS";
 
 /// The plan for a host, with the back end that is `wanted` or else the first that can be used; `None` if the main job cannot run
 /// there so ([`super::report()`] says why).
@@ -44,16 +56,33 @@ fn plan_with(features: &Features, table: &Table) -> Option<Plan> {
     let mut hooks = Vec::new();
     for sight in table.sights {
         match way(features, sight) {
-            Some(way) => hooks.extend(way),
+            Some(way) => hooks.extend(way.iter().flat_map(|hook| relay(features, hook))),
             None if sight.need == Need::Required && applies(features, sight) => return None,
             None => {}
         }
     }
+    let has_stand_ins = hooks.iter().any(|hook| !hook.stand_ins.is_empty());
+    globals.push((HAS_STAND_INS, u32::from(has_stand_ins)));
     Some(Plan {
         backend: table.backend,
         globals,
+        scratches: table.scratches,
         hooks,
     })
+}
+
+/// A program with its stand-ins, if it needs them there, in the order in which they must be attached.
+fn relay(features: &Features, hook: &Hook) -> Vec<Hook> {
+    if !features.is_preempted(hook.attach) {
+        return vec![hook.or(&[])];
+    }
+    let programs = std::iter::once(&hook.program).chain(hook.stand_ins);
+    let mut hooks: Vec<_> = programs.map(|program| Hook { program, ..*hook }).collect();
+    // A trampoline calls first what was attached last (kernel/bpf/trampoline.c: `hlist_add_head`), a tracepoint the other way round.
+    if hook.attach == Attach::Fexit {
+        hooks.reverse();
+    }
+    hooks
 }
 
 /// Whether the host needs that sight at all.

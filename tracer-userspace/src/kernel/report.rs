@@ -93,6 +93,7 @@ pub fn report(features: &Features, wanted: Option<Backend>) -> Report {
         if matters {
             findings.extend(table.groups.iter().map(|group| fields(features, *group, false)));
             findings.extend(table.sights.iter().filter_map(|sight| seen(features, sight)));
+            findings.extend(table.unseen.iter().map(|(what, why)| unseen(what, why)));
         }
     }
     findings.push(fields(features, Group::Watch, false));
@@ -102,7 +103,9 @@ pub fn report(features: &Features, wanted: Option<Backend>) -> Report {
         can_run: planned.is_some(),
         backend: backend.map(Backend::name),
         hooks: planned.map_or_else(Vec::new, |plan| {
-            plan.hooks.iter().map(|hook| hook.target).collect()
+            let mut targets: Vec<_> = plan.hooks.iter().map(|hook| hook.target).collect();
+            targets.dedup();
+            targets
         }),
         findings,
     }
@@ -279,6 +282,13 @@ fn seen(features: &Features, sight: &Sight) -> Option<Finding> {
     Some(finding(sight.name, required, sight.needed_for, &answer, &remedy))
 }
 
+/// What a back end cannot see on any host.
+fn unseen(what: &str, why: &str) -> Finding {
+    let answer = Answer::No(why.to_owned());
+    let remedy = "works without; the other back ends see it";
+    finding(what, false, "seeing all that processes move", &answer, remedy)
+}
+
 fn processes(features: &Features) -> Finding {
     let held = &features.privileges;
     let answer = if !held.known {
@@ -321,6 +331,7 @@ mod tests {
                 .collect(),
             trampolines: Answer::Yes,
             kprobes: Answer::Yes,
+            preemption: gone(),
             helpers: Helpers {
                 socket_cookie: Answer::Yes,
                 unix_sock: Answer::Yes,
@@ -445,6 +456,7 @@ mod tests {
                 "capture back end tracepoint",
                 "capture back end fentry",
                 "tracepoint sk_data_ready",
+                "messages of io_uring",
             ],
         );
         check(
@@ -455,6 +467,7 @@ mod tests {
             &[
                 "capture back end syscall",
                 "fields of kernel structs for finding the socket of a descriptor",
+                "messages of io_uring",
             ],
         );
         check(

@@ -1,10 +1,12 @@
 //! Every way that a byte can move (`tests/cases/`): each message is seen once, with its bytes, by each back end of this host.
 //!
-//! `TRACER_TEST_CAPTURE` names one back end; else all that the host has are tried. `TRACER_CASES` names a built program (in a guest
-//! there is no compiler); else it is built from its sources.
+//! `TRACER_TEST_CAPTURE` names one back end; else all that the host has are tried. `TRACER_CASES` and `TRACER_CASES_32` name built
+//! programs (in a guest there is no compiler); else they are built from their sources. A file that `TRACER_CASES_VERDICTS` names gets a
+//! line for each case.
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -81,7 +83,8 @@ impl End {
 
 /// The program, in the width that is asked for.
 fn program(narrow: bool) -> PathBuf {
-    if let Some(path) = std::env::var_os("TRACER_CASES") {
+    let built = if narrow { "TRACER_CASES_32" } else { "TRACER_CASES" };
+    if let Some(path) = std::env::var_os(built) {
         return PathBuf::from(path);
     }
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cases");
@@ -164,17 +167,60 @@ fn finish(child: Child, name: &str) -> Vec<End> {
         .collect()
 }
 
+/// The verdicts of a set of cases, told at its end: one that fails does not hide the others.
+struct Verdicts {
+    set: &'static str,
+    failed: Vec<String>,
+}
+
+impl Verdicts {
+    fn of(set: &'static str) -> Self {
+        let failed = Vec::new();
+        Self { set, failed }
+    }
+
+    /// Runs a case, which says how many of its messages the back end cannot see.
+    fn note(&mut self, backend: Backend, case: &[&str], run: impl FnOnce() -> usize) {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+        let problem = outcome.as_ref().err().map(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()))
+                .unwrap_or_default()
+        });
+        let verdict = serde_json::json!({
+            "set": self.set, "backend": backend.name(), "case": case.join(" "), "problem": problem,
+            "unseen": outcome.ok(),
+        });
+        if let Some(path) = std::env::var_os("TRACER_CASES_VERDICTS") {
+            let file = File::options().create(true).append(true).open(path);
+            file.and_then(|mut file| writeln!(file, "{verdict}"))
+                .expect("tell the verdict");
+        }
+        self.failed.extend(problem);
+    }
+
+    fn end(self) {
+        let Self { set, failed } = self;
+        assert!(
+            failed.is_empty(),
+            "{set}: {} fail:\n{}",
+            failed.len(),
+            failed.join("\n")
+        );
+    }
+}
+
 /// Runs one case and judges what was captured of it.
-fn run(observer: &mut Observer, program: &Path, case: &[&str]) {
+fn run(observer: &mut Observer, program: &Path, case: &[&str]) -> usize {
     let name = format!("{} {}", observer.backend.name(), case.join(" "));
     observer.settle();
     observer.events.clear();
     let child = spawn(program, case);
-    judge(observer, &name, finish(child, &name));
+    judge(observer, &name, finish(child, &name))
 }
 
 /// The same, where the capture begins when the connections are there already.
-fn run_late(backend: Backend, program: &Path, case: &[&str]) {
+fn run_late(backend: Backend, program: &Path, case: &[&str]) -> usize {
     let name = format!("{} late {}", backend.name(), case.join(" "));
     let arguments: Vec<_> = ["--hold"].iter().chain(case).copied().collect();
     let mut child = spawn(program, &arguments);
@@ -193,10 +239,11 @@ fn run_late(backend: Backend, program: &Path, case: &[&str]) {
     output.read_to_string(&mut rest).expect("its output");
     assert!(child.wait().expect("it ends").success(), "{name}");
     let parse = |line: &str| serde_json::from_str(line).expect("a line of the log");
-    judge(&mut observer, &name, rest.lines().map(parse).collect());
+    judge(&mut observer, &name, rest.lines().map(parse).collect())
 }
 
-fn judge(observer: &mut Observer, name: &str, mut ends: Vec<End>) {
+/// Panics if something is wrong; how many messages the back end cannot see.
+fn judge(observer: &mut Observer, name: &str, mut ends: Vec<End>) -> usize {
     // Packets of closed connections may still be under way.
     std::thread::sleep(Duration::from_millis(10));
     observer.settle();
@@ -212,8 +259,10 @@ fn judge(observer: &mut Observer, name: &str, mut ends: Vec<End>) {
             connections.entry(event.header.cookie).or_default().push(event);
         }
     }
+    let backend = observer.backend;
+    let messages = ends.iter().flat_map(|end| end.sent.iter().chain(&end.received));
+    let unseen = messages.filter(|message| !message.is_seen_by(backend)).count();
     for end in ends {
-        let backend = observer.backend;
         if !end.is_seen_by(backend) {
             continue;
         }
@@ -235,6 +284,7 @@ fn judge(observer: &mut Observer, name: &str, mut ends: Vec<End>) {
         "{name}: nobody moved {}",
         describe(&connections)
     );
+    unseen
 }
 
 /// Whether these events are what that end did: the same messages by the same threads in the same order, no more.
@@ -441,32 +491,30 @@ fn words(case: &[String]) -> Vec<&str> {
     case.iter().map(String::as_str).collect()
 }
 
-#[test]
-fn every_way_is_seen_once() {
+fn every_way(set: &'static str, narrow: bool) {
     if skip() {
         return;
     }
-    let program = program(false);
+    let program = program(narrow);
+    let mut verdicts = Verdicts::of(set);
     for backend in backends() {
         let mut observer = Observer::new(backend);
         for case in all(&program) {
-            run(&mut observer, &program, &words(&case));
+            let case = words(&case);
+            verdicts.note(backend, &case, || run(&mut observer, &program, &case));
         }
     }
+    verdicts.end();
+}
+
+#[test]
+fn every_way_is_seen_once() {
+    every_way("64-bit", false);
 }
 
 #[test]
 fn every_way_of_32_bit_programs_is_seen_once() {
-    if skip() {
-        return;
-    }
-    let program = program(true);
-    for backend in backends() {
-        let mut observer = Observer::new(backend);
-        for case in all(&program) {
-            run(&mut observer, &program, &words(&case));
-        }
-    }
+    every_way("32-bit", true);
 }
 
 #[test]
@@ -475,10 +523,13 @@ fn connections_older_than_the_capture_are_seen() {
         return;
     }
     let program = program(false);
+    let mut verdicts = Verdicts::of("older");
     for backend in backends() {
-        for family in ["v4", "v6", "mapped", "unix", "abstract", "socketpair"] {
-            run_late(backend, &program, &["every_call", family]);
+        let families = ["v4", "v6", "mapped", "unix", "abstract", "socketpair"];
+        let calls = families.map(|family| ["every_call", family]);
+        for case in calls.iter().chain(&[["peek", "v4"]]) {
+            verdicts.note(backend, case, || run_late(backend, &program, case));
         }
-        run_late(backend, &program, &["peek", "v4"]);
     }
+    verdicts.end();
 }

@@ -34,6 +34,8 @@ pub fn run(work: impl FnOnce(&mut Report) -> anyhow::Result<()>) -> anyhow::Resu
         }
         Err(error) => eprintln!("guest: {error:#}"),
     }
+    // What was told is still on its way through the serial lines.
+    std::thread::sleep(Duration::from_millis(500));
     // SAFETY: the command takes no argument.
     unsafe { libc::reboot(libc::RB_POWER_OFF) };
     loop {
@@ -43,7 +45,8 @@ pub fn run(work: impl FnOnce(&mut Report) -> anyhow::Result<()>) -> anyhow::Resu
 
 /// The second serial line: the first is the kernel's console.
 fn report() -> anyhow::Result<Report> {
-    let ports = ["/dev/ttyS1", "/dev/ttyAMA1"];
+    // Where there is the second, the first is a name without a device.
+    let ports = ["/dev/ttyAMA1", "/dev/ttyS1"];
     let port = ports
         .iter()
         .find(|port| Path::new(port).exists())

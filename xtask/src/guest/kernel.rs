@@ -85,7 +85,7 @@ pub fn find(series: Series, arch: Arch, refresh: bool) -> anyhow::Result<Kernel>
     }
     let archive = Archive::open(arch)?;
     let pattern = format!("^linux-image-[0-9].*-cloud-{}$", arch.debian());
-    let release = archive
+    let mut releases: Vec<(Version, String)> = archive
         .search(&pattern)?
         .into_iter()
         .filter_map(|package| {
@@ -93,23 +93,31 @@ pub fn find(series: Series, arch: Arch, refresh: bool) -> anyhow::Result<Kernel>
             Some((version(&release)?, release))
         })
         .filter(|(version, _)| series.has(*version))
-        .max()
-        .map(|(_, release)| release)
-        .with_context(|| {
-            format!(
-                "Debian's archives have no cloud kernel {series} for {}",
-                arch.debian()
-            )
-        })?;
-    let package = format!("linux-image-{release}");
-    let place = cache.join(&package);
-    if in_folder(&place, arch).is_none() {
-        // From 6.16 on the image itself lies in a package of its own.
-        let mut packages = archive.search(&format!("^linux-binary-{}$", release.replace('+', "[+]")))?;
-        packages.push(package);
-        archive.unpack(&packages, &place)?;
+        .collect();
+    releases.sort_by(|a, b| b.cmp(a));
+    releases.dedup();
+    for (_, release) in releases {
+        let place = cache.join(format!("linux-image-{release}"));
+        if in_folder(&place, arch).is_none()
+            && let Err(error) = fetch(&archive, &release, &place)
+        {
+            // Archives drop packages that they still list.
+            eprintln!("    {release} cannot be had, the one before it is tried: {error:#}");
+            continue;
+        }
+        return in_folder(&place, arch).with_context(|| format!("no kernel in {}", place.display()));
     }
-    in_folder(&place, arch).with_context(|| format!("no kernel in {}", place.display()))
+    anyhow::bail!(
+        "Debian's archives have no cloud kernel {series} for {}",
+        arch.debian()
+    )
+}
+
+fn fetch(archive: &Archive, release: &str, place: &Path) -> anyhow::Result<()> {
+    // From 6.16 on the image itself lies in a package of its own.
+    let mut packages = archive.search(&format!("^linux-binary-{}$", release.replace('+', "[+]")))?;
+    packages.push(format!("linux-image-{release}"));
+    archive.unpack(&packages, place)
 }
 
 fn newest(cache: &Path, series: Series, arch: Arch) -> anyhow::Result<Option<Kernel>> {

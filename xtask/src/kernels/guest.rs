@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
 use super::cases::{self, CASES, Case};
+use super::ways;
 use crate::bench::daemon::{self, Daemon, Export};
 use crate::bench::process;
 use crate::guest::init;
@@ -26,6 +27,8 @@ pub struct Args {
     cases: Vec<String>,
 }
 
+/// The name that stands for all cases of `tests/cases`.
+pub const WAYS: &str = "ways";
 /// The daemon's place in the image.
 pub const DAEMON: &str = "/usr/bin/tracer";
 const SPANS: &str = "/tmp/spans";
@@ -43,10 +46,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             .filter(|case| args.cases.iter().any(|name| name == case.name))
             .collect();
         for backend in &args.backends {
-            let result = match trace(backend, &selected) {
+            let mut result = match trace(backend, &selected) {
                 Ok(result) => result,
                 Err(error) => json!({ "refused": shortened(&format!("{error:#}")) }),
             };
+            if result.get("refused").is_none() && args.cases.iter().any(|name| name == WAYS) {
+                result["ways"] = match ways::run(backend) {
+                    Ok(told) => told,
+                    Err(error) => json!({ "error": shortened(&format!("{error:#}")) }),
+                };
+            }
             report.tell(&json!({ "backend": backend, "result": result }))?;
         }
         report.tell(&json!({ "done": true }))
@@ -95,7 +104,12 @@ fn trace(backend: &str, selected: &[&Case]) -> anyhow::Result<Value> {
         early.push((case.name, Held::start(case)?));
     }
     let export = Export::Json(SPANS.into());
-    let options = ["--capture", backend, "--log-level", "info"];
+    let options = [
+        "--capture",
+        backend,
+        "--log-level",
+        "tracer_userspace::attach=debug,info",
+    ];
     let daemon = Daemon::start_with(Path::new(DAEMON), &export, &options)?;
     let mut told = serde_json::Map::new();
     for case in selected {
@@ -121,7 +135,7 @@ fn trace(backend: &str, selected: &[&Case]) -> anyhow::Result<Value> {
     }
     let expected: u32 = selected.iter().map(|case| ends(case) * case.exchanges()).sum();
     Ok(json!({
-        "cases": told, "programs": bpf.programs, "missed_runs": bpf.misses, "attached_ms": attached_ms, "spans": spans.len(), "expected": expected,
+        "cases": told, "programs": bpf.programs, "attached_ms": attached_ms, "spans": spans.len(), "expected": expected,
         "ledger": daemon::ledger(&said).map(|(_, _, line)| line), "said": shortened(&said),
     }))
 }

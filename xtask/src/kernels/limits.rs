@@ -38,7 +38,33 @@ pub const LIMITS: &[Limit] = &[
         why: "a call that is blocked in the kernel's function when the tracer comes returns past the new trampoline: the first message \
               that the older server receives is not seen, all later ones are",
     },
+    Limit {
+        case: Some("way: splice"),
+        ..TAKEN_OUT
+    },
+    Limit {
+        case: Some("way: proxy"),
+        ..TAKEN_OUT
+    },
+    Limit {
+        backend: "fentry",
+        case: Some("way: sendfile"),
+        before: (6, 5, 0),
+        arch: None,
+        lacks: 0,
+        why: "the kernel hands pages to the socket one by one (`sendpage`): what one `sendfile` sends is told as a message for each page",
+    },
 ];
+
+const TAKEN_OUT: Limit = Limit {
+    backend: "tracepoint",
+    case: None,
+    before: EVERY,
+    arch: None,
+    lacks: 0,
+    why: "no socket tracepoint fires where `splice` takes bytes out of a socket (net/socket.c: `sock_splice_read`): the positions of the \
+          messages around them tell how many they were",
+};
 
 /// The number (from 1) of the limit of a back end, or of a case with it.
 pub fn find(backend: &str, case: Option<&str>, version: Version, arch: Arch) -> Option<usize> {

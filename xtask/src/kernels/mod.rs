@@ -21,6 +21,7 @@ mod guest;
 mod limits;
 mod table;
 mod verdict;
+mod ways;
 
 /// Options of `cargo xtask kernels`.
 #[derive(clap::Args)]
@@ -37,12 +38,15 @@ pub struct Args {
     /// Only these back ends, separated by commas
     #[arg(long, value_delimiter = ',')]
     backend: Vec<String>,
-    /// Only these cases, separated by commas
+    /// Only these cases, separated by commas; `ways` for those of `tests/cases`
     #[arg(long, value_delimiter = ',')]
     case: Vec<String>,
     /// A selection that shows most in little time, with a daemon that is hardly optimised
     #[arg(long, conflicts_with_all = ["kernel", "arch"])]
     quick: bool,
+    /// A daemon that is hardly optimised, which is built much sooner
+    #[arg(long)]
+    dev: bool,
     /// Guests at a time (default: as many as CPUs)
     #[arg(long)]
     jobs: Option<usize>,
@@ -77,11 +81,16 @@ const MATRIX: &[(Arch, &str)] = &[
     (Arch::X86_64, "6.12"),
     (Arch::X86_64, "6.19"),
     (Arch::X86_64, "7"),
+    (Arch::Aarch64, "5.10"),
     (Arch::Aarch64, "6.12"),
 ];
 
-/// What `--quick` runs: the oldest, and the one that most hosts have.
-const QUICK: &[(Arch, &str)] = &[(Arch::X86_64, "5.10"), (Arch::X86_64, "6.12")];
+/// What `--quick` runs: the oldest, the one that most hosts have, and the newest.
+const QUICK: &[(Arch, &str)] = &[
+    (Arch::X86_64, "5.10"),
+    (Arch::X86_64, "6.12"),
+    (Arch::X86_64, "7"),
+];
 
 /// Until the first words, and until the next: a guest that is silent for longer has hung.
 const BOOT: Duration = Duration::from_secs(240);
@@ -102,9 +111,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn matrix(args: &Args) -> anyhow::Result<()> {
     let selection = selection(args)?;
     let backends = chosen(&args.backend, BACKENDS)?;
-    let names: Vec<&str> = cases::CASES.iter().map(|case| case.name).collect();
+    let names = cases::CASES.iter().map(|case| case.name);
+    let names: Vec<&str> = names.chain([guest::WAYS]).collect();
     let cases = chosen(&args.case, &names)?;
-    let profile = if args.quick { "dev" } else { "release" };
+    let profile = if args.quick || args.dev { "dev" } else { "release" };
     let dir = shell::target_dir()?.join("kernels");
     fs::create_dir_all(&dir)?;
 
@@ -162,7 +172,10 @@ fn matrix(args: &Args) -> anyhow::Result<()> {
 fn selection(args: &Args) -> anyhow::Result<Vec<(Arch, Series)>> {
     let all = if args.quick { QUICK } else { MATRIX };
     for (arch, series) in MATRIX.iter().filter(|row| args.quick && !QUICK.contains(row)) {
-        eprintln!("kernels: skipped by --quick: {series} on {}", arch.name());
+        eprintln!(
+            "kernels: skipped by --quick, to save time: {series} on {}",
+            arch.name()
+        );
     }
     let mut selection = Vec::new();
     for (arch, series) in all {
@@ -199,6 +212,7 @@ fn build_image(arch: Arch, profile: &str, path: &Path) -> anyhow::Result<()> {
         dist::strip(&built, &stripped)?;
         image.static_program(&stripped, place)?;
     }
+    ways::install(&mut image, arch, profile, path.parent().context("a folder")?)?;
     let mut out = BufWriter::new(File::create(path)?);
     image.write(&mut out)?;
     Ok(out.flush()?)

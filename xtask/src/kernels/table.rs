@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::cases::CASES;
 use super::limits::LIMITS;
-use super::verdict::{DOCTOR, LEDGER, LOADS, Verdict, Verdicts};
+use super::verdict::{DOCTOR, LEDGER, LOADS, Verdict, Verdicts, WAYS};
 
 /// A kernel's column.
 pub struct Column {
@@ -54,6 +54,9 @@ pub fn markdown(columns: &[Column], backends: &[String]) -> String {
             );
         }
         row(&mut text, backend, LEDGER, LEDGER);
+        for way in ways(columns, backend) {
+            row(&mut text, backend, &way, &way);
+        }
     }
     if !used.is_empty() {
         text.push('\n');
@@ -64,6 +67,14 @@ pub fn markdown(columns: &[Column], backends: &[String]) -> String {
         }
     }
     text
+}
+
+/// Rows of the C cases that any column has.
+fn ways(columns: &[Column], backend: &str) -> BTreeSet<String> {
+    let rows = columns.iter().flat_map(|column| column.verdicts.keys());
+    rows.filter(|(of, row)| of == backend && row.starts_with(WAYS))
+        .map(|(_, row)| row.clone())
+        .collect()
 }
 
 fn cell(verdict: Option<&Verdict>) -> String {

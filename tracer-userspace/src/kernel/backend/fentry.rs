@@ -42,7 +42,8 @@ pub const TABLE: Table = Table {
     sights: &[
         sight(
             &[
-                &[fexit("fexit_inet_sendmsg", "inet_sendmsg")],
+                &[fexit("fexit_inet_sendmsg", "inet_sendmsg")
+                    .or(&["fexit_inet_sendmsg_second", "fexit_inet_sendmsg_last"])],
                 &[
                     kprobe("kprobe_send", "inet_sendmsg"),
                     kretprobe("kretprobe_send", "inet_sendmsg"),
@@ -55,7 +56,8 @@ pub const TABLE: Table = Table {
         ),
         sight(
             &[
-                &[fexit("fexit_inet_recvmsg", "inet_recvmsg")],
+                &[fexit("fexit_inet_recvmsg", "inet_recvmsg")
+                    .or(&["fexit_inet_recvmsg_second", "fexit_inet_recvmsg_last"])],
                 &[
                     kprobe("kprobe_recv", "inet_recvmsg"),
                     kretprobe("kretprobe_recv", "inet_recvmsg"),
@@ -68,7 +70,8 @@ pub const TABLE: Table = Table {
         ),
         sight(
             &[
-                &[fexit("fexit_inet6_sendmsg", "inet6_sendmsg")],
+                &[fexit("fexit_inet6_sendmsg", "inet6_sendmsg")
+                    .or(&["fexit_inet6_sendmsg_second", "fexit_inet6_sendmsg_last"])],
                 &[
                     kprobe("kprobe_send", "inet6_sendmsg"),
                     kretprobe("kretprobe_send", "inet6_sendmsg"),
@@ -81,7 +84,8 @@ pub const TABLE: Table = Table {
         ),
         sight(
             &[
-                &[fexit("fexit_inet6_recvmsg", "inet6_recvmsg")],
+                &[fexit("fexit_inet6_recvmsg", "inet6_recvmsg")
+                    .or(&["fexit_inet6_recvmsg_second", "fexit_inet6_recvmsg_last"])],
                 &[
                     kprobe("kprobe_recv", "inet6_recvmsg"),
                     kretprobe("kretprobe_recv", "inet6_recvmsg"),
@@ -94,7 +98,10 @@ pub const TABLE: Table = Table {
         ),
         sight(
             &[
-                &[fexit("fexit_unix_stream_sendmsg", "unix_stream_sendmsg")],
+                &[fexit("fexit_unix_stream_sendmsg", "unix_stream_sendmsg").or(&[
+                    "fexit_unix_stream_sendmsg_second",
+                    "fexit_unix_stream_sendmsg_last",
+                ])],
                 &[
                     kprobe("kprobe_send", "unix_stream_sendmsg"),
                     kretprobe("kretprobe_send", "unix_stream_sendmsg"),
@@ -107,7 +114,10 @@ pub const TABLE: Table = Table {
         ),
         sight(
             &[
-                &[fexit("fexit_unix_stream_recvmsg", "unix_stream_recvmsg")],
+                &[fexit("fexit_unix_stream_recvmsg", "unix_stream_recvmsg").or(&[
+                    "fexit_unix_stream_recvmsg_second",
+                    "fexit_unix_stream_recvmsg_last",
+                ])],
                 &[
                     kprobe("kprobe_recv", "unix_stream_recvmsg"),
                     kretprobe("kretprobe_recv", "unix_stream_recvmsg"),
@@ -118,10 +128,47 @@ pub const TABLE: Table = Table {
             Need::Optional,
             "seeing what is received over Unix sockets",
         ),
+        sight(
+            &[
+                &[
+                    fexit("fexit_unix_seqpacket_sendmsg", "unix_seqpacket_sendmsg").or(&[
+                        "fexit_unix_seqpacket_sendmsg_second",
+                        "fexit_unix_seqpacket_sendmsg_last",
+                    ]),
+                ],
+                &[
+                    kprobe("kprobe_send", "unix_seqpacket_sendmsg"),
+                    kretprobe("kretprobe_send", "unix_seqpacket_sendmsg"),
+                ],
+            ],
+            "function unix_seqpacket_sendmsg",
+            SINCE,
+            Need::Optional,
+            "seeing what is sent over Unix sockets that keep messages apart",
+        ),
+        sight(
+            &[
+                &[
+                    fexit("fexit_unix_seqpacket_recvmsg", "unix_seqpacket_recvmsg").or(&[
+                        "fexit_unix_seqpacket_recvmsg_second",
+                        "fexit_unix_seqpacket_recvmsg_last",
+                    ]),
+                ],
+                &[
+                    kprobe("kprobe_recv", "unix_seqpacket_recvmsg"),
+                    kretprobe("kretprobe_recv", "unix_seqpacket_recvmsg"),
+                ],
+            ],
+            "function unix_seqpacket_recvmsg",
+            SINCE,
+            Need::Optional,
+            "seeing what is received over Unix sockets that keep messages apart",
+        ),
         // Linux 6.5 has no such functions: there splice sends by sendmsg.
         sight(
             &[
-                &[fexit("fexit_inet_sendpage", "inet_sendpage")],
+                &[fexit("fexit_inet_sendpage", "inet_sendpage")
+                    .or(&["fexit_inet_sendpage_second", "fexit_inet_sendpage_last"])],
                 &[
                     kprobe("kprobe_pages", "inet_sendpage"),
                     kretprobe("kretprobe_send", "inet_sendpage"),
@@ -134,7 +181,10 @@ pub const TABLE: Table = Table {
         ),
         sight(
             &[
-                &[fexit("fexit_unix_stream_sendpage", "unix_stream_sendpage")],
+                &[fexit("fexit_unix_stream_sendpage", "unix_stream_sendpage").or(&[
+                    "fexit_unix_stream_sendpage_second",
+                    "fexit_unix_stream_sendpage_last",
+                ])],
                 &[
                     kprobe("kprobe_pages", "unix_stream_sendpage"),
                     kretprobe("kretprobe_send", "unix_stream_sendpage"),
@@ -147,7 +197,8 @@ pub const TABLE: Table = Table {
         ),
         sight(
             &[
-                &[fexit("fexit_tcp_splice_read", "tcp_splice_read")],
+                &[fexit("fexit_tcp_splice_read", "tcp_splice_read")
+                    .or(&["fexit_tcp_splice_read_second", "fexit_tcp_splice_read_last"])],
                 &[
                     kprobe("kprobe_pages", "tcp_splice_read"),
                     kretprobe("kretprobe_recv", "tcp_splice_read"),
@@ -192,7 +243,9 @@ pub const TABLE: Table = Table {
         RETRANSMITS,
     ],
     groups: &[Group::Message],
+    scratches: 24,
     typed: by_trampoline,
+    unseen: &[],
     remedy: "use Linux 5.10 or newer with CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS or CONFIG_KPROBE_EVENTS, on a host whose policy \
              allows one of them",
 };

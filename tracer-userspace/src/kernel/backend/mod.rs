@@ -67,6 +67,8 @@ pub struct Hook {
     pub program: &'static str,
     /// Tracepoint or function.
     pub target: &'static str,
+    /// Programs that stand in for it where it can be preempted, in the order in which they are to be called.
+    pub stand_ins: &'static [&'static str],
 }
 
 impl Hook {
@@ -75,7 +77,13 @@ impl Hook {
             attach,
             program,
             target,
+            stand_ins: &[],
         }
+    }
+
+    /// With these programs where it can be preempted.
+    pub(super) const fn or(self, stand_ins: &'static [&'static str]) -> Self {
+        Self { stand_ins, ..self }
     }
 
     /// A BTF tracepoint whose program has the same name.
@@ -121,8 +129,12 @@ pub struct Table {
     pub sights: &'static [Sight],
     /// Kernel structs that its programs read, besides [`Group::Socket`].
     pub groups: &'static [Group],
+    /// Scratch memories of its programs with their stand-ins: one for each that gathers bytes.
+    pub scratches: u32,
     /// Whether the verifier knows the sockets of its programs by type on such a host: others cannot have the kernel's cookies.
     pub typed: fn(&Features) -> bool,
+    /// What it cannot see on any host: what that is, and why.
+    pub unseen: &'static [(&'static str, &'static str)],
     /// What to do where it cannot be used.
     pub remedy: &'static str,
 }

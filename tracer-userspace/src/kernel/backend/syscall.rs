@@ -49,5 +49,10 @@ pub const TABLE: Table = Table {
     // They find sockets by their addresses alone.
     typed: |_| false,
     groups: &[Group::Descriptor],
+    scratches: 2,
+    unseen: &[(
+        "messages of io_uring",
+        "no system call of the process moves them, its rings do",
+    )],
     remedy: "use a kernel with CONFIG_FTRACE_SYSCALLS (all larger distributions have it)",
 };

@@ -6,14 +6,16 @@ pub const TABLE: Table = Table {
     backend: Backend::Tracepoint,
     sights: &[
         sight(
-            &[&[Hook::tracepoint("sock_send_length")]],
+            &[&[Hook::tracepoint("sock_send_length")
+                .or(&["sock_send_length_second", "sock_send_length_last"])]],
             "tracepoint sock_send_length",
             "6.3",
             Need::Required,
             "seeing what is sent over sockets",
         ),
         sight(
-            &[&[Hook::tracepoint("sock_recv_length")]],
+            &[&[Hook::tracepoint("sock_recv_length")
+                .or(&["sock_recv_length_second", "sock_recv_length_last"])]],
             "tracepoint sock_recv_length",
             "6.3",
             Need::Required,
@@ -26,6 +28,8 @@ pub const TABLE: Table = Table {
         RETRANSMITS,
     ],
     groups: &[],
+    scratches: 6,
     typed: |_| true,
+    unseen: &[],
     remedy: "use Linux 6.3 or newer (for example Debian 13, Ubuntu 24.04, RHEL 10)",
 };
