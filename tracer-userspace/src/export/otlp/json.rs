@@ -14,7 +14,24 @@ use crate::export::retry::Answer;
 pub(in crate::export) fn of(signal: Signal, protobuf: &Bytes) -> Bytes {
     match signal {
         Signal::Traces => written::<ExportTraceServiceRequest>(protobuf),
-        Signal::Metrics => written::<ExportMetricsServiceRequest>(protobuf),
+        Signal::Metrics => {
+            let written = written::<ExportMetricsServiceRequest>(protobuf);
+            let mut request = serde_json::from_slice(&written).unwrap_or_default();
+            without_nulls(&mut request);
+            serde_json::to_vec(&request).unwrap_or_default().into()
+        }
+    }
+}
+
+/// The official types write what is not set as `null`; the Collector does not take that for a number (`min`, `max`).
+fn without_nulls(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(without_nulls);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
     }
 }
 
@@ -78,5 +95,12 @@ mod tests {
             assert_eq!(taken(body.as_bytes()).unwrap(), expected, "{body}");
         }
         assert!(taken(b"<html>").is_err());
+    }
+
+    #[test]
+    fn what_is_not_set_is_left_out() {
+        let mut value = serde_json::json!({"a": null, "b": [{"min": null, "sum": 0.5}], "c": {"d": null}});
+        without_nulls(&mut value);
+        assert_eq!(value, serde_json::json!({"b": [{"sum": 0.5}], "c": {}}));
     }
 }
