@@ -239,18 +239,18 @@ const JAVA: [Style; 4] = [
     calls("seq", 3, 0.99),
     calls("sleep", 2, 0.99),
     calls("cpu", 2, 0.99),
-    calls("send", 3, 0.0),
+    calls("send", 3, 0.98),
 ];
 
 /// A thread waits for what others do for it.
 const JAVA_ASYNC: [Style; 7] = [
-    calls("par", 3, 0.0),
-    calls("asyncjoin", 3, 0.0),
-    calls("async", 3, 0.0),
-    calls("compose", 3, 0.0),
-    calls("supply", 2, 0.0),
-    calls("supplysend", 2, 0.0),
-    calls("common", 2, 0.0),
+    calls("par", 3, 0.3),
+    calls("asyncjoin", 3, 0.85),
+    calls("async", 3, 0.85),
+    calls("compose", 3, 0.25),
+    calls("supply", 2, 0.95),
+    calls("supplysend", 2, 0.9),
+    calls("common", 2, 0.85),
 ];
 
 #[test]

@@ -20,6 +20,12 @@ impl EventKind {
     pub const ACT: Self = Self(5);
     /// A TCP segment was sent again.
     pub const RETRANSMIT: Self = Self(6);
+    /// A receive found nothing, on a connection whose last bytes had come in and were read by another thread: what a client
+    /// does that takes a connection from a pool. Told where [`EventFlags::TAKEN`] is; see there for the fields.
+    pub const PROBE: Self = Self(7);
+    /// A thread that has just received woke another of its process that has, too ([`EventHeader::len`]: its id). No
+    /// connection is named; the thread that woke it is the event's own.
+    pub const WAKE: Self = Self(8);
 }
 
 /// What a thread did, where no bytes were moved.
@@ -83,6 +89,13 @@ impl EventFlags {
     pub const DATAGRAM: u16 = 4;
     /// An event loop's callback ran: [`EventHeader::awaiters`] holds [`TurnWords`], and names no tasks.
     pub const TURN: u16 = 8;
+    /// The thread takes the connection for what follows on it (a probe, a connect), in a process whose hand-offs are followed. Then these
+    /// fields tell who handed it its work: [`EventHeader::len`] the thread (0: not known), [`EventHeader::creator`] that thread's
+    /// task, [`EventHeader::arrival`] when; and `awaiters` what that one had received before: socket cookie and time of that event;
+    /// then the thread and its task that had woken it before that (0: none), if nothing shows that this work was done.
+    pub const TAKEN: u16 = 16;
+    /// The thread belongs to a client library's own pool (by its name), whatever it works for.
+    pub const CLIENT_THREAD: u16 = 32;
 
     /// Whether every bit of `bits` is set.
     #[must_use]

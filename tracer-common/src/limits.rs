@@ -29,6 +29,8 @@ pub const MAX_TOKIO_SOCKETS: u32 = 16_384;
 /// Connections whose calling goroutine is remembered, and kinds of goroutines (`GO_CALLERS`, `GO_READERS`; least recently used
 /// ones leave first).
 pub const MAX_GO_CALLERS: u32 = 8_192;
+/// Threads of processes whose hand-offs are followed (`THREADS`, least recently used ones leave first).
+pub const MAX_THREADS: u32 = 16_384;
 
 /// Input/output vectors that the kernel side follows for one message. The kernel itself allows
 /// 1,024 (`UIO_MAXIOV`); what lies in vectors beyond these is counted, not captured.

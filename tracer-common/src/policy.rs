@@ -35,9 +35,13 @@ pub struct ConnState {
     pub checked: u32,
     /// When data arrived first since the last receive, 0 if none waits (kernel).
     pub arrival: u64,
+    /// The thread that received last (kernel).
+    pub reader: u32,
+    /// Always 0.
+    pub padding: u32,
 }
 
-const _: () = assert!(core::mem::size_of::<ConnState>() == 40);
+const _: () = assert!(core::mem::size_of::<ConnState>() == 48);
 
 impl ConnState {
     /// The state of a connection that nobody has decided about.
@@ -51,6 +55,8 @@ impl ConnState {
             run_bytes: 0,
             checked: 0,
             arrival: 0,
+            reader: 0,
+            padding: 0,
         }
     }
 }

@@ -135,6 +135,8 @@ pub struct NodeOffsets {
 pub struct RuntimeEntry {
     /// [`RuntimeKind`].
     pub kind: u32,
+    /// 1: who takes connections and who wakes whom is told.
+    pub hand_offs: u32,
     /// Offsets for [`RuntimeKind::GO`].
     pub go: GoOffsets,
     /// Offsets for [`RuntimeKind::JAVA`]; all 0 where there are no virtual threads.
@@ -145,4 +147,4 @@ pub struct RuntimeEntry {
     pub node: NodeOffsets,
 }
 
-const _: () = assert!(core::mem::size_of::<RuntimeEntry>() == 184);
+const _: () = assert!(core::mem::size_of::<RuntimeEntry>() == 188);

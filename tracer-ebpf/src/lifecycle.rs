@@ -8,7 +8,7 @@
 //! - `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, ...)`, likewise, from `tcp_retransmit_skb`.
 //!
 //! Emits `STATE`, `RESET` and `RETRANSMIT`; the payload of a connect (`SYN_SENT`) is the thread's name, because the process may be gone
-//! before anybody can look it up. These run in whatever context the packet was handled in: only a connect (`SYN_SENT`) is
+//! before anybody can look it up. [`probed`] emits `PROBE` for [`crate::message`]. The others run in whatever context the packet was handled in: only a connect (`SYN_SENT`) is
 //! known to run in its own process, so the others name none.
 
 use aya_ebpf::{
@@ -16,7 +16,7 @@ use aya_ebpf::{
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
-use tracer_common::{COMM_BYTES, ConnState, EventFlags, EventKind, Family, MAX_AWAITERS, PolicyMode};
+use tracer_common::{COMM_BYTES, ConnState, Direction, EventFlags, EventKind, Family, MAX_AWAITERS, PolicyMode};
 
 use crate::{
     OWN_TGID,
@@ -171,6 +171,31 @@ pub fn retransmitted<A: Access>(socket: Socket<A>) -> Option<()> {
     )
 }
 
+/// A receive found nothing. Told if it may be a client that takes the connection from a pool: its last bytes had come in, and
+/// were read by another thread (which reads until nothing is left).
+#[inline(always)]
+pub fn probed<A: Access>(socket: Socket<A>) -> Option<()> {
+    let family = socket.family();
+    if family != Family::INET.0 && family != Family::INET6.0 {
+        return None;
+    }
+    let cookie = socket.cookie();
+    let thread = Thread::current();
+    if !runtime::hand_off::followed(thread.tgid) {
+        return None;
+    }
+    // A connection that is not known was idle since before the tracer came.
+    if let Some(conn) = conns::find(cookie)
+        && (conn.mode == PolicyMode::IGNORE.0
+            || conn.run_dir != Direction::Recv as u32
+            || conn.reader == thread.tid)
+    {
+        return None;
+    }
+    let state = socket.state();
+    emit_fact(socket, family, cookie, EventKind::PROBE, thread, state, state)
+}
+
 #[inline(always)]
 fn emit_fact<A: Access>(
     socket: Socket<A>,
@@ -228,6 +253,9 @@ fn emit_fact<A: Access>(
     fields.state = new;
     fields.old_state = old;
     fields.error = socket.error();
+    if (connects || kind == EventKind::PROBE) && runtime::in_use() {
+        fields.flags |= runtime::hand_off::take(thread, fields);
+    }
     record.submit();
     Some(())
 }

@@ -11,7 +11,7 @@ use crate::{
     access::Access,
     buffers::Find,
     conns::{self, count},
-    emit,
+    emit, lifecycle,
     opaque::{blur, smaller},
     payload::{Missing, Wanted},
     socket::{Socket, Stream, tcp_state},
@@ -21,6 +21,8 @@ use crate::{
 
 /// `MSG_OOB | MSG_PEEK | MSG_ERRQUEUE` (include/linux/socket.h): receives that do not advance the stream.
 const NOT_CONSUMING: u32 = 0x1 | 0x2 | 0x2000;
+/// `-EAGAIN`.
+const NOTHING_THERE: i32 = -11;
 /// `MSG_TRUNC`: TCP throws the bytes away instead of copying them.
 const MSG_TRUNC: u32 = 0x20;
 
@@ -52,10 +54,13 @@ pub fn message<A: Access>(ctx: &impl EbpfContext, message: Moved<A>, place: impl
         later,
         scratch,
     } = message;
-    if moved < 0 || (moved == 0 && direction == Direction::Send) {
+    if direction == Direction::Recv && flags & NOT_CONSUMING != 0 {
         return None;
     }
-    if direction == Direction::Recv && flags & NOT_CONSUMING != 0 {
+    if moved == NOTHING_THERE && direction == Direction::Recv && runtime::in_use() {
+        return lifecycle::probed(socket);
+    }
+    if moved < 0 || (moved == 0 && direction == Direction::Send) {
         return None;
     }
     let family = socket.family();
@@ -98,7 +103,10 @@ pub fn message<A: Access>(ctx: &impl EbpfContext, message: Moved<A>, place: impl
     let side = direction as usize;
     let len = moved as u32;
     let arrival = match direction {
-        Direction::Recv => core::mem::take(&mut conn.arrival),
+        Direction::Recv => {
+            conn.reader = thread.tid;
+            core::mem::take(&mut conn.arrival)
+        }
         Direction::Send => 0,
     };
     if conn.run_dir != side as u32 {
@@ -176,6 +184,10 @@ pub fn message<A: Access>(ctx: &impl EbpfContext, message: Moved<A>, place: impl
     }
     let bits = blur(u64::from(bits), ts) as u16;
     let tasks = runtime::tasks(thread, scratch, socket.address(), cookie);
+    if tasks.is_some() && runtime::hand_off::followed(thread.tgid) {
+        let received = if direction == Direction::Recv { cookie } else { 0 };
+        runtime::hand_off::moved(thread.tid, received, ts);
+    }
     let header = record.header();
     socket.describe(family, cookie, header);
     // SAFETY: ring memory reserved for a whole header.

@@ -4,6 +4,7 @@
 //! step that fails or finds nothing plausible leaves zeros.
 
 mod go;
+pub mod hand_off;
 mod java;
 mod tokio;
 mod node;
@@ -63,6 +64,12 @@ impl Tasks {
     }
 }
 
+/// Whether any process has a runtime that is known.
+#[inline(always)]
+pub fn in_use() -> bool {
+    RUNTIMES_IN_USE.get(0).is_some_and(|count| *count != 0)
+}
+
 /// The runtime's tasks on this thread, which is the current one and has moved bytes over that socket; `None` if it has no runtime
 /// that is known.
 #[inline(always)]
@@ -84,12 +91,6 @@ pub fn tasks(thread: Thread, scratch: u32, sk: *const u8, cookie: u64) -> Option
         found = tokio::read_tokio(tgid, scratch, sk, cookie);
     }
     (found != 0).then_some(tasks)
-}
-
-/// Whether the runtime of any process is known.
-#[inline(always)]
-fn in_use() -> bool {
-    RUNTIMES_IN_USE.get(0).is_some_and(|&count| count != 0)
 }
 
 /// The turn of the current thread's event loop, if its process is one whose loops are watched; without the socket, as it moves no

@@ -11,7 +11,7 @@ use crate::flow::{Flow, Order, Place, Stream, Table};
 use crate::metrics::{Event, Side};
 use crate::model::{
     Act, Address, Chunk, Close, Conn, ConnId, Deed, Endpoint, Mark, Nanos, Runs, Signal, SignalKind, Stamp,
-    Task, Turn, Unit,
+    Taken, Task, Turn, Unit,
 };
 use crate::protocol::{CapturePolicy, Conversation, Output, REGISTRY};
 use crate::telemetry::Ledger;
@@ -48,6 +48,8 @@ pub struct Lane<S> {
     table: Table<Conversation>,
     /// Connections whose opening was seen and that have not moved bytes yet: when, (for connects) by whom, and which end it is.
     opening: HashMap<ConnId, (Stamp, Side)>,
+    /// Connections that were taken for an exchange that has not begun.
+    taken: HashMap<ConnId, Taken>,
     voice: Voice,
     selection: S,
 }
@@ -68,6 +70,7 @@ impl<S: Selects> Lane<S> {
         Self {
             table: Table::new(MAX_FLOWS),
             opening: HashMap::new(),
+            taken: HashMap::new(),
             voice: Voice {
                 signals: Vec::new(),
                 policies: Vec::new(),
@@ -88,6 +91,11 @@ impl<S: Selects> Lane<S> {
             EventKind::STATE => self.state(header, head),
             EventKind::ACT => self.act(header),
             EventKind::RETRANSMIT => self.retransmitted(header),
+            EventKind::PROBE => self.take(header),
+            EventKind::WAKE => self.voice.signals.push(Signal {
+                ts: header.ts,
+                kind: SignalKind::Wake(mark_of(header).stamp, header.len),
+            }),
             _ => {}
         }
     }
@@ -154,7 +162,12 @@ impl<S: Selects> Lane<S> {
         if consumer.is_opaque() {
             return;
         }
+        let taken = match direction {
+            Direction::Send if !self.taken.is_empty() => self.taken.remove(&conn.id),
+            Direction::Send | Direction::Recv => None,
+        };
         self.voice.with(conn, header.ts, |out| {
+            out.taken = taken;
             match order {
                 Order::Next => {}
                 Order::Gap(missing) => consumer.gap(direction, missing, &chunk.mark, out),
@@ -209,6 +222,17 @@ impl<S: Selects> Lane<S> {
         self.voice.act(mark_of(header).stamp, deed);
     }
 
+    /// Somebody takes the connection; who did before gave it back without a request.
+    fn take(&mut self, header: &EventHeader) {
+        if !EventFlags(header.flags).has(EventFlags::TAKEN) {
+            return;
+        }
+        if self.taken.len() >= MAX_FLOWS {
+            self.taken.clear();
+        }
+        self.taken.insert(ConnId(header.cookie), taken_of(header));
+    }
+
     fn state(&mut self, header: &EventHeader, comm: &[u8]) {
         if header.state == tcp_state::SYN_SENT {
             let name = comm.split(|&byte| byte == 0).next().unwrap_or_default();
@@ -218,6 +242,7 @@ impl<S: Selects> Lane<S> {
             if let Runs::Turn(_) = stamp.unit.runs {
                 self.voice.act(stamp, Deed::Connects(ConnId(header.cookie)));
             }
+            self.take(header);
         }
         match header.state {
             // Here the connecting thread itself runs; later states of a connect come from interrupts.
@@ -226,7 +251,7 @@ impl<S: Selects> Lane<S> {
                 let side = if connects { Side::Client } else { Side::Server };
                 self.opening
                     .entry(ConnId(header.cookie))
-                    .or_insert_with(|| (mark_of(header).stamp, side));
+                    .or_insert_with(|| (taken_of(header).stamp, side));
             }
             tcp_state::FIN_WAIT1 | tcp_state::LAST_ACK => {
                 self.close(header, Close::Finished(Direction::Send));
@@ -264,6 +289,9 @@ impl<S: Selects> Lane<S> {
 
     fn close(&mut self, header: &EventHeader, how: Close) {
         let id = ConnId(header.cookie);
+        if !self.taken.is_empty() {
+            self.taken.remove(&id);
+        }
         if let Close::Finished(_) = how {
             if let Some(flow) = self.table.get_mut(id) {
                 let Flow { conn, consumer, .. } = flow;
@@ -315,6 +343,7 @@ impl Voice {
             last_id: &mut self.last_id,
             ledger: &self.ledger,
             policy: &mut policy,
+            taken: None,
             switch: &mut None,
         });
         if let Some(policy) = policy {
@@ -396,6 +425,36 @@ fn unit_of(header: &EventHeader) -> Unit {
         tgid: header.tgid,
         tid: header.tid,
         runs,
+    }
+}
+
+/// What an event with [`EventFlags::TAKEN`] tells.
+fn taken_of(header: &EventHeader) -> Taken {
+    let unit = |tid, task| Unit {
+        tgid: header.tgid,
+        tid,
+        runs: if task == 0 {
+            Runs::Thread
+        } else {
+            Runs::Task(Task {
+                id: task,
+                ..Task::default()
+            })
+        },
+    };
+    let [cause, cause_at, before, before_task] = header.awaiters;
+    Taken {
+        stamp: Stamp {
+            ts: header.ts,
+            unit: unit(header.tid, header.task),
+        },
+        by_client_thread: EventFlags(header.flags).has(EventFlags::CLIENT_THREAD),
+        handed: (header.len != 0).then(|| Stamp {
+            ts: header.arrival,
+            unit: unit(header.len, header.creator),
+        }),
+        before: (before != 0).then(|| unit(before as u32, before_task)),
+        cause: (cause != 0).then_some((ConnId(cause), cause_at)),
     }
 }
 

@@ -70,6 +70,7 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
     });
     let people = selection::People::new(processes, capture.runtimes(), metrics.clone());
     people.tell_runtimes(&there_before);
+    capture.follow_hand_offs();
     let correlation = correlation::Correlation::new(
         Correlator::new(config.correlate.clone(), Arc::clone(&ledger)),
         people.services(),

@@ -64,6 +64,7 @@ impl Reader {
                 self.next_housekeeping = now + HOUSEKEEPING;
                 self.people.sweep();
                 capture.watch_loops(self.people.have_loops());
+                capture.follow_hand_offs();
                 capture.flush_log();
                 if self.is_watched {
                     self.tell_health(capture);

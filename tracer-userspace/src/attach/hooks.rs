@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use aya::{
     Btf, Ebpf,
     maps::ProgramArray,
-    programs::{KProbe, Program, ProgramError},
+    programs::{KProbe, Program, ProgramError, tp_btf::BtfTracePointLinkId},
 };
 
 use super::kretprobe::Kretprobe;
@@ -25,7 +25,7 @@ pub fn attach(program: &mut Program, hook: &Hook, types: &Btf) -> anyhow::Result
             program.load(hook.target, types).context("loading it")?;
             program.attach().context("attaching it")?;
         }
-        (Attach::TailCall { .. }, Program::BtfTracePoint(program)) => {
+        (Attach::TailCall { .. } | Attach::OnDemand, Program::BtfTracePoint(program)) => {
             program.load(hook.target, types).context("loading it")?;
         }
         (Attach::Kprobe, Program::KProbe(program)) => {
@@ -53,6 +53,22 @@ fn load_once(program: &mut KProbe) -> Result<(), ProgramError> {
         Ok(())
     } else {
         program.load()
+    }
+}
+
+/// Attaches a program that was loaded for that, and says how to take it off again.
+pub fn attach_now(program: &mut Program) -> anyhow::Result<BtfTracePointLinkId> {
+    match program {
+        Program::BtfTracePoint(program) => program.attach().context("attaching it"),
+        program => anyhow::bail!("it is {:?}", program.prog_type()),
+    }
+}
+
+/// Takes it off again.
+pub fn detach_now(program: &mut Program, link: BtfTracePointLinkId) -> anyhow::Result<()> {
+    match program {
+        Program::BtfTracePoint(program) => program.detach(link).context("detaching it"),
+        program => anyhow::bail!("it is {:?}", program.prog_type()),
     }
 }
 

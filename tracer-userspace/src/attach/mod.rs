@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use aya::{
     Ebpf,
     maps::{Array, Map, MapData, PerCpuArray},
+    programs::tp_btf::BtfTracePointLinkId,
 };
 use aya_log::EbpfLogger;
 use std::{
@@ -66,6 +67,8 @@ pub struct Capture {
     /// What the kernel had counted when the programs were detached.
     missed: Option<stats::Missed>,
     hooks: Vec<Hook>,
+    /// Programs that are attached when they are needed, and their links while they are.
+    on_demand: Vec<(&'static str, Option<BtfTracePointLinkId>)>,
 }
 
 /// `aya_log_common::Level`, and what is below all of its levels.
@@ -168,6 +171,12 @@ impl Capture {
             source: Some(source),
             missed: None,
             hooks: plan.hooks.clone(),
+            on_demand: plan
+                .hooks
+                .iter()
+                .filter(|hook| hook.attach == Attach::OnDemand)
+                .map(|hook| (hook.program, None))
+                .collect(),
         })
     }
 
@@ -196,6 +205,23 @@ impl Capture {
         {
             tracing::warn!("event loops are seen only when they move bytes: {why:#}");
             self.loops = None;
+        }
+    }
+
+    /// Follows hand-offs between threads while a process is known that needs it. Call it about once a second.
+    pub fn follow_hand_offs(&mut self) {
+        let wanted = self.runtimes.want_hand_offs();
+        for (name, link) in &mut self.on_demand {
+            let Some(program) = self.ebpf.program_mut(name).filter(|_| wanted != link.is_some()) else {
+                continue;
+            };
+            let done = match link.take() {
+                Some(attached) => hooks::detach_now(program, attached),
+                None => hooks::attach_now(program).map(|attached| *link = Some(attached)),
+            };
+            if let Err(why) = done {
+                tracing::debug!("{name}: {why:#}");
+            }
         }
     }
 

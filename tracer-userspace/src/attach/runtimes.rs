@@ -1,5 +1,6 @@
 //! Which processes have a runtime whose execution unit the programs read.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
@@ -25,6 +26,8 @@ struct Tables {
     entries: HashMap<MapData, u32, Value>,
     in_use: Array<MapData, u32>,
     count: u32,
+    /// Processes whose hand-offs are followed.
+    hand_offs: HashSet<u32>,
 }
 
 impl Runtimes {
@@ -33,6 +36,7 @@ impl Runtimes {
             entries: HashMap::try_from(entries).context("RUNTIMES")?,
             in_use: Array::try_from(in_use).context("RUNTIMES_IN_USE")?,
             count: 0,
+            hand_offs: HashSet::new(),
         }))))
     }
 
@@ -44,15 +48,25 @@ impl Runtimes {
             .entries
             .insert(tgid, Value(entry), 0)
             .context("storing a runtime")?;
+        if entry.hand_offs != 0 {
+            tables.hand_offs.insert(tgid);
+        }
         if !known {
             tables.count = tables.count.saturating_add(1);
         }
         tables.publish()
     }
 
+    /// Whether there is a process whose hand-offs are followed.
+    pub fn want_hand_offs(&self) -> bool {
+        let tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        !tables.hand_offs.is_empty()
+    }
+
     /// Forgets a process.
     pub fn remove_runtime(&self, tgid: u32) -> anyhow::Result<()> {
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.hand_offs.remove(&tgid);
         match tables.entries.remove(&tgid) {
             Ok(()) => tables.count = tables.count.saturating_sub(1),
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}

@@ -16,7 +16,9 @@ pub fn of(hooks: &[Hook]) -> anyhow::Result<Btf> {
         .filter(|hook| !matches!(hook.attach, Attach::Kprobe | Attach::Kretprobe)) // these have names only
         .map(|hook| {
             let id = match hook.attach {
-                Attach::BtfTracepoint | Attach::TailCall { .. } => kernel.tracepoint(hook.target),
+                Attach::BtfTracepoint | Attach::OnDemand | Attach::TailCall { .. } => {
+                    kernel.tracepoint(hook.target)
+                }
                 Attach::Fentry | Attach::Fexit | Attach::Kprobe | Attach::Kretprobe => {
                     kernel.function(hook.target)
                 }
@@ -47,7 +49,7 @@ fn with_places(wanted: &[(u32, &Hook)]) -> Vec<u8> {
         types.resize(before, [0, PTR, 0]);
         let name = strings.len() as u32;
         let (kind, prefix) = match hook.attach {
-            Attach::BtfTracepoint | Attach::TailCall { .. } => (TYPEDEF, "btf_trace_"),
+            Attach::BtfTracepoint | Attach::OnDemand | Attach::TailCall { .. } => (TYPEDEF, "btf_trace_"),
             Attach::Fentry | Attach::Fexit | Attach::Kprobe | Attach::Kretprobe => (FUNC, ""),
         };
         strings.extend_from_slice(prefix.as_bytes());

@@ -136,6 +136,7 @@ impl Correlator {
                     self.ids_call(key, unit);
                 } else {
                     self.await_owner(key, mover);
+                    self.await_acquirer(key, unit);
                     self.await_decision(key, process);
                 }
             } else if !decided {
@@ -334,6 +335,7 @@ impl Correlator {
             self.close_request(key, process, neighbours);
         } else {
             self.ids_end(key, begun_by);
+            self.remember_answered(key);
             if responded {
                 self.ids_response(key, unit);
                 self.order_event(unit, Last::ReadResponse(key));

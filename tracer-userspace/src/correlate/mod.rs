@@ -30,7 +30,7 @@ use hashbrown::HashMap;
 
 pub use config::Config;
 
-use crate::model::{Nanos, Service, Signal, SignalKind, Span};
+use crate::model::{ConnId, Nanos, Service, Signal, SignalKind, Span};
 use crate::telemetry::{Ledger, Reason};
 use arena::{Arena, Key};
 use evidence::header::{Carriers, ContextId};
@@ -45,7 +45,7 @@ pub struct Counters {
     /// Spans handed on without a parent.
     pub roots: u64,
     /// Spans handed on with a parent, by [`crate::model::Evidence`] in its order.
-    pub by_evidence: [u64; 7],
+    pub by_evidence: [u64; 8],
     /// Calls that were handed on before their owner was known.
     pub expired: u64,
     /// Spans that started a trace of their own because the trace was full or too old.
@@ -73,6 +73,8 @@ pub struct Correlator {
     /// Ends of messages whose other end was not seen, by [`evidence::message`]'s name for them.
     messages: Index,
     contexts: HashMap<ContextId, Carriers>,
+    /// The last call that was answered on a connection, where it is told who takes connections.
+    answered_calls: HashMap<ConnId, Key>,
     /// Deadlines, each in order: requests that wait for their sender, loop hints on probation, ended exchanges that are
     /// held, records that outlive their span.
     peer_waits: VecDeque<(Nanos, Key)>,
@@ -106,6 +108,7 @@ impl Correlator {
             units,
             messages: Index::default(),
             contexts: HashMap::new(),
+            answered_calls: HashMap::new(),
             peer_waits: VecDeque::new(),
             probation: VecDeque::new(),
             segment_ends: VecDeque::new(),
@@ -128,6 +131,7 @@ impl Correlator {
             SignalKind::Respond(id, stamp) => self.respond(id, &stamp),
             SignalKind::End(exchange) => self.end(exchange, services),
             SignalKind::Drop(id, _) => self.lose(id),
+            SignalKind::Wake(stamp, woken) => self.woke(&stamp, woken),
         }
     }
 

@@ -68,6 +68,13 @@ pub(super) struct Record {
     /// Inbound: counted in its unit's open requests.
     pub open_on_unit: bool,
 
+    /// Outbound: when its connection was taken, or else when it began; and the unit that may own it through who took it.
+    pub taken_at: Nanos,
+    pub taken_for: Key,
+    /// Outbound: who was woken when it was over.
+    pub woken: Key,
+    /// Outbound: several were.
+    pub woke_several: bool,
     /// Outbound: the request that the unit's order of reads and writes points to (E5).
     pub forward: Key,
     /// Outbound: the next call with the same `forward`. Inbound: head of that list.
@@ -98,6 +105,13 @@ impl Record {
     pub fn new(begin: Begin, service: Arc<Service>, span_id: SpanId, unit: Key, process: Key) -> Self {
         Self {
             requested: begin.start.ts,
+            taken_at: begin
+                .taken
+                .as_ref()
+                .map_or(begin.start.ts, |taken| taken.stamp.ts),
+            taken_for: Key::NONE,
+            woken: Key::NONE,
+            woke_several: false,
             seen_by_peer: Nanos::MAX,
             ended_at: 0,
             begin,

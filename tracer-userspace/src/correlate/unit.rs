@@ -70,8 +70,35 @@ pub(super) struct Pending {
     pub call: Key,
     /// 0: the unit itself called, or waited for who did; else how many tasks lie between it and one that it created.
     pub hops: u8,
-    /// With hops: when the oldest of the tasks between was first seen.
+    /// With hops: when the oldest of the tasks between was first seen. Through [`Via::Task`]'s others: since when the unit waited
+    /// for it.
     pub born: Nanos,
+    pub via: Via,
+}
+
+impl Pending {
+    /// The unit itself wrote the call, or waits for who did.
+    pub fn of(call: Key) -> Self {
+        Self {
+            call,
+            hops: 0,
+            born: Nanos::MAX,
+            via: Via::Task,
+        }
+    }
+}
+
+/// What makes a unit the possible owner of a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Via {
+    /// It wrote the call, or waits for the task that did, or made that one.
+    Task,
+    /// It took the connection.
+    Took,
+    /// It woke the thread that took the connection, or is the possible owner of the call whose response made that thread go on.
+    Handed,
+    /// Who called woke it when the call was over.
+    Woken,
 }
 
 /// A thread or a runtime task.
@@ -100,6 +127,8 @@ pub(super) struct UnitState {
     pub last_answer: Nanos,
     /// Calls since then that it might own.
     pub pending: Vec<Pending>,
+    /// The last call that it made for somebody else, as far as that is told by who took the connection or wrote the call.
+    pub last_call: Key,
     pub last: Last,
     pub order: super::evidence::event_loop::Order,
     /// What it tells of its callbacks, if it is an event loop that does.
@@ -251,6 +280,7 @@ impl Units {
             last_answered: Key::NONE,
             last_answer: 0,
             pending: Vec::new(),
+            last_call: Key::NONE,
             last: Last::Nothing,
             order: super::evidence::event_loop::Order::default(),
             ids: None,

@@ -105,7 +105,7 @@ impl Features {
         };
         self.targets = targets(|hook| {
             let (found, kind) = match hook.attach {
-                Attach::BtfTracepoint | Attach::TailCall { .. } => {
+                Attach::BtfTracepoint | Attach::OnDemand | Attach::TailCall { .. } => {
                     (btf.tracepoint(hook.target), "tracepoint")
                 }
                 Attach::Fentry | Attach::Fexit | Attach::Kprobe | Attach::Kretprobe => {
@@ -145,7 +145,7 @@ impl Features {
     #[must_use]
     pub fn mechanism(&self, attach: Attach) -> Option<&Answer> {
         match attach {
-            Attach::BtfTracepoint | Attach::TailCall { .. } => None,
+            Attach::BtfTracepoint | Attach::OnDemand | Attach::TailCall { .. } => None,
             Attach::Fentry | Attach::Fexit => Some(&self.trampolines),
             Attach::Kprobe | Attach::Kretprobe => Some(&self.kprobes),
         }

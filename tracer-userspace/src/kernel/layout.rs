@@ -59,6 +59,9 @@ pub const FIELDS: &[Field] = &[
     field("TCP_SOCK__RCV_NXT", "tcp_sock", "rcv_nxt", 4),
     field("UNIX_SOCK__PEER", "unix_sock", "peer", 8),
     field("TASK__THREAD_POINTER", "task_struct", THREAD_POINTER, 8),
+    field("TASK__TGID", "task_struct", "tgid", 4),
+    field("TASK__PID", "task_struct", "pid", 4),
+    field("TASK__COMM", "task_struct", "comm", 16),
 ];
 
 /// Every field of [`Group::Descriptor`].

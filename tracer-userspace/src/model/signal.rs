@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Conn, ConnId, Exchange, ExchangeId, MessageIdentity, Nanos, Role, Stamp, TraceContext};
+use super::{Conn, ConnId, Exchange, ExchangeId, MessageIdentity, Nanos, Role, Stamp, TraceContext, Unit};
 
 /// An exchange has begun: its request was recognised.
 #[derive(Clone, Debug)]
@@ -19,6 +19,24 @@ pub struct Begin {
     pub identity: Option<MessageIdentity>,
     /// Trace context that the request carries.
     pub context: Option<Arc<TraceContext>>,
+    /// Who took the connection for it, where that is told.
+    pub taken: Option<Box<Taken>>,
+}
+
+/// A client took a connection, from a pool or a new one, for the exchange that begins on it next: often the caller does that
+/// itself where a thread of the client's own writes the request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Taken {
+    /// When, and who did.
+    pub stamp: Stamp,
+    /// It is a thread of the client library's own pool.
+    pub by_client_thread: bool,
+    /// Who handed that thread its work, and when: the one that woke it last, or made it.
+    pub handed: Option<Stamp>,
+    /// Who had woken it before that, if nothing shows that this work was done: a wake may mean a lock and no work.
+    pub before: Option<Unit>,
+    /// What that one had received just before: the connection, and when.
+    pub cause: Option<(ConnId, Nanos)>,
 }
 
 /// A thread did something that tells who causes what, whether or not bytes of an exchange moved. Told only of processes whose runtime
@@ -73,4 +91,6 @@ pub enum SignalKind {
     End(Box<Exchange>),
     /// The exchange is over and nothing true can be said about it (its bytes were lost); it was counted.
     Drop(ExchangeId, crate::telemetry::Reason),
+    /// A thread that has just received woke another thread of its process (its id) that has received, too.
+    Wake(Stamp, u32),
 }

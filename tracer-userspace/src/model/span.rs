@@ -40,6 +40,8 @@ pub enum Evidence {
     Queue,
     /// E3 of event loops: the ids of asynchronous resources.
     AsyncIds,
+    /// E6: the unit that took the call's connection, handed that on, or was woken by who called for it.
+    Acquirer,
 }
 
 impl Evidence {
@@ -54,6 +56,7 @@ impl Evidence {
             Self::Loop => "loop",
             Self::Queue => "queue",
             Self::AsyncIds => "async_ids",
+            Self::Acquirer => "acquirer",
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Side;
 use crate::model::{
     Attributes, Begin, Conn, Exchange, ExchangeId, Mark, MessageIdentity, Nanos, Outcome, Role, Signal,
-    SignalKind, Stamp, TraceContext,
+    SignalKind, Stamp, Taken, TraceContext,
 };
 use crate::telemetry::{Ledger, Reason};
 
@@ -89,6 +89,8 @@ pub struct Output<'a> {
     pub ledger: &'a Ledger,
     /// What the session wants captured, if it said so.
     pub policy: &'a mut Option<CapturePolicy>,
+    /// Who took the connection for the next request that is sent on it, if that was told.
+    pub taken: Option<Taken>,
     /// Set when the connection is to be followed by another protocol from here on (Upgrade), or by none (`""`).
     pub switch: &'a mut Option<&'static str>,
 }
@@ -103,6 +105,7 @@ impl Output<'_> {
             pos: mark.pos,
             peer_pos: mark.peer_pos,
         });
+        let taken = self.taken.take().filter(|_| !role.is_inbound());
         self.say(SignalKind::Begin(Begin {
             id,
             conn: Arc::clone(self.conn),
@@ -110,6 +113,7 @@ impl Output<'_> {
             start: mark.stamp,
             identity,
             context,
+            taken: taken.map(Box::new),
         }));
         let queue_time = (mark.arrival != 0).then(|| mark.stamp.ts.saturating_sub(mark.arrival));
         Started {

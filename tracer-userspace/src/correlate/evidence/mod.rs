@@ -9,8 +9,11 @@
 //! | [`event_loop`] (E5) | when the possible owner writes its response, and the loop has shown that its order means something |
 //! | [`queue`] (E7) | likewise, for loops that read in batches and write in batches |
 //!
+//! | [`acquirer`] (E6), through [`owner`] | when the possible owner writes its response |
+//!
 //! A weaker kind never overrules a stronger one: a parent is decided once.
 
+mod acquirer;
 pub(super) mod async_ids;
 pub(super) mod event_loop;
 pub(super) mod header;

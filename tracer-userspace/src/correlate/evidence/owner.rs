@@ -7,7 +7,7 @@
 use crate::correlate::Correlator;
 use crate::correlate::arena::Key;
 use crate::correlate::record::Parent;
-use crate::correlate::unit::{Pending, UnitId};
+use crate::correlate::unit::{Pending, UnitId, Via};
 use crate::model::{Confidence, Evidence, Nanos, Unit};
 
 /// How a request may claim calls.
@@ -27,6 +27,7 @@ pub(super) struct Case {
     pub claim: Claim,
     pub hops: u8,
     pub born: Nanos,
+    pub via: Via,
 }
 
 /// Goroutines between the caller and the serving goroutine that are looked through.
@@ -42,11 +43,11 @@ impl Correlator {
         let now = self.now;
         let mut outermost = record.unit;
         if moved.tasks().next().is_none() {
-            self.await_unit(call, outermost, 0, Nanos::MAX);
+            self.await_unit(outermost, Pending::of(call));
         }
         for task in moved.tasks() {
             outermost = self.units.unit(UnitId::task(moved.tgid, task), 0, now);
-            self.await_unit(call, outermost, 0, Nanos::MAX);
+            self.await_unit(outermost, Pending::of(call));
         }
         self.note_late_call(call, outermost);
         let mut creator = moved.task().creator;
@@ -66,13 +67,22 @@ impl Correlator {
             // Ancestors that serve nothing (the accepting goroutine) would only collect calls.
             let serves = self.units.units.get(next).is_some_and(|u| u.reads || u.answers);
             if serves {
-                self.await_unit(call, next, hops, born);
+                let pending = Pending::of(call);
+                self.await_unit(
+                    next,
+                    Pending {
+                        hops,
+                        born,
+                        ..pending
+                    },
+                );
             }
             (outermost, creator) = (next, 0);
         }
     }
 
-    fn await_unit(&mut self, call: Key, unit: Key, hops: u8, born: Nanos) {
+    /// The unit may own the call.
+    pub(super) fn await_unit(&mut self, unit: Key, pending: Pending) {
         let Some(state) = self.units.units.get_mut(unit).filter(|u| !u.is_loop) else {
             return;
         };
@@ -82,7 +92,7 @@ impl Correlator {
                 .pending
                 .retain(|p| records.get(p.call).is_some_and(|r| !r.emitted));
         }
-        state.pending.push(Pending { call, hops, born });
+        state.pending.push(pending);
     }
 
     /// A call of a unit that has answered all that it served comes after its last answer.
@@ -113,7 +123,13 @@ impl Correlator {
         };
         let mut pending = std::mem::take(&mut state.pending);
         if !state.is_loop {
-            for Pending { call, hops, born } in pending.drain(..) {
+            for Pending {
+                call,
+                hops,
+                born,
+                via,
+            } in pending.drain(..)
+            {
                 self.claim_one(Case {
                     call,
                     request,
@@ -121,6 +137,7 @@ impl Correlator {
                     claim,
                     hops,
                     born,
+                    via,
                 });
             }
         }
@@ -154,6 +171,9 @@ impl Correlator {
     }
 
     fn judge(&self, case: &Case) -> Option<(Evidence, Confidence)> {
+        if case.via != Via::Task {
+            return self.judge_acquirer(case).map(|c| (Evidence::Acquirer, c));
+        }
         if self.units.units.get(case.unit)?.id.is_task {
             self.judge_task(case).map(|c| (Evidence::Task, c))
         } else {
@@ -185,6 +205,7 @@ impl Correlator {
             claim: Claim::Read,
             hops: 0,
             born: 0,
+            via: Via::Task,
         };
         self.claim_one(case);
     }

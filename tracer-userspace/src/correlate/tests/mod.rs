@@ -17,6 +17,7 @@ fn scenarios() {
         ("loops", include_str!("scenarios/loops.txt")),
         ("queues", include_str!("scenarios/queues.txt")),
         ("async_ids", include_str!("scenarios/async_ids.txt")),
+        ("acquirers", include_str!("scenarios/acquirers.txt")),
         ("bounds", include_str!("scenarios/bounds.txt")),
     ];
     let (mut played, mut failures) = (0, Vec::new());

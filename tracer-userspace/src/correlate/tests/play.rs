@@ -1,6 +1,6 @@
 //! Builds signals, feeds them to a correlator, and checks what must hold whatever the signals are.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -77,6 +77,7 @@ pub fn begin(
         start,
         identity,
         context: context.map(Arc::new),
+        taken: None,
     }
 }
 
@@ -97,7 +98,7 @@ pub struct Player {
     pub spans: HashMap<u64, Span>,
     begins: HashMap<u64, Begin>,
     responded: HashMap<u64, Stamp>,
-    ends: HashSet<u64>,
+    ends: HashMap<u64, Nanos>,
     out: Vec<Span>,
 }
 
@@ -111,7 +112,7 @@ impl Player {
             spans: HashMap::new(),
             begins: HashMap::new(),
             responded: HashMap::new(),
-            ends: HashSet::new(),
+            ends: HashMap::new(),
             out: Vec::new(),
         }
     }
@@ -178,7 +179,7 @@ impl Player {
             self.moved(id, stamp, false);
         }
         let begin = &self.begins[&id];
-        self.ends.insert(id);
+        self.ends.insert(id, stamp.ts);
         let exchange = Exchange {
             id: begin.id,
             conn: Arc::clone(&begin.conn),
@@ -201,6 +202,15 @@ impl Player {
     pub fn done(&mut self, id: u64, stamp: Stamp) {
         self.respond(id, stamp);
         self.end(id, stamp);
+    }
+
+    /// Where and when an exchange ended.
+    pub fn ended(&self, id: u64) -> Option<(ConnId, Nanos)> {
+        Some((self.begins.get(&id)?.conn.id, *self.ends.get(&id)?))
+    }
+
+    pub fn wake(&mut self, waker: Stamp, woken: u32) {
+        self.signal(waker.ts, SignalKind::Wake(waker, woken));
     }
 
     pub fn lose(&mut self, id: u64, ts: Nanos) {
@@ -235,7 +245,7 @@ impl Player {
         if snapshot.open() != self.spans.len() as i64 {
             return Err(format!("{} spans, but {snapshot}", self.spans.len()));
         }
-        if let Some(id) = self.spans.keys().find(|id| !self.ends.contains(id)) {
+        if let Some(id) = self.spans.keys().find(|id| !self.ends.contains_key(id)) {
             return Err(format!("exchange {id} has not ended and became a span"));
         }
         let mut by_id: HashMap<SpanId, &Span> = HashMap::new();

@@ -16,6 +16,8 @@
 //! may be left out; a timer of 0 is none), with the verbs `waits`, `woken` and `connect` of their own, `process.thread`, `process.thread/task<creator`, and with the caller of a pooled connection
 //! `process.thread/task<creator@caller<creator`. Other verbs: `body` (last byte of the request), `drop`, `advance`; and checks in
 //! the middle: `out A`, `held A`. Options: `ctx=trace:span` (`-` for none), `unix`, `nat`, `nopos`, `peer=n`.
+//! Who took the connection of a call: `took=unit` or `took=unit:ms`, `client` if it is a thread of the client's own; `handed=unit:ms`
+//! who handed it its work, `before=unit` who had before, `cause=exchange` the call whose end made that one do so. `woke UNIT` instead of an exchange: a thread wakes another.
 //! More expectations: `expect A < ctx`, `expect A dropped`, `expect B link A reason`, `expect B nolink`, `expect A same B` (one trace),
 //! `expect A other B`, `expect A from 1 to 4.5` (ms).
 
@@ -24,7 +26,8 @@ use std::collections::HashMap;
 use super::play::{Player, Variant, begin};
 use crate::correlate::Config;
 use crate::model::{
-    Confidence, ConnId, Deed, Language, Role, Runs, SpanId, Stamp, Task, TraceContext, TraceId, Turn, Unit,
+    Confidence, ConnId, Deed, Language, Role, Runs, SpanId, Stamp, Taken, Task, TraceContext, TraceId, Turn,
+    Unit,
 };
 
 pub struct Scenario<'a> {
@@ -108,6 +111,15 @@ fn turn_of(text: &str) -> Fallible<Turn> {
     })
 }
 
+/// `unit`, or `unit:ms`.
+fn moment(text: &str, now: u64) -> Fallible<Stamp> {
+    let (who, ts) = match text.split_once(':') {
+        Some((who, ms)) => (who, (number::<f64>(ms)? * 1e6) as u64),
+        None => (text, now),
+    };
+    Ok(Stamp { ts, unit: unit(who)? })
+}
+
 fn context(text: &str) -> Fallible<TraceContext> {
     let (trace, span) = text.split_once(':').ok_or("ctx=trace:span")?;
     let span_id = match span {
@@ -145,11 +157,38 @@ impl Run {
         let conn = *self.conns.entry((*conn).to_owned()).or_insert(count);
         let nth = self.nth.entry((conn, inbound)).or_default();
         *nth += 1;
+        let nth = *nth;
         let (mut variant, mut trace_context) = (Variant::default(), None);
+        let mut taken = None;
         for option in options {
             match option.split_once('=') {
                 Some(("ctx", value)) => trace_context = Some(context(value)?),
                 Some(("peer", value)) => variant.peer_pos = number(value)?,
+                Some(("took", value)) => {
+                    taken = Some(Taken {
+                        stamp: moment(value, stamp.ts)?,
+                        by_client_thread: options.contains(&"client"),
+                        handed: None,
+                        before: None,
+                        cause: None,
+                    });
+                }
+                Some(("handed", value)) => {
+                    let taken = taken.as_mut().ok_or("handed= comes after took=")?;
+                    taken.handed = Some(moment(value, stamp.ts)?);
+                }
+                Some(("before", value)) => {
+                    taken.as_mut().ok_or("before= comes after took=")?.before = Some(unit(value)?);
+                }
+                Some(("cause", value)) => {
+                    let taken = taken.as_mut().ok_or("cause= comes after took=")?;
+                    taken.cause = Some(
+                        self.player
+                            .ended(self.id(value)?)
+                            .ok_or("the cause has not ended")?,
+                    );
+                }
+                None if *option == "client" => {}
                 None if *option == "unix" => variant.unix = true,
                 None if *option == "nat" => variant.nat = true,
                 None if *option == "nopos" => variant.no_position = true,
@@ -157,8 +196,9 @@ impl Run {
             }
         }
         let role = if inbound { Role::Server } else { Role::Client };
-        self.player
-            .begin(begin(id, role, conn, *nth, stamp, trace_context, variant));
+        let mut begin = begin(id, role, conn, nth, stamp, trace_context, variant);
+        begin.taken = taken.map(Box::new);
+        self.player.begin(begin);
         Ok(())
     }
 
@@ -209,6 +249,7 @@ impl Run {
             "first" => self.player.respond(self.id(name)?, stamp),
             "last" => self.player.end(self.id(name)?, stamp),
             "done" => self.player.done(self.id(name)?, stamp),
+            "woke" => self.player.wake(stamp, unit(name)?.tid),
             "drop" => self.player.lose(self.id(name)?, ts),
             _ => return Err(format!("unknown verb {verb}")),
         }
@@ -318,6 +359,7 @@ pub fn check(scenario: &Scenario<'_>) -> Fallible {
     for (tgid, what) in processes {
         let (language, selected) = match what.as_str() {
             "go" => (Language::Go, true),
+            "java" => (Language::Java, true),
             "node" => (Language::NodeJs, true),
             "hidden" => (Language::Unknown, false),
             other => return Err(format!("unknown kind of process {other}")),

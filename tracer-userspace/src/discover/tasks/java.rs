@@ -36,6 +36,7 @@ pub fn find(subject: &Subject) -> Option<Result<RuntimeEntry, String>> {
     let libjvm = live.module(|name| name == "libjvm.so")?;
     Some(offsets(&live, &libjvm).map(|java| RuntimeEntry {
         kind: RuntimeKind::JAVA.0,
+        hand_offs: 1,
         java,
         ..RuntimeEntry::default()
     }))

@@ -7,7 +7,9 @@
 //! (sendfile, splice; before Linux 6.5 a message for each page) and the registered buffers of io_uring. Not seen at all: a call
 //! that was blocked in one of these functions when the tracer came; its connection is seen from the next message on.
 
-use super::{Attach, Backend, Hook, Need, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES, Sight, Table, sight};
+use super::{
+    Attach, Backend, HAND_OFFS, Hook, Need, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES, Sight, Table, sight,
+};
 use crate::kernel::{
     features::{Answer, Features},
     layout::Group,
@@ -241,6 +243,7 @@ pub const TABLE: Table = Table {
         RESETS_IN,
         RESETS_OUT,
         RETRANSMITS,
+        HAND_OFFS,
     ],
     groups: &[Group::Message],
     scratches: 24,

@@ -49,6 +49,8 @@ pub enum Attach {
     Kprobe,
     /// End of a kernel function, likewise.
     Kretprobe,
+    /// BTF tracepoint, loaded and attached when it is asked for.
+    OnDemand,
     /// Called by a program that is attached to the same BTF tracepoint, from a slot of this map.
     TailCall {
         /// Name of the program array.
@@ -208,6 +210,18 @@ const RETRANSMITS: Sight = sight(
     "4.15",
     Need::Optional,
     "counting retransmits",
+);
+
+/// Who hands work to whom: attached while a process needs it.
+const HAND_OFFS: Sight = sight(
+    &[&[
+        Hook::new(Attach::OnDemand, "sched_waking", "sched_waking"),
+        Hook::new(Attach::OnDemand, "sched_wakeup_new", "sched_wakeup_new"),
+    ]],
+    "tracepoint sched_waking",
+    "5.15",
+    Need::Optional,
+    "following work from thread to thread in Java",
 );
 
 /// When bytes came into a socket's buffer.

@@ -2,7 +2,8 @@
 //! probes. Every system call of the host pays for it.
 
 use super::{
-    ARRIVALS, Attach, Backend, Hook, Need, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES, Table, sight,
+    ARRIVALS, Attach, Backend, HAND_OFFS, Hook, Need, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES, Table,
+    sight,
 };
 use crate::kernel::layout::Group;
 
@@ -45,6 +46,7 @@ pub const TABLE: Table = Table {
         RESETS_IN,
         RESETS_OUT,
         RETRANSMITS,
+        HAND_OFFS,
     ],
     // They find sockets by their addresses alone.
     typed: |_| false,

@@ -1,6 +1,8 @@
 //! The back end `tracepoint` (`tracer-ebpf/src/tracepoint.rs`): the first choice. No process pays for it but at its own messages.
 
-use super::{ARRIVALS, Backend, Hook, Need, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES, Table, sight};
+use super::{
+    ARRIVALS, Backend, HAND_OFFS, Hook, Need, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES, Table, sight,
+};
 
 pub const TABLE: Table = Table {
     backend: Backend::Tracepoint,
@@ -26,6 +28,7 @@ pub const TABLE: Table = Table {
         RESETS_IN,
         RESETS_OUT,
         RETRANSMITS,
+        HAND_OFFS,
     ],
     groups: &[],
     scratches: 6,

@@ -264,6 +264,7 @@ impl Replay {
                 SignalKind::Respond(id, _) => (*id, open.get_mut(id).map(|o| &mut o.1)),
                 SignalKind::End(exchange) => (exchange.id, None),
                 SignalKind::Drop(id, _) => (*id, None),
+                SignalKind::Wake(..) => return Err("a session knows no threads".into()),
             };
             match signal.kind {
                 SignalKind::End(exchange) => {
@@ -300,6 +301,7 @@ impl Replay {
     fn with<T>(&mut self, f: impl FnOnce(&mut dyn Session, &mut Output<'_>) -> T) -> Option<T> {
         let session = self.session.as_mut()?;
         let mut out = Output {
+            taken: None,
             conn: &self.conn,
             now: self.now,
             signals: &mut self.signals,

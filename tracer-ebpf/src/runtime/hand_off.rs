@@ -1,0 +1,293 @@
+//! Who hands work to whom, in processes that ask for it (`RuntimeEntry::hand_offs`): pools whose threads call for others.
+//!
+//! Hooks, as BTF tracepoints (include/trace/events/sched.h): `sched_waking(struct task_struct *p)` and
+//! `sched_wakeup_new(struct task_struct *p)`, in the context of the thread that wakes; attached only while such a process is known. A
+//! thread of a client's own pool (java.net.http.HttpClient, whose executor hands each task to a waiting thread directly) works for
+//! the one that woke it last, and a new thread for the one that made it: that is kept here until it takes a connection.
+//! Emits `WAKE` only for a thread that has just received or had taken a connection, and wakes another such one: one that has finished a
+//! call and one that may wait for it.
+
+use aya_ebpf::{
+    helpers::generated::{bpf_get_current_task_btf, bpf_ktime_get_ns},
+    macros::{btf_tracepoint, map},
+    maps::LruHashMap,
+    programs::BtfTracePointContext,
+};
+use tracer_common::{EventFlags, EventHeader, EventKind, MAX_AWAITERS, MAX_THREADS};
+
+use super::{RUNTIMES, in_use, java};
+use crate::{
+    access::{Typed, load},
+    emit, layout,
+    registers::Registers,
+    unit::Thread,
+};
+
+/// By thread id: threads of processes whose hand-offs are followed.
+#[map]
+static THREADS: LruHashMap<u32, State> = LruHashMap::with_max_entries(MAX_THREADS, 0);
+
+/// What a thread did last, and for whom it works.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct State {
+    /// The connection (socket cookie) that it has received from, and when; 0 if it has sent since.
+    received: u64,
+    received_at: u64,
+    /// The thread that handed it its work (0: nobody that is known), that one's task, and when.
+    woken_by: u32,
+    /// It was made by that one and has done nothing yet.
+    is_new: u32,
+    waker_task: u64,
+    woken_at: u64,
+    /// What that one had received: connection and time.
+    cause: u64,
+    cause_at: u64,
+    /// It has taken a connection since it was last told that it woke somebody.
+    has_taken: u32,
+    /// Who had handed it work before that was not seen to be used up (0: nobody), and that one's task. A wake is not always work: locks
+    /// wake, too.
+    before: u32,
+    before_task: u64,
+}
+
+const NOTHING: State = State {
+    received: 0,
+    received_at: 0,
+    woken_by: 0,
+    is_new: 0,
+    waker_task: 0,
+    woken_at: 0,
+    cause: 0,
+    cause_at: 0,
+    has_taken: 0,
+    before: 0,
+    before_task: 0,
+};
+
+/// Number of the system call `futex`.
+#[cfg(bpf_target_arch = "x86_64")]
+const FUTEX: u64 = 202;
+#[cfg(bpf_target_arch = "aarch64")]
+const FUTEX: u64 = 98;
+
+/// How the names of the client's threads begin.
+const CLIENT_THREADS: [u8; 8] = *b"HttpClie";
+
+#[btf_tracepoint(function = "sched_waking")]
+pub fn sched_waking(ctx: BtfTracePointContext) -> i32 {
+    woken(ctx.arg(0), false);
+    0
+}
+
+#[btf_tracepoint(function = "sched_wakeup_new")]
+pub fn sched_wakeup_new(ctx: BtfTracePointContext) -> i32 {
+    woken(ctx.arg(0), true);
+    0
+}
+
+/// Whether the process asks for its hand-offs.
+#[inline(always)]
+pub fn followed(tgid: u32) -> bool {
+    // SAFETY: as in `read_tasks`.
+    in_use() && unsafe { RUNTIMES.get(tgid) }.is_some_and(|entry| entry.hand_offs != 0)
+}
+
+/// The current thread moved bytes: `received` is the connection they came from, 0 if they were sent.
+#[inline(always)]
+pub fn moved(tid: u32, received: u64, ts: u64) {
+    if let Some(state) = find(tid) {
+        state.received = received;
+        state.received_at = ts;
+    } else if received != 0 {
+        let state = State {
+            received,
+            received_at: ts,
+            ..NOTHING
+        };
+        let _ = THREADS.insert(tid, state, 0);
+    }
+}
+
+/// The current thread takes a connection: tells who handed it its work, which is used up by that. Returns flags.
+#[inline(always)]
+pub fn take(thread: Thread, fields: &mut EventHeader) -> u16 {
+    // SAFETY: as in `read_tasks`.
+    let Some(entry) = (unsafe { RUNTIMES.get(thread.tgid) }) else {
+        return 0;
+    };
+    if entry.hand_offs == 0 {
+        return 0;
+    }
+    fields.task = java::virtual_thread(&entry.java);
+    if let Some(state) = find(thread.tid) {
+        fields.len = state.woken_by;
+        fields.creator = state.waker_task;
+        fields.arrival = state.woken_at;
+        fields.awaiters[0] = state.cause;
+        fields.awaiters[1] = state.cause_at;
+        fields.awaiters[2] = u64::from(state.before);
+        fields.awaiters[3] = state.before_task;
+        used_up(state);
+        state.has_taken = 1;
+    } else {
+        let state = State { has_taken: 1, ..NOTHING };
+        let _ = THREADS.insert(thread.tid, state, 0);
+    }
+    // SAFETY: no arguments.
+    let own: *const u8 = unsafe { bpf_get_current_task_btf() }.cast_const().cast();
+    if is_client_thread(own) {
+        EventFlags::TAKEN | EventFlags::CLIENT_THREAD
+    } else {
+        EventFlags::TAKEN
+    }
+}
+
+#[inline(always)]
+fn find(tid: u32) -> Option<&'static mut State> {
+    // SAFETY: an entry stays memory of this map while the program runs; fields may change under us, and each is a fact
+    // of its own.
+    THREADS.get_ptr_mut(tid).map(|state| unsafe { &mut *state })
+}
+
+#[inline(always)]
+fn used_up(state: &mut State) {
+    state.woken_by = 0;
+    state.is_new = 0;
+    state.waker_task = 0;
+    state.woken_at = 0;
+    state.before = 0;
+    state.before_task = 0;
+    state.cause = 0;
+    state.cause_at = 0;
+}
+
+/// `task` is typed.
+#[inline(always)]
+fn is_client_thread(task: *const u8) -> bool {
+    // SAFETY: the first half of the name of a typed task.
+    let name: u64 = unsafe { load::<Typed, _>(task, &layout::TASK__COMM) };
+    name == u64::from_ne_bytes(CLIENT_THREADS)
+}
+
+#[inline(always)]
+fn woken(target: *const u8, is_new: bool) -> Option<()> {
+    let thread = Thread::current();
+    // SAFETY: the argument of both prototypes, typed.
+    let tgid: u32 = unsafe { load::<Typed, _>(target, &layout::TASK__TGID) };
+    if thread.tgid != tgid || !followed(tgid) {
+        return None;
+    }
+    // SAFETY: as above.
+    let tid: u32 = unsafe { load::<Typed, _>(target, &layout::TASK__PID) };
+    if tid == thread.tid {
+        return None;
+    }
+    // An interrupt that wakes a thread knows nothing of the one that it interrupted.
+    if !is_new && Registers::current().number() != FUTEX {
+        return None;
+    }
+    let client = is_client_thread(target);
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: no arguments.
+    let own: *const u8 = unsafe { bpf_get_current_task_btf() }.cast_const().cast();
+    let client_wakes = is_client_thread(own);
+    let known = find(tid);
+    let starts = known
+        .as_ref()
+        .is_some_and(|state| state.is_new != 0 && state.woken_by == thread.tid);
+    if is_new || client || starts {
+        return hand_over(thread, tid, is_new, now);
+    }
+    let waker = find(thread.tid)?;
+    if client_wakes {
+        // What it was woken for is done.
+        used_up(waker);
+        return None;
+    }
+    if (waker.received == 0 && waker.has_taken == 0)
+        || !known.is_some_and(|state| state.received != 0 || state.has_taken != 0)
+    {
+        return None;
+    }
+    waker.has_taken = 0;
+    tell(thread, tid, now)
+}
+
+/// The current thread hands work to the thread `tid`; one that it has just made it wakes once more, to start.
+#[inline(always)]
+fn hand_over(thread: Thread, tid: u32, is_new: bool, now: u64) -> Option<()> {
+    // SAFETY: as in `read_tasks`.
+    let entry = unsafe { RUNTIMES.get(thread.tgid) }?;
+    let mut state = State {
+        woken_by: thread.tid,
+        is_new: u32::from(is_new),
+        waker_task: java::virtual_thread(&entry.java),
+        woken_at: now,
+        ..NOTHING
+    };
+    if let Some(waker) = find(thread.tid) {
+        if waker.received != 0 && waker.received_at > waker.woken_at {
+            (state.cause, state.cause_at) = (waker.received, waker.received_at);
+        } else {
+            (state.cause, state.cause_at) = (waker.cause, waker.cause_at);
+            if !is_new {
+                waker.cause = 0;
+                waker.cause_at = 0;
+            }
+        }
+    }
+    if let Some(target) = find(tid) {
+        if target.woken_by != 0 && target.woken_by != thread.tid {
+            target.before = target.woken_by;
+            target.before_task = target.waker_task;
+        }
+        target.woken_by = state.woken_by;
+        target.is_new = state.is_new;
+        target.waker_task = state.waker_task;
+        target.woken_at = state.woken_at;
+        target.cause = state.cause;
+        target.cause_at = state.cause_at;
+    } else {
+        let _ = THREADS.insert(tid, state, 0);
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn tell(thread: Thread, woken: u32, now: u64) -> Option<()> {
+    let record = emit::reserve(0, now)?;
+    let header = record.header();
+    // SAFETY: ring memory reserved for a whole header.
+    let fields = unsafe { &mut *header };
+    *fields = EventHeader {
+        ts: now,
+        cookie: 0,
+        arrival: 0,
+        task: 0,
+        creator: 0,
+        awaiters: [0; MAX_AWAITERS],
+        tgid: thread.tgid,
+        tid: thread.tid,
+        len: woken,
+        captured: 0,
+        pos: 0,
+        peer_pos: 0,
+        netns: 0,
+        flags: 0,
+        kind: EventKind::WAKE.0,
+        dir: 0,
+        family: 0,
+        lport: 0,
+        rport: 0,
+        state: 0,
+        old_state: 0,
+        laddr: [0; 16],
+        raddr: [0; 16],
+        tail: 0,
+        error: 0,
+    };
+    record.submit();
+    Some(())
+}

@@ -1,0 +1,162 @@
+//! E6: pools whose threads call for others, told by what happens around a call.
+//!
+//! A thread of the client's own writes the call, so who wrote says nothing. But somebody took the connection for it (a read
+//! that finds nothing on an idle connection, or a connect), and threads wake each other:
+//! - *took*: a unit that serves a request took the connection itself (a synchronous call through an asynchronous client);
+//! - *handed*: a thread of the client's pool took it, and a unit that serves a request had woken it for that. Such pools hand each task to
+//!   a thread that waits for one, so the last waker is whose task it is. If the waker had been woken by the arrival of
+//!   the response to another call, then this call goes on from there, and belongs to whom the other belongs;
+//! - *woken*: a thread that serves nobody made the call, and when it was over woke a thread that had a request open since before. It is
+//!   the last call before the wake alone that this can be said of.
+//!
+//! All of it is decided when the unit that is named writes its response, as with E3 and E4.
+
+use super::owner::{Case, Claim};
+use crate::correlate::Correlator;
+use crate::correlate::arena::Key;
+use crate::correlate::unit::{Pending, UnitId, UnitState, Via};
+use crate::model::{Confidence, Nanos, Stamp, Taken, Unit};
+
+/// Most connections whose last call is remembered.
+const MAX_ANSWERED: usize = 8_192;
+
+/// Whether it serves requests, as far as it has shown.
+fn serves(unit: &UnitState) -> bool {
+    unit.reads || unit.answers
+}
+
+impl Correlator {
+    /// Notes the call with the unit that may own it, by who took its connection; `writer` began it.
+    pub(in crate::correlate) fn await_acquirer(&mut self, call: Key, writer: Key) {
+        let Some(record) = self.records.get(call) else {
+            return;
+        };
+        let Some(taken) = record.begin.taken.as_deref().copied() else {
+            return self.note_last_call(call, writer);
+        };
+        let now = self.now;
+        let acquirer = self.units.mover(&taken.stamp.unit, now);
+        if self.units.units.get(acquirer).is_some_and(serves) {
+            self.await_through(call, acquirer, Via::Took, taken.stamp.ts);
+        } else if let Some((unit, since)) = self.owner_before(&taken) {
+            self.await_through(call, unit, Via::Handed, since);
+        } else if !taken.by_client_thread {
+            self.note_last_call(call, acquirer);
+        }
+    }
+
+    fn await_through(&mut self, call: Key, unit: Key, via: Via, since: Nanos) {
+        if let Some(record) = self.records.get_mut(call) {
+            record.taken_for = unit;
+            record.taken_at = since;
+        }
+        let born = since;
+        self.await_unit(
+            unit,
+            Pending {
+                born,
+                via,
+                ..Pending::of(call)
+            },
+        );
+    }
+
+    /// Who handed the thread its work, or for whom the call was made whose response did; and since when.
+    fn owner_before(&self, taken: &Taken) -> Option<(Key, Nanos)> {
+        let serving = |unit: Unit| {
+            let key = self.units.find(UnitId::mover(&unit)?)?;
+            self.units.units.get(key).is_some_and(serves).then_some(key)
+        };
+        let handed = taken.handed.and_then(|by| Some((serving(by.unit)?, by.ts)));
+        let before = taken.before.and_then(serving);
+        if before.is_some_and(|before| handed.is_none_or(|(unit, _)| unit != before)) {
+            // Whose work it does can't be told: one of the two may have woken it for a lock.
+            return None;
+        }
+        if handed.is_some() {
+            return handed;
+        }
+        let (conn, at) = taken.cause?;
+        let before = self.records.get(*self.answered_calls.get(&conn)?)?;
+        let is_it = before.ended_at == at && before.taken_for != Key::NONE;
+        is_it.then_some((before.taken_for, before.taken_at))
+    }
+
+    /// A call was answered whole.
+    pub(in crate::correlate) fn remember_answered(&mut self, call: Key) {
+        let Some(record) = self.records.get(call).filter(|r| r.taken_for != Key::NONE) else {
+            return;
+        };
+        if self.answered_calls.len() >= MAX_ANSWERED {
+            let records = &self.records;
+            self.answered_calls
+                .retain(|_, key| records.get(*key).is_some_and(|r| !r.emitted));
+        }
+        self.answered_calls.insert(record.begin.conn.id, call);
+    }
+
+    fn note_last_call(&mut self, call: Key, unit: Key) {
+        if let Some(state) = self.units.units.get_mut(unit) {
+            state.last_call = call;
+        }
+    }
+
+    /// One thread woke another, and both had last received.
+    pub(in crate::correlate) fn woke(&mut self, waker: &Stamp, woken: u32) {
+        let thread = |tid| UnitId {
+            tgid: waker.unit.tgid,
+            is_task: false,
+            id: u64::from(tid),
+        };
+        let Some(caller) = self.units.find(thread(waker.unit.tid)) else {
+            return;
+        };
+        let Some(woken) = self.units.find(thread(woken)) else {
+            return;
+        };
+        let call = match self.units.units.get(caller) {
+            Some(state) if !serves(state) => state.last_call,
+            _ => return,
+        };
+        if !self.units.units.get(woken).is_some_and(serves) {
+            return;
+        }
+        let Some(record) = self.records.get_mut(call) else {
+            return;
+        };
+        if !record.ended || record.is_decided() || record.taken_for != Key::NONE || record.woken == woken {
+            return;
+        }
+        record.woke_several = record.woken != Key::NONE;
+        record.woken = woken;
+        let born = record.taken_at;
+        self.await_unit(
+            woken,
+            Pending {
+                born,
+                via: Via::Woken,
+                ..Pending::of(call)
+            },
+        );
+    }
+
+    pub(super) fn judge_acquirer(&self, case: &Case) -> Option<Confidence> {
+        let call = self.records.get(case.call)?;
+        let request = self.records.get(case.request)?;
+        let owner = self.units.units.get(case.unit)?;
+        if case.claim != Claim::Wrote || case.born < request.start() {
+            return None;
+        }
+        let process = self.units.processes.get(request.process)?;
+        if !owner.id.is_task && process.migrates_until > self.now {
+            return None;
+        }
+        match case.via {
+            Via::Task => None,
+            // Who read the request and answers it had it open in between.
+            Via::Took if owner.id.is_task || request.unit == case.unit => Some(Confidence::Certain),
+            Via::Woken if call.woke_several || call.woken != case.unit => None,
+            Via::Took | Via::Handed | Via::Woken => Some(Confidence::Likely),
+        }
+    }
+}
