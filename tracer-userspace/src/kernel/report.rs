@@ -549,6 +549,7 @@ mod tests {
                 "tracepoint tcp_receive_reset",
                 "tracepoint tcp_send_reset",
                 "tracepoint tcp_retransmit_skb",
+                "tracepoint sched_waking",
                 "capture back end fentry",
                 "capture back end syscall",
                 "fields of kernel structs for finding the caller of a pooled connection in Rust's tokio",
