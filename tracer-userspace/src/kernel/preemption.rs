@@ -48,7 +48,7 @@ impl Features {
         };
         preempts
             && match attach {
-                Attach::BtfTracepoint | Attach::TailCall { .. } => new,
+                Attach::BtfTracepoint | Attach::OnDemand | Attach::TailCall { .. } => new,
                 Attach::Fentry | Attach::Fexit => true,
                 // They run as the breakpoint's handler does.
                 Attach::Kprobe | Attach::Kretprobe => false,
