@@ -290,8 +290,11 @@ pub fn node(setup: Setup) -> App {
     setup.app(program, port)
 }
 
-/// The Python that `cargo xtask test` has given the packages of `requirements.txt`.
+/// The Python that `cargo xtask test` has given the packages of `requirements.txt`; another that has them if `TRACER_TEST_PYTHON` names it.
 fn python() -> PathBuf {
+    if let Some(other) = std::env::var_os("TRACER_TEST_PYTHON") {
+        return other.into();
+    }
     let python = target_dir().join("test-venv").join("bin").join("python");
     assert!(
         python.exists(),

@@ -212,6 +212,7 @@ fn python_threads() {
         &[
             calls("seq", 3, 0.99),
             calls("par", 3, 0.0),
+            calls("one", 2, 0.0),
             calls("sleep", 2, 0.99),
             calls("cpu", 2, 0.99),
         ],
@@ -219,16 +220,33 @@ fn python_threads() {
 }
 
 #[test]
+fn python_gunicorn_gthread() {
+    check(
+        "Python gunicorn gthread",
+        apps::python_gthread,
+        &[calls("seq", 3, 0.0), calls("sleep", 2, 0.0), calls("map", 3, 0.0)],
+    );
+}
+
+#[test]
+fn python_gunicorn_sync() {
+    check("Python gunicorn sync", apps::python_sync, &[calls("seq", 3, 0.0)]);
+}
+
+#[test]
 fn python_asyncio() {
     check(
-        "Python asyncio",
+        "Python aiohttp",
         apps::python_aiohttp,
         &[
-            calls("seq", 3, 0.0),
-            calls("par", 3, 0.0),
-            calls("sleep", 2, 0.0),
-            calls("cpu", 2, 0.0),
-            calls("nested", 4, 0.0),
+            calls("seq", 3, 0.97),
+            calls("par", 3, 0.97),
+            calls("sleep", 2, 0.97),
+            calls("cpu", 2, 0.97),
+            calls("nested", 4, 0.97),
+            calls("group", 3, 0.97),
+            calls("spawn", 4, 0.97),
+            calls("executor", 3, 0.97),
             calls("tasks", 3, 0.0),
         ],
     );
@@ -252,6 +270,48 @@ const JAVA_ASYNC: [Style; 7] = [
     calls("supplysend", 2, 0.9),
     calls("common", 2, 0.85),
 ];
+
+#[test]
+fn python_uvicorn() {
+    check(
+        "Python uvicorn",
+        apps::python_uvicorn,
+        &[
+            calls("seq", 3, 0.97),
+            calls("par", 3, 0.97),
+            calls("sleep", 2, 0.97),
+            calls("nested", 4, 0.97),
+            calls("group", 3, 0.97),
+            calls("spawn", 4, 0.97),
+            calls("executor", 3, 0.97),
+            calls("sync", 2, 0.97),
+        ],
+    );
+}
+
+#[test]
+fn python_uvloop() {
+    check(
+        "Python uvicorn on uvloop",
+        apps::python_uvloop,
+        &[
+            calls("seq", 3, 0.97),
+            calls("par", 3, 0.97),
+            calls("sleep", 2, 0.97),
+            calls("group", 3, 0.97),
+            calls("sync", 2, 0.97),
+        ],
+    );
+}
+
+#[test]
+fn python_middleware() {
+    check(
+        "Python uvicorn, middleware",
+        apps::python_middleware,
+        &[calls("seq", 3, 0.97), calls("par", 3, 0.97), calls("sync", 2, 0.97)],
+    );
+}
 
 #[test]
 fn java() {

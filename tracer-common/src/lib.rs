@@ -15,8 +15,8 @@ pub use event::{ActKind, Direction, EventFlags, EventHeader, EventKind, Family, 
 pub use limits::*;
 pub use policy::{ConnState, PolicyMode};
 pub use runtime::{
-    GoOffsets, JavaOffsets, MAX_TOKIO_CLIENTS, NodeOffsets, RuntimeEntry, RuntimeKind, TokioClient,
-    TokioOffsets,
+    Address, GoOffsets, JavaOffsets, MAX_TOKIO_CLIENTS, NodeOffsets, PythonOffsets, REUSED_TASK,
+    RuntimeEntry, RuntimeKind, TokioClient, TokioOffsets, attributes,
 };
 
 /// Version of every struct in this crate. The objects carry it in the global `ABI_VERSION`; the daemon

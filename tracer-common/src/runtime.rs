@@ -14,6 +14,8 @@ impl RuntimeKind {
     pub const TOKIO: Self = Self(5);
     /// Node.js: the ids of asynchronous resources, from the environment of the thread's isolate.
     pub const NODE: Self = Self(6);
+    /// CPython: the asyncio Task that runs, or for which an executor's thread works, and the chain of those that await it.
+    pub const PYTHON: Self = Self(3);
 }
 
 /// Offsets into Go's runtime structures, all in bytes.
@@ -129,6 +131,100 @@ pub struct NodeOffsets {
     pub wrap_id: u32,
 }
 
+/// Bit of a task's identity that says: an address, which another task may have later. Identities without it are never given
+/// twice in a process.
+pub const REUSED_TASK: u64 = 1 << 63;
+
+/// How CPython keeps the attributes of an instance ([`PythonOffsets::attributes`]).
+pub mod attributes {
+    /// In a dictionary, at `tp_dictoffset` (before 3.11).
+    pub const DICTIONARY: u32 = 0;
+    /// A pointer to an array of values, 32 bytes before the object (3.11).
+    pub const POINTER: u32 = 1;
+    /// A pointer to an array of values, less 1, 24 bytes before the object (3.12).
+    pub const TAGGED: u32 = 2;
+    /// Behind the object's own fields (3.13).
+    pub const INLINE: u32 = 3;
+}
+
+/// An address in a process, in two halves, so that what holds it is aligned like its offsets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Address {
+    low: u32,
+    high: u32,
+}
+
+impl Address {
+    /// From a number.
+    #[must_use]
+    pub const fn new(address: u64) -> Self {
+        Self {
+            low: address as u32,
+            high: (address >> 32) as u32,
+        }
+    }
+
+    /// As a number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        (self.high as u64) << 32 | self.low as u64
+    }
+}
+
+/// Where CPython keeps asyncio's Tasks: addresses of objects, and offsets into its structures in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct PythonOffsets {
+    /// The dictionary of running Tasks by event loop (`_asyncio._current_tasks`).
+    pub current_tasks: Address,
+    /// `_asyncio.Task`.
+    pub task_type: Address,
+    /// `_asyncio.Future`.
+    pub future_type: Address,
+    /// Type of the callback that wakes a Task (`PyCFunction_Type`); 0 = not known, the Task that it names suffices (3.9).
+    pub wakeup_type: Address,
+    /// `PyFunction_Type`.
+    pub function_type: Address,
+    /// `PyMethod_Type`.
+    pub method_type: Address,
+    /// `PyTuple_Type`.
+    pub tuple_type: Address,
+    /// `PyLong_Type`.
+    pub int_type: Address,
+    /// The thread's `PyThreadState` lies at its thread pointer plus this.
+    pub thread_state: u32,
+    /// `PyThreadState.context`.
+    pub context: u32,
+    /// `PyDictKeysObject.dk_indices`.
+    pub keys_indices: u32,
+    /// Whether a byte at 9 in `PyDictKeysObject` is the binary logarithm of the indices' size; else a word at 8 is their number.
+    pub keys_logarithm: u32,
+    /// `PyDictKeysObject.dk_nentries`.
+    pub keys_entries: u32,
+    /// The Task in the callback that wakes it.
+    pub wakeup_task: u32,
+    /// `TaskObj.task_name`.
+    pub task_name: u32,
+    /// `TaskObj.task_context`.
+    pub task_context: u32,
+    /// The characters of an ASCII string (size of `PyASCIIObject`).
+    pub text: u32,
+    /// `PyFunctionObject.func_closure`.
+    pub closure: u32,
+    /// [`attributes`].
+    pub attributes: u32,
+    /// `PyThreadState.datastack_chunk`; 0 = the frames of threads are not read (before 3.11).
+    pub data_stack: u32,
+    /// `_PyInterpreterFrame`'s code object.
+    pub frame_code: u32,
+    /// `PyCodeObject.co_nlocalsplus`.
+    pub code_locals: u32,
+    /// `PyCodeObject.co_stacksize`.
+    pub code_stack: u32,
+}
+
 /// Value of the runtime table: the kind, and the offsets for that kind; those for the others are zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
@@ -145,6 +241,9 @@ pub struct RuntimeEntry {
     pub tokio: TokioOffsets,
     /// Offsets for [`RuntimeKind::NODE`].
     pub node: NodeOffsets,
+    /// Offsets for [`RuntimeKind::PYTHON`].
+    pub python: PythonOffsets,
 }
 
-const _: () = assert!(core::mem::size_of::<RuntimeEntry>() == 188);
+const _: () = assert!(core::mem::size_of::<PythonOffsets>() == 8 * 8 + 15 * 4);
+const _: () = assert!(core::mem::size_of::<RuntimeEntry>() == 188 + core::mem::size_of::<PythonOffsets>());

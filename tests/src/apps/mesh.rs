@@ -98,6 +98,71 @@ pub fn python_threads(setup: Setup) -> App {
     )
 }
 
+/// FastAPI under uvicorn on that event loop and with that parser.
+#[must_use]
+fn uvicorn(setup: Setup, event_loop: &str, http: &str) -> App {
+    let setup = setup.env("LOOP", event_loop).env("HTTP", http);
+    start(
+        "mesh-uvicorn",
+        setup,
+        python(),
+        &[file("python/asgi.py").as_ref()],
+    )
+}
+
+/// FastAPI under uvicorn, on asyncio's own event loop.
+#[must_use]
+pub fn python_uvicorn(setup: Setup) -> App {
+    uvicorn(setup, "asyncio", "h11")
+}
+
+/// FastAPI under uvicorn, on uvloop, with a parser in C.
+#[must_use]
+pub fn python_uvloop(setup: Setup) -> App {
+    uvicorn(setup, "uvloop", "httptools")
+}
+
+/// FastAPI under uvicorn, behind a middleware that runs the application in a task of its own.
+#[must_use]
+pub fn python_middleware(setup: Setup) -> App {
+    uvicorn(setup.env("MIDDLEWARE", "1"), "asyncio", "h11")
+}
+
+/// A WSGI application under gunicorn's workers of that class, a process.
+fn gunicorn(setup: Setup, class: &str) -> App {
+    let port = free_port();
+    let mut command = setup.command(python(), port);
+    command
+        .args(["-m", "gunicorn", "--bind", &format!("0.0.0.0:{port}"), "--chdir"])
+        .arg(file("python"))
+        .args([
+            "--worker-class",
+            class,
+            "--threads",
+            "32",
+            "--keep-alive",
+            "60",
+            "wsgi:app",
+        ])
+        .env("MARKER_KEY", KEY);
+    let program = Program::spawn("mesh-gunicorn", TempDir::new("gunicorn"), &mut command)
+        .listening(port)
+        .until("has booted its worker", |log| log.contains("Booting worker"));
+    setup.app(program, port)
+}
+
+/// A WSGI application under gunicorn's threaded workers.
+#[must_use]
+pub fn python_gthread(setup: Setup) -> App {
+    gunicorn(setup, "gthread")
+}
+
+/// A WSGI application under gunicorn's sync workers: one request a connection.
+#[must_use]
+pub fn python_sync(setup: Setup) -> App {
+    gunicorn(setup, "sync")
+}
+
 /// Python asyncio with aiohttp.
 #[must_use]
 pub fn python_aiohttp(setup: Setup) -> App {

@@ -6,8 +6,9 @@
 mod go;
 pub mod hand_off;
 mod java;
-mod tokio;
 mod node;
+mod python;
+mod tokio;
 
 use aya_ebpf::{
     helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf},
@@ -84,11 +85,14 @@ pub fn tasks(thread: Thread, scratch: u32, sk: *const u8, cookie: u64) -> Option
     unsafe { core::ptr::write_volatile(&raw mut tasks.socket, sk as u64) };
     // SAFETY: as above.
     let sk = unsafe { core::ptr::read_volatile(&raw const tasks.socket) };
-    let (tgid, scratch) = (u64::from(thread.tgid), u64::from(scratch));
-    let mut found = read_tasks(tgid, scratch, cookie);
+    let both = u64::from(thread.tgid) << 32 | u64::from(thread.tid);
+    let scratch = u64::from(scratch);
+    let mut found = read_tasks(both, scratch, cookie);
+    // Not from there: the stacks of all that are called would be too large together.
     if found == OF_TOKIO {
-        // Not from there: the stacks of all that are called would be too large together.
-        found = tokio::read_tokio(tgid, scratch, sk, cookie);
+        found = tokio::read_tokio(both >> 32, scratch, sk, cookie);
+    } else if found == OF_PYTHON {
+        found = python::find(both, scratch, cookie);
     }
     (found != 0).then_some(tasks)
 }
@@ -108,18 +112,19 @@ pub fn turn(thread: Thread) -> Option<TurnWords> {
     node::read(&entry.node, false)
 }
 
-/// What [`read_tasks`] leaves to another function.
+/// What [`read_tasks`] leaves to other functions.
 const OF_TOKIO: u64 = 2;
+const OF_PYTHON: u64 = 3;
 
-/// Reads the tasks on the current thread, of the process `tgid`, into [`TASKS`]: 0 if there are none, [`OF_TOKIO`] if another function
-/// has to read them. A function of its own, whose arguments are numbers and all used: the
-/// verifier walks it once.
+/// Reads the tasks on the current thread into [`TASKS`]: 0 if there are none, [`OF_TOKIO`] or [`OF_PYTHON`] if other functions have to
+/// read them. `thread` is its thread group and its own id, as `bpf_get_current_pid_tgid` tells them. A function of its own, whose
+/// arguments are numbers and all used: the verifier walks it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn read_tasks(tgid: u64, scratch: u64, cookie: u64) -> u64 {
+extern "C" fn read_tasks(thread: u64, scratch: u64, cookie: u64) -> u64 {
     // SAFETY: entries are replaced as a whole by user space; a torn one gives an offset that leads nowhere, and every
     // read through it is checked.
-    let Some(entry) = (unsafe { RUNTIMES.get(tgid as u32) }) else {
+    let Some(entry) = (unsafe { RUNTIMES.get((thread >> 32) as u32) }) else {
         return 0;
     };
     // SAFETY: this CPU's slot; no program that uses it runs while another one does (`crate::relay::scratch`).
@@ -131,7 +136,7 @@ extern "C" fn read_tasks(tgid: u64, scratch: u64, cookie: u64) -> u64 {
     };
     *tasks = Tasks::NONE;
     if entry.kind == RuntimeKind::GO.0 {
-        go::read(&entry.go, tgid, scratch, cookie, tasks);
+        go::read(&entry.go, thread >> 32, scratch, cookie, tasks);
         return 1;
     }
     if entry.kind == RuntimeKind::JAVA.0 {
@@ -146,6 +151,10 @@ extern "C" fn read_tasks(tgid: u64, scratch: u64, cookie: u64) -> u64 {
     {
         tasks.turn(turn);
         return 1;
+    }
+    if entry.kind == RuntimeKind::PYTHON.0 {
+        python::prepare(&entry.python, scratch);
+        return OF_PYTHON;
     }
     0
 }

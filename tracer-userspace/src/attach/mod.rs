@@ -108,6 +108,7 @@ impl Capture {
             loader.map_max_entries("TOLD", TOLD_SLOTS);
             loader.map_max_entries("SCRATCHES", plan.scratches);
             loader.map_max_entries("TASKS", MESSAGE_PROGRAMS);
+            loader.map_max_entries("WALKS", MESSAGE_PROGRAMS);
         }
         let rings = ring_names();
         for name in rings.iter().take(shards) {

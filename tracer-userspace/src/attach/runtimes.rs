@@ -15,7 +15,7 @@ use tracer_common::RuntimeEntry;
 #[repr(transparent)]
 struct Value(RuntimeEntry);
 
-// SAFETY: `RuntimeEntry` is `repr(C)`, holds 32-bit integers only and has no padding (its size is asserted).
+// SAFETY: `RuntimeEntry` is `repr(C)`, holds integers only and has no padding (its size is asserted).
 unsafe impl Pod for Value {}
 
 /// Handle on the runtime table of the programs. Clones share it.

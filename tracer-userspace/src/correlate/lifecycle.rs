@@ -273,10 +273,7 @@ impl Correlator {
                 state.calls_out = state.calls_out.saturating_sub(1);
             }
             self.watch_call_threads(begun_by, unit);
-            // Who waits for the response may be told only now.
-            if stamp.unit.task().awaiters[0] != 0 {
-                self.await_owner(key, &stamp.unit);
-            }
+            self.await_owner_again(key, &stamp.unit);
             self.ids_response(key, unit);
             self.queue_response(unit, key);
             self.order_event(unit, Last::ReadResponse(key));

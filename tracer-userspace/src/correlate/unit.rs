@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::arena::{Arena, Key};
 use super::index::Index;
 use super::record::Record;
-use crate::model::{ConnId, Nanos, Service, Unit};
+use crate::model::{ConnId, Nanos, REUSED_TASK, Service, Unit};
 
 /// What names a unit: a runtime task where one is known, else the thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +22,11 @@ impl UnitId {
     fn number(&self) -> u64 {
         let tgid = u64::from(self.tgid) << 1 | u64::from(self.is_task);
         self.id ^ tgid.rotate_left(31)
+    }
+
+    /// Whether what had this name before may have been another task.
+    pub fn may_be_another(&self) -> bool {
+        self.is_task && self.id & REUSED_TASK != 0
     }
 
     /// The unit that moved bytes. `None` where the kernel had no task of the process in hand (interrupts).

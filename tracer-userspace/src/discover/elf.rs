@@ -191,10 +191,7 @@ impl Elf {
     }
 
     fn symbol_of(&self, tables: (&str, &str), name: &str, limit: u64) -> Option<u64> {
-        self.symbol_where(tables, limit, |text| {
-            text.strip_prefix(name.as_bytes())
-                .is_some_and(|rest| rest.first() == Some(&0))
-        })
+        self.symbol_where(tables, limit, |text| is_text(text, name))
     }
 
     /// Value of the first symbol that is defined here and whose name, with what follows it in the table of names, `is_it` accepts.
@@ -222,12 +219,8 @@ impl Elf {
 
     fn find(&self, name: &str) -> Option<&SectionHeader64<LE>> {
         self.sections.iter().find(|section| {
-            let text = self
-                .names
-                .get(section.sh_name.get(ENDIAN) as usize..)
-                .unwrap_or_default();
-            text.strip_prefix(name.as_bytes())
-                .is_some_and(|rest| rest.first() == Some(&0))
+            let text = self.names.get(section.sh_name.get(ENDIAN) as usize..);
+            is_text(text.unwrap_or_default(), name)
         })
     }
 
@@ -242,6 +235,13 @@ impl Elf {
             usize::try_from(len).ok()?,
         )
     }
+}
+
+/// Whether a string table has that text there.
+fn is_text(table: &[u8], text: &str) -> bool {
+    table
+        .strip_prefix(text.as_bytes())
+        .is_some_and(|rest| rest.first() == Some(&0))
 }
 
 /// Reads exactly `len` bytes, which the file must have.

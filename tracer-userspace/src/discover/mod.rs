@@ -334,7 +334,10 @@ impl Processes {
         };
         let language = binary.language_of(process);
         let tasks = tasks_of(process, language, &binary);
-        let tries = if tasks.is_err() { TRIES } else { 0 };
+        let is_final = tasks
+            .as_ref()
+            .is_ok_and(|found| found.is_some() || !tasks::may_come_later(language));
+        let tries = if is_final { 0 } else { TRIES };
         let tasks = tasks.unwrap_or_else(|why| {
             tracing::info!("process {}: {why}", process.pid);
             None
@@ -385,7 +388,7 @@ impl Processes {
         let binary = self.binary(&process);
         let tasks = tasks_of(&process, binary.language_of(&process), &binary);
         if let Some(known) = self.known.get_mut(&tgid)
-            && let Ok(tasks) = tasks
+            && let Ok(tasks @ Some(_)) = tasks
         {
             (known.tasks, known.tries) = (tasks, 0);
         }

@@ -1,6 +1,7 @@
 //! When, and by whom.
 
 use tracer_common::MAX_AWAITERS;
+pub use tracer_common::REUSED_TASK;
 
 /// CLOCK_MONOTONIC nanoseconds, as the kernel stamps events.
 pub type Nanos = u64;

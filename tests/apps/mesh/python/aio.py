@@ -1,27 +1,10 @@
 """asyncio: aiohttp as server and as client."""
 
-import asyncio
-import hashlib
 import os
 
 from aiohttp import ClientSession, TCPConnector, web
 
-KEY = os.environ["MARKER_KEY"]
-BASES = [os.environ["A"] + "/leaf/", os.environ["B"] + "/branch/"]
-
-
-def child(marker, call):
-    return hashlib.sha256(f"{KEY}/{marker}/{call}".encode()).hexdigest()[:16]
-
-
-def sleep(marker, digit):
-    return asyncio.sleep(int(marker[digit], 16) / 2000)
-
-
-def work(marker):
-    digest = marker.encode()
-    for _ in range(300):
-        digest = hashlib.sha256(digest).digest()
+from styles import Styles
 
 
 async def get(url):
@@ -29,68 +12,11 @@ async def get(url):
         await answer.read()
 
 
-def call(marker, i):
-    return get(BASES[i % 2] + child(marker, i))
-
-
-async def leaf(m):
-    await sleep(m, 0)
-
-
-async def branch(m):
-    await get(BASES[0] + child(m, 0))
-
-
-async def seq(m):
-    for i in range(3):
-        await call(m, i)
-
-
-async def par(m):
-    await asyncio.gather(*(call(m, i) for i in range(3)))
-
-
-async def sleeping(m):
-    for i in range(2):
-        await sleep(m, i + 1)
-        await call(m, i)
-
-
-async def cpu(m):
-    for i in range(2):
-        work(m)
-        await call(m, i)
-
-
-async def nested(m):
-    async def two(i):
-        await call(m, i)
-        await call(m, i + 1)
-
-    await asyncio.gather(two(0), two(2))
-
-
-async def tasks(m):
-    """Tasks made at once, each awaited later."""
-    made = [asyncio.create_task(call(m, i)) for i in range(3)]
-    for task in made:
-        await task
-
-
-STYLES = {
-    "leaf": leaf,
-    "branch": branch,
-    "seq": seq,
-    "par": par,
-    "sleep": sleeping,
-    "cpu": cpu,
-    "nested": nested,
-    "tasks": tasks,
-}
+STYLES = Styles(get)
 
 
 async def handle(request):
-    await STYLES[request.match_info["style"]](request.match_info["marker"])
+    await getattr(STYLES, request.match_info["style"])(request.match_info["marker"])
     return web.Response(text="ok\n")
 
 

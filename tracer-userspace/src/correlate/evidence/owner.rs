@@ -81,6 +81,22 @@ impl Correlator {
         }
     }
 
+    /// Who waits for the response may be told only when it is read. That counts if it is the same task's read: on a connection that
+    /// carries several calls at once, whoever wrote last is told.
+    pub(in crate::correlate) fn await_owner_again(&mut self, call: Key, moved: &Unit) {
+        let told = moved.task().awaiters;
+        if told[0] == 0 {
+            return;
+        }
+        let Some(record) = self.records.get(call) else {
+            return;
+        };
+        let began = &record.begin.start.unit;
+        if began.task().awaiters != told && began.tasks().next() == moved.tasks().next() {
+            self.await_owner(call, moved);
+        }
+    }
+
     /// The unit may own the call.
     pub(super) fn await_unit(&mut self, unit: Key, pending: Pending) {
         let Some(state) = self.units.units.get_mut(unit).filter(|u| !u.is_loop) else {
@@ -101,6 +117,7 @@ impl Correlator {
             && state.open == 0
             && state.last_answer != 0
             && !state.is_loop
+            && !state.id.may_be_another()
             && let Some(record) = self.records.get_mut(call)
         {
             record.late_of = state.last_answered;

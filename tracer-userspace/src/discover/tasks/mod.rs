@@ -10,6 +10,7 @@ mod java;
 #[allow(dead_code)] // some of its users follow
 mod live;
 mod node;
+mod python;
 pub mod tokio;
 
 use super::go::GoBinary;
@@ -38,7 +39,13 @@ const RECIPES: &[(&str, Recipe)] = &[
     ("Java thread", java::find),
     ("tokio task", tokio::find),
     ("async resource", node::find),
+    ("asyncio", python::find),
 ];
+
+/// Whether a process of that language may load the runtime of its tasks long after it has begun.
+pub fn may_come_later(language: Language) -> bool {
+    language == Language::Python
+}
 
 /// Kind of the process's tasks and where they are, or why that is not known. `None` if it has no runtime that we know.
 pub fn find(subject: &Subject) -> Option<(&'static str, Result<RuntimeEntry, String>)> {

@@ -1,0 +1,69 @@
+"""Styles of asyncio services. `get` is the coroutine that asks."""
+
+import asyncio
+
+import common
+from common import BASES, child, pause, url, work
+
+
+class Styles:
+    def __init__(self, get):
+        self.get = get
+
+    def call(self, marker, i):
+        return self.get(url(marker, i))
+
+    async def leaf(self, m):
+        await asyncio.sleep(pause(m, 0))
+
+    async def branch(self, m):
+        await self.get(BASES[0] + child(m, 0))
+
+    async def seq(self, m):
+        for i in range(3):
+            await self.call(m, i)
+
+    async def par(self, m):
+        await asyncio.gather(*(self.call(m, i) for i in range(3)))
+
+    async def sleep(self, m):
+        for i in range(2):
+            await asyncio.sleep(pause(m, i + 1))
+            await self.call(m, i)
+
+    async def cpu(self, m):
+        for i in range(2):
+            work(m)
+            await self.call(m, i)
+
+    async def nested(self, m):
+        async def two(i):
+            await self.call(m, i)
+            await self.call(m, i + 1)
+
+        await asyncio.gather(two(0), two(2))
+
+    async def group(self, m):
+        async with asyncio.TaskGroup() as group:
+            for i in range(3):
+                group.create_task(self.call(m, i))
+
+    async def spawn(self, m):
+        """A task that is awaited at once, a call with a time limit, and tasks of which the first to end is waited for."""
+        await asyncio.create_task(self.call(m, 0))
+        await asyncio.wait_for(self.call(m, 1), 20)
+        waited = [asyncio.create_task(self.call(m, i)) for i in (2, 3)]
+        while waited:
+            _, waited = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+
+    async def tasks(self, m):
+        """Tasks made at once, each awaited later."""
+        made = [asyncio.create_task(self.call(m, i)) for i in range(3)]
+        for task in made:
+            await task
+
+    async def executor(self, m):
+        """Calls that block a thread of the loop's executor: one after the other, then at once."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, common.call, m, 0)
+        await asyncio.gather(*(asyncio.to_thread(common.call, m, i) for i in (1, 2)))

@@ -1,0 +1,551 @@
+//! asyncio Tasks of CPython: where the interpreter keeps them.
+//!
+//! Structures differ between minor releases, not within one, so that a table has their offsets ([`TABLE`]). Everything else is
+//! found in the live process through what Python itself knows: the module `_asyncio` among the loaded ones, its types by name.
+//! What the table says is believed only if what it leads to is what it should be: types of the right name and size, every
+//! thread's state in that thread's own storage.
+
+use tracer_common::{Address, PythonOffsets, RuntimeEntry, RuntimeKind, attributes};
+
+use super::Subject;
+use super::live::{Live, Module};
+use crate::model::Language;
+
+/// What differs between the minor releases of CPython, in bytes. From the structures' definitions in each release (by the compiler's
+/// `offsetof` with the headers of 3.9.18, 3.10.13, 3.11.7, 3.12.1 and 3.13.0), and Modules/_asynciomodule.c for `TaskObj`.
+struct Row {
+    minor: u32,
+    /// `_PyRuntimeState.interpreters.head`.
+    interpreters: u64,
+    /// `PyInterpreterState`: the loaded modules, the first thread state.
+    modules: u64,
+    threads: u64,
+    /// `PyThreadState`: the thread's `pthread_t`, its context, its stack of frames.
+    thread_id: u64,
+    context: u32,
+    data_stack: u32,
+    /// `_PyInterpreterFrame`'s code object; `PyCodeObject`'s numbers of locals and of words on the stack.
+    frame_code: u32,
+    code_locals: u32,
+    code_stack: u32,
+    /// `TaskObj`: its name, its context, its size.
+    task_name: u32,
+    task_context: u32,
+    task_size: u64,
+    /// `PyDictKeysObject`: indices and number of entries; whether it keeps logarithms.
+    keys: (u32, u32, bool),
+    /// `PyFunctionObject.func_closure`.
+    closure: u32,
+    /// Where the callback that wakes a Task keeps the Task.
+    wakeup_task: u32,
+    /// Size of `PyASCIIObject`.
+    text: u32,
+    /// How instances keep their attributes.
+    attributes: u32,
+}
+
+const TABLE: &[Row] = &[
+    Row {
+        minor: 9,
+        interpreters: 32,
+        modules: 856,
+        threads: 8,
+        thread_id: 176,
+        context: 240,
+        data_stack: 0,
+        frame_code: 0,
+        code_locals: 0,
+        code_stack: 0,
+        task_name: 160,
+        task_context: 168,
+        task_size: 184,
+        keys: (40, 32, false),
+        closure: 48,
+        wakeup_task: 16,
+        text: 48,
+        attributes: attributes::DICTIONARY,
+    },
+    Row {
+        minor: 10,
+        interpreters: 32,
+        modules: 856,
+        threads: 8,
+        thread_id: 176,
+        context: 240,
+        data_stack: 0,
+        frame_code: 0,
+        code_locals: 0,
+        code_stack: 0,
+        task_name: 168,
+        task_context: 176,
+        task_size: 192,
+        keys: (40, 32, false),
+        closure: 72,
+        wakeup_task: 24,
+        text: 48,
+        attributes: attributes::DICTIONARY,
+    },
+    Row {
+        minor: 11,
+        interpreters: 40,
+        modules: 888,
+        threads: 16,
+        thread_id: 152,
+        context: 224,
+        data_stack: 296,
+        frame_code: 32,
+        code_locals: 76,
+        code_stack: 68,
+        task_name: 144,
+        task_context: 152,
+        task_size: 176,
+        keys: (32, 24, true),
+        closure: 72,
+        wakeup_task: 24,
+        text: 48,
+        attributes: attributes::POINTER,
+    },
+    Row {
+        minor: 12,
+        interpreters: 40,
+        modules: 944,
+        threads: 72,
+        thread_id: 136,
+        context: 208,
+        data_stack: 232,
+        frame_code: 0,
+        code_locals: 72,
+        code_stack: 64,
+        task_name: 144,
+        task_context: 152,
+        task_size: 176,
+        keys: (32, 24, true),
+        closure: 72,
+        wakeup_task: 24,
+        text: 40,
+        attributes: attributes::TAGGED,
+    },
+    Row {
+        minor: 13,
+        interpreters: 632,
+        modules: 7656,
+        threads: 7344,
+        thread_id: 152,
+        context: 208,
+        data_stack: 232,
+        frame_code: 0,
+        code_locals: 72,
+        code_stack: 64,
+        task_name: 128,
+        task_context: 136,
+        task_size: 144,
+        keys: (32, 24, true),
+        closure: 72,
+        wakeup_task: 24,
+        text: 40,
+        attributes: attributes::INLINE,
+    },
+];
+
+/// `PyObject.ob_type`; `PyTypeObject`: tp_name, tp_basicsize; `PyDictObject.ma_keys`; `PyModuleObject.md_dict`; `PyThreadState.next`.
+const TYPE: u64 = 8;
+const TYPE_NAME: u64 = 24;
+const TYPE_SIZE: u64 = 32;
+const KEYS: u64 = 32;
+const MODULE_DICT: u64 = 16;
+const NEXT_THREAD: u64 = 8;
+
+/// Thread-specific data in glibc's `struct pthread` (nptl/descr.h: specific_1stblock), of 16 bytes for each key, of which the second
+/// word is the value. Keys beyond the first 32 lie elsewhere.
+const SPECIFIC: u64 = 784;
+const KEYS_OF_BLOCK: u64 = 32;
+
+/// Most entries of a dictionary, and most threads, that are looked at.
+const MAX_ENTRIES: u64 = 1 << 16;
+const MAX_THREADS: usize = 64;
+
+/// The recipe. `None` while the process has not loaded asyncio.
+pub fn find(subject: &Subject) -> Option<Result<RuntimeEntry, String>> {
+    if subject.language != Language::Python {
+        return None;
+    }
+    let live = Live::open(subject.process)?;
+    let module = live
+        .module(|name| name.starts_with("libpython3."))
+        .or_else(|| live.executable())?;
+    if module.elf.machine() != object::elf::EM_X86_64.0 {
+        return Some(Err("asyncio Tasks are read on x86_64 only".to_owned()));
+    }
+    let symbols = Symbols::find(&module)?;
+    let Some(minor) = minor(&live, &module, &symbols) else {
+        return Some(Err("the version of this CPython is not known".to_owned()));
+    };
+    let Some(row) = TABLE.iter().find(|row| row.minor == minor) else {
+        return Some(Err(format!("the layout of CPython 3.{minor} is not known")));
+    };
+    let python = Python { live, symbols, row };
+    python.find().transpose()
+}
+
+/// Addresses in the process of what CPython exports.
+struct Symbols {
+    runtime: u64,
+    version: Option<u64>,
+    dictionary: u64,
+    function: u64,
+    method: u64,
+    builtin: u64,
+    tuple: u64,
+    int: u64,
+    context: u64,
+}
+
+impl Symbols {
+    /// `None` if this is another implementation.
+    fn find(module: &Module) -> Option<Self> {
+        let found = module.elf.dynamic_symbols([
+            "_PyRuntime",
+            "Py_Version",
+            "PyDict_Type",
+            "PyFunction_Type",
+            "PyMethod_Type",
+            "PyCFunction_Type",
+            "PyTuple_Type",
+            "PyLong_Type",
+            "PyContext_Type",
+        ]);
+        let [runtime, version, rest @ ..] = found.map(|value| module.base.checked_add(value?));
+        let [dictionary, function, method, builtin, tuple, int, context] = rest;
+        Some(Self {
+            runtime: runtime?,
+            version,
+            dictionary: dictionary?,
+            function: function?,
+            method: method?,
+            builtin: builtin?,
+            tuple: tuple?,
+            int: int?,
+            context: context?,
+        })
+    }
+}
+
+/// `Py_Version` (since 3.11) as `PY_VERSION_HEX`; else by the name of the library or the executable.
+fn minor(live: &Live, module: &Module, symbols: &Symbols) -> Option<u32> {
+    if let Some(version) = symbols.version {
+        let version = live.word(version)?;
+        return (version >> 24 == 3).then_some((version >> 16 & 0xff) as u32);
+    }
+    let name = module.path.file_name()?.to_str()?;
+    let (_, rest) = name.split_once("python3.")?;
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest.get(..end)?.parse().ok()
+}
+
+struct Python<'a> {
+    live: Live<'a>,
+    symbols: Symbols,
+    row: &'static Row,
+}
+
+impl Python<'_> {
+    /// `Ok(None)`: asyncio is not loaded.
+    fn find(&self) -> Result<Option<RuntimeEntry>, String> {
+        let layout = |what: &str| format!("{what} of CPython 3.{} is not where it should be", self.row.minor);
+        let interpreter = self
+            .follow(self.symbols.runtime, self.row.interpreters)
+            .ok_or_else(|| layout("the interpreter"))?;
+        let modules = self
+            .follow(interpreter, self.row.modules)
+            .and_then(|modules| self.dictionary(modules))
+            .ok_or_else(|| layout("the table of modules"))?;
+        let Some(asyncio) = self.get(&modules, "_asyncio") else {
+            return Ok(None);
+        };
+        let names = self
+            .follow(asyncio, MODULE_DICT)
+            .and_then(|names| self.dictionary(names))
+            .ok_or_else(|| layout("the module _asyncio"))?;
+        let task_type = self
+            .get(&names, "Task")
+            .filter(|&of| self.is_type(of, b"_asyncio.Task\0") && self.size(of) == Some(self.row.task_size))
+            .ok_or_else(|| layout("the type of Tasks"))?;
+        let future_type = self
+            .get(&names, "Future")
+            .filter(|&of| self.is_type(of, b"_asyncio.Future\0"))
+            .ok_or_else(|| layout("the type of Futures"))?;
+        let current_tasks = self
+            .get(&names, "_current_tasks")
+            .filter(|&tasks| self.live.word(tasks + TYPE) == Some(self.symbols.dictionary))
+            .ok_or_else(|| layout("the table of running Tasks"))?;
+        let thread_state = self
+            .thread_state(interpreter)
+            .ok_or_else(|| layout("a thread's state"))?;
+        let row = self.row;
+        let (keys_indices, keys_entries, has_logarithm) = row.keys;
+        let python = PythonOffsets {
+            current_tasks: Address::new(current_tasks),
+            task_type: Address::new(task_type),
+            future_type: Address::new(future_type),
+            // 3.9 has a type of its own for it, which it does not export.
+            wakeup_type: Address::new(if row.minor < 10 { 0 } else { self.symbols.builtin }),
+            function_type: Address::new(self.symbols.function),
+            method_type: Address::new(self.symbols.method),
+            tuple_type: Address::new(self.symbols.tuple),
+            int_type: Address::new(self.symbols.int),
+            thread_state,
+            context: row.context,
+            keys_indices,
+            keys_logarithm: u32::from(has_logarithm),
+            keys_entries,
+            wakeup_task: row.wakeup_task,
+            task_name: row.task_name,
+            task_context: row.task_context,
+            text: row.text,
+            closure: row.closure,
+            attributes: row.attributes,
+            data_stack: row.data_stack,
+            frame_code: row.frame_code,
+            code_locals: row.code_locals,
+            code_stack: row.code_stack,
+        };
+        Ok(Some(RuntimeEntry {
+            kind: RuntimeKind::PYTHON.0,
+            python,
+            ..RuntimeEntry::default()
+        }))
+    }
+
+    /// The pointer at an offset, if it is one.
+    fn follow(&self, address: u64, offset: u64) -> Option<u64> {
+        let value = self.live.word(address.checked_add(offset)?)?;
+        (value >= 4096 && value >> 47 == 0 && value % 8 == 0).then_some(value)
+    }
+
+    fn is_type(&self, of: u64, name: &[u8]) -> bool {
+        self.follow(of, TYPE).is_some()
+            && self
+                .live
+                .word(of + TYPE_NAME)
+                .and_then(|text| self.live.read(text, name.len()))
+                .is_some_and(|text| text == name)
+    }
+
+    fn size(&self, of: u64) -> Option<u64> {
+        self.live.word(of.checked_add(TYPE_SIZE)?)
+    }
+
+    /// Where every thread keeps its state, relative to its thread pointer, which is also its `pthread_t`: the key that all threads
+    /// agree on.
+    fn thread_state(&self, interpreter: u64) -> Option<u32> {
+        let mut places: Vec<u64> = (0..KEYS_OF_BLOCK).map(|key| SPECIFIC + 16 * key + 8).collect();
+        let mut state = self.follow(interpreter, self.row.threads)?;
+        let mut threads = 0;
+        for _ in 0..MAX_THREADS {
+            let context = self.live.word(state.checked_add(self.row.context.into())?)?;
+            if context != 0 && self.live.word(context.checked_add(TYPE)?) != Some(self.symbols.context) {
+                return None;
+            }
+            // A thread that has not begun has none yet.
+            if let Some(pointer) = self.follow(state, self.row.thread_id) {
+                places.retain(|place| self.live.word(pointer + place) == Some(state));
+                threads += 1;
+            }
+            match self.follow(state, NEXT_THREAD) {
+                Some(next) => state = next,
+                None => break,
+            }
+        }
+        match *places.as_slice() {
+            [place] if threads > 0 => u32::try_from(place).ok(),
+            _ => None,
+        }
+    }
+
+    /// A dictionary whose keys are texts: key and value of each entry.
+    fn dictionary(&self, address: u64) -> Option<Vec<(u64, u64)>> {
+        if self.live.word(address.checked_add(TYPE)?)? != self.symbols.dictionary {
+            return None;
+        }
+        let keys = self.follow(address, KEYS)?;
+        let (indices, entries, has_logarithm) = self.row.keys;
+        let count = self.live.word(keys.checked_add(entries.into())?)?;
+        let size = self.live.word(keys.checked_add(8)?)?;
+        let (index_bytes, entry) = if has_logarithm {
+            // dk_log2_index_bytes; dk_kind: entries of a table for any keys have a hash too.
+            let any = size >> 16 & 0xff == 0;
+            (
+                1_u64.checked_shl((size >> 8 & 0xff) as u32)?,
+                if any { 24 } else { 16 },
+            )
+        } else {
+            let bytes = match size {
+                0..=0xff => 1,
+                0x100..=0xffff => 2,
+                _ => 4,
+            };
+            (size.checked_mul(bytes)?, 24)
+        };
+        if count > MAX_ENTRIES || index_bytes > MAX_ENTRIES * 8 {
+            return None;
+        }
+        let first = keys.checked_add(indices.into())?.checked_add(index_bytes)?;
+        let bytes = self.live.read(first, usize::try_from(count * entry).ok()?)?;
+        let word = |bytes: &[u8]| bytes.first_chunk().map(|word| u64::from_ne_bytes(*word));
+        bytes
+            .chunks_exact(entry as usize)
+            .map(|entry| {
+                let pair = entry.get(entry.len().checked_sub(16)?..)?;
+                Some((word(pair)?, word(pair.get(8..)?)?))
+            })
+            .collect()
+    }
+
+    /// The value of a key.
+    fn get(&self, entries: &[(u64, u64)], name: &str) -> Option<u64> {
+        /// `PyASCIIObject.length`.
+        const LENGTH: u64 = 16;
+        let is_it = |key: u64| {
+            let text = key.checked_add(self.row.text.into())?;
+            (self.live.word(key.checked_add(LENGTH)?)? == name.len() as u64
+                && self.live.read(text, name.len())? == name.as_bytes())
+            .then_some(())
+        };
+        entries
+            .iter()
+            .find(|&&(key, value)| key != 0 && value != 0 && is_it(key).is_some())
+            .map(|&(_, value)| value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::path::Path;
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+    use crate::discover::procfs::Snapshot;
+
+    /// Tells where its Task, that Task's context and the thread's state are, by what Python itself knows; then waits for its input
+    /// to end. The C API wants the state of a thread that holds the interpreter, so this one has it.
+    const PROGRAM: &str = "\
+import asyncio, contextvars, ctypes, sys, threading
+async def main():
+    state = ctypes.pythonapi.PyThreadState_Get
+    state.restype = ctypes.c_void_p
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    other = threading.Thread(target=threading.Event().wait, daemon=True)
+    other.start()
+    print(sys.version_info[1], id(task), state(), threading.get_ident(), flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+asyncio.run(main())
+";
+
+    struct Interpreter {
+        child: Child,
+        line: String,
+    }
+
+    impl Drop for Interpreter {
+        fn drop(&mut self) {
+            _ = self.child.kill();
+            _ = self.child.wait();
+        }
+    }
+
+    /// `None` if there is no such program, or none of that version behind it.
+    fn start(program: &str, text: &str) -> Option<Interpreter> {
+        let mut child = Command::new(program)
+            .args(["-c", text])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take()?).read_line(&mut line).ok()?;
+        let interpreter = Interpreter { child, line };
+        (!interpreter.line.is_empty()).then_some(interpreter)
+    }
+
+    fn look(interpreter: &Interpreter) -> Option<Result<RuntimeEntry, String>> {
+        let process = Snapshot::read(Path::new("/proc"), interpreter.child.id()).unwrap();
+        find(&Subject {
+            process: &process,
+            language: Language::Python,
+            go: None,
+            tokio: None,
+        })
+    }
+
+    /// Against every CPython on the PATH: what is found is what the interpreter says.
+    #[test]
+    fn finds_the_tasks_of_a_live_process() {
+        let names = [
+            "python3",
+            "python3.9",
+            "python3.10",
+            "python3.11",
+            "python3.12",
+            "python3.13",
+        ];
+        let mut found = 0;
+        for name in names {
+            let Some(interpreter) = start(name, PROGRAM) else {
+                eprintln!("skipped: no {name} here");
+                continue;
+            };
+            let numbers: Vec<u64> = interpreter
+                .line
+                .split_ascii_whitespace()
+                .map(|n| n.parse().unwrap())
+                .collect();
+            let [minor, task, state, thread] = *numbers.as_slice() else {
+                panic!("{name} says {:?}", interpreter.line)
+            };
+            let entry = match look(&interpreter) {
+                Some(Ok(entry)) => entry,
+                other => panic!("{name} (3.{minor}): {other:?}"),
+            };
+            let python = entry.python;
+            let process = Snapshot::read(Path::new("/proc"), interpreter.child.id()).unwrap();
+            let live = Live::open(&process).unwrap();
+            let row = TABLE.iter().find(|row| u64::from(row.minor) == minor).unwrap();
+            assert_eq!(
+                live.word(thread + u64::from(python.thread_state)),
+                Some(state),
+                "{name}"
+            );
+            assert_eq!(live.word(task + TYPE), Some(python.task_type.get()), "{name}");
+            let name_of_task = live.word(task + u64::from(row.task_name)).unwrap();
+            if live.word(name_of_task + TYPE) == Some(python.int_type.get()) {
+                assert_eq!(live.half(name_of_task + 24), Some(1), "{name}");
+            } else {
+                let text = live.read(name_of_task + u64::from(row.text), 7).unwrap();
+                assert_eq!(text, b"Task-1\0", "{name}");
+            }
+            let context = live.word(task + u64::from(row.task_context)).unwrap();
+            let of_context = live.word(context + TYPE).unwrap();
+            assert_eq!(
+                live.word(of_context + TYPE_NAME).and_then(|n| live.read(n, 8)),
+                Some(b"Context\0".to_vec()),
+                "{name}"
+            );
+            found += 1;
+        }
+        assert!(found > 0, "no CPython was found");
+    }
+
+    #[test]
+    fn a_process_without_asyncio_has_no_tasks() {
+        let interpreter = start("python3", "print(1, flush=True); input()").unwrap();
+        assert_eq!(look(&interpreter), None);
+        _ = interpreter
+            .child
+            .stdin
+            .as_ref()
+            .map(|mut input| input.write_all(b"\n"));
+    }
+}
