@@ -309,7 +309,11 @@ fn python_middleware() {
     check(
         "Python uvicorn, middleware",
         apps::python_middleware,
-        &[calls("seq", 3, 0.97), calls("par", 3, 0.97), calls("sync", 2, 0.97)],
+        &[
+            calls("seq", 3, 0.97),
+            calls("par", 3, 0.97),
+            calls("sync", 2, 0.97),
+        ],
     );
 }
 

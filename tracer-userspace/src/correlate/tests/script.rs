@@ -361,6 +361,7 @@ pub fn check(scenario: &Scenario<'_>) -> Fallible {
             "go" => (Language::Go, true),
             "java" => (Language::Java, true),
             "node" => (Language::NodeJs, true),
+            "python" => (Language::Python, true),
             "hidden" => (Language::Unknown, false),
             other => return Err(format!("unknown kind of process {other}")),
         };
