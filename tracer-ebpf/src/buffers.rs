@@ -17,6 +17,10 @@ pub enum Buffers {
 /// closure, and types like these in a function's signature are type information that kernels refuse (a Rust enum is a union whose
 /// members do not start at 0).
 pub trait Find {
+    /// Whether the program has stack left to follow who waits for whom through several steps: all that it calls has 512 bytes
+    /// together.
+    const FOLLOWS_WAITERS: bool = true;
+
     fn buffers(self) -> Buffers;
 }
 

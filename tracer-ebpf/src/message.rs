@@ -45,7 +45,7 @@ pub struct Moved<A> {
 ///
 /// `place` says where the bytes lie; it is asked only if they are wanted.
 #[inline(always)]
-pub fn message<A: Access>(ctx: &impl EbpfContext, message: Moved<A>, place: impl Find) -> Option<()> {
+pub fn message<A: Access, P: Find>(ctx: &impl EbpfContext, message: Moved<A>, place: P) -> Option<()> {
     let Moved {
         socket,
         direction,
@@ -183,7 +183,7 @@ pub fn message<A: Access>(ctx: &impl EbpfContext, message: Moved<A>, place: impl
         });
     }
     let bits = blur(u64::from(bits), ts) as u16;
-    let tasks = runtime::tasks(thread, scratch, socket.address(), cookie);
+    let tasks = runtime::tasks::<P>(thread, scratch, socket.address(), cookie);
     if tasks.is_some() && runtime::hand_off::followed(thread.tgid) {
         let received = if direction == Direction::Recv { cookie } else { 0 };
         runtime::hand_off::moved(thread.tid, received, ts);

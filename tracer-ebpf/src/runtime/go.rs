@@ -35,16 +35,42 @@ const DEPTH: usize = 8;
 /// Set in what [`go_waiter`] returns if it is certain.
 const CERTAIN: u64 = 1;
 
+/// Reads the goroutine on the current thread and who waits for it into [`super::TASKS`]: 0 if there is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn read_go(tgid: u64, scratch: u64, cookie: u64) -> u64 {
+    read::<true>(tgid, scratch, cookie)
+}
+
+/// Likewise, without those who wait for the one that waits.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn read_go_caller(tgid: u64, scratch: u64, cookie: u64) -> u64 {
+    read::<false>(tgid, scratch, cookie)
+}
+
 #[inline(always)]
-pub fn read(offsets: &GoOffsets, tgid: u64, scratch: u64, cookie: u64, tasks: &mut Tasks) {
+fn read<const FOLLOW: bool>(tgid: u64, scratch: u64, cookie: u64) -> u64 {
+    // SAFETY: as in `read_tasks`.
+    let Some(entry) = (unsafe { RUNTIMES.get(tgid as u32) }) else {
+        return 0;
+    };
+    let offsets = &entry.go;
+    // SAFETY: as in `read_tasks`.
+    let Some(tasks) = super::TASKS
+        .get_ptr_mut(scratch as u32)
+        .map(|tasks| unsafe { &mut *tasks })
+    else {
+        return 0;
+    };
     let slot = thread_pointer().wrapping_add_signed(i64::from(offsets.g_tls));
     let Some(g) = pointer(slot) else {
-        return;
+        return 0;
     };
     tasks.task = id(g, offsets);
     let mut outermost = g;
     if offsets.write_loop_chan != 0 {
-        let found = go_callers(tgid, scratch, g, cookie);
+        let found = callers::<FOLLOW>(tgid, scratch, g, cookie, offsets, tasks);
         if found != 0 {
             outermost = found;
         }
@@ -52,24 +78,19 @@ pub fn read(offsets: &GoOffsets, tgid: u64, scratch: u64, cookie: u64, tasks: &m
     if offsets.parent_goid != 0 {
         tasks.creator = read_user(outermost.wrapping_add(u64::from(offsets.parent_goid))).unwrap_or(0);
     }
+    1
 }
 
 /// Notes who waits for the goroutine `g`, which moves bytes over that connection; the `g` of the outermost, 0 if nobody does.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn go_callers(tgid: u64, scratch: u64, g: u64, cookie: u64) -> u64 {
-    // SAFETY: as in `read_tasks`.
-    let Some(entry) = (unsafe { RUNTIMES.get(tgid as u32) }) else {
-        return 0;
-    };
-    let offsets = &entry.go;
-    // SAFETY: as in `read_tasks`, which has called this.
-    let Some(tasks) = super::TASKS
-        .get_ptr_mut(scratch as u32)
-        .map(|tasks| unsafe { &mut *tasks })
-    else {
-        return 0;
-    };
+#[inline(always)]
+fn callers<const FOLLOW: bool>(
+    tgid: u64,
+    scratch: u64,
+    g: u64,
+    cookie: u64,
+    offsets: &GoOffsets,
+    tasks: &mut Tasks,
+) -> u64 {
     let is_send = crate::relay::direction(scratch) == Direction::Send as u64;
     let caller = if is_send {
         waiter(g, offsets)
@@ -79,7 +100,7 @@ extern "C" fn go_callers(tgid: u64, scratch: u64, g: u64, cookie: u64) -> u64 {
     };
     let Some(caller) = caller else { return 0 };
     tasks.awaiters[0] = id(caller, offsets);
-    if offsets.parent_goid == 0 || reads_sockets(tgid, caller, offsets) {
+    if !FOLLOW || offsets.parent_goid == 0 || reads_sockets(tgid, caller, offsets) {
         return caller;
     }
     let second = go_waiting(tgid, caller);

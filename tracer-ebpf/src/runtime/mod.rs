@@ -19,7 +19,7 @@ use tracer_common::{EventFlags, MAX_AWAITERS, MAX_RUNTIMES, RuntimeEntry, Runtim
 
 use crate::{
     access::{Typed, Untyped, load},
-    buffers::read_user,
+    buffers::{Find, read_user},
     layout,
     unit::{HAS_TASK_BTF, Thread},
 };
@@ -74,7 +74,7 @@ pub fn in_use() -> bool {
 /// The runtime's tasks on this thread, which is the current one and has moved bytes over that socket; `None` if it has no runtime
 /// that is known.
 #[inline(always)]
-pub fn tasks(thread: Thread, scratch: u32, sk: *const u8, cookie: u64) -> Option<&'static Tasks> {
+pub fn tasks<P: Find>(thread: Thread, scratch: u32, sk: *const u8, cookie: u64) -> Option<&'static Tasks> {
     if !in_use() {
         return None;
     }
@@ -87,13 +87,15 @@ pub fn tasks(thread: Thread, scratch: u32, sk: *const u8, cookie: u64) -> Option
     let sk = unsafe { core::ptr::read_volatile(&raw const tasks.socket) };
     let both = u64::from(thread.tgid) << 32 | u64::from(thread.tid);
     let scratch = u64::from(scratch);
-    let mut found = read_tasks(both, scratch, cookie);
-    // Not from there: the stacks of all that are called would be too large together.
-    if found == OF_TOKIO {
-        found = tokio::read_tokio(both >> 32, scratch, sk, cookie);
-    } else if found == OF_PYTHON {
-        found = python::find(both, scratch, cookie);
-    }
+    let found = match read_tasks(both, scratch) {
+        // Not from there: the stacks of all that are called would be too large together.
+        OF_GO if P::FOLLOWS_WAITERS => go::read_go(both >> 32, scratch, cookie),
+        OF_GO => go::read_go_caller(both >> 32, scratch, cookie),
+        OF_TOKIO => tokio::read_tokio(both >> 32, scratch, sk, cookie),
+        OF_PYTHON if P::FOLLOWS_WAITERS => python::find(both, scratch, cookie),
+        OF_PYTHON => 0,
+        found => found,
+    };
     (found != 0).then_some(tasks)
 }
 
@@ -113,15 +115,16 @@ pub fn turn(thread: Thread) -> Option<TurnWords> {
 }
 
 /// What [`read_tasks`] leaves to other functions.
-const OF_TOKIO: u64 = 2;
-const OF_PYTHON: u64 = 3;
+const OF_GO: u64 = 2;
+const OF_TOKIO: u64 = 3;
+const OF_PYTHON: u64 = 4;
 
-/// Reads the tasks on the current thread into [`TASKS`]: 0 if there are none, [`OF_TOKIO`] or [`OF_PYTHON`] if other functions have to
-/// read them. `thread` is its thread group and its own id, as `bpf_get_current_pid_tgid` tells them. A function of its own, whose
+/// Reads the tasks on the current thread into [`TASKS`]: 0 if there are none, one of the `OF_` constants if another function has to read
+/// them. `thread` is its thread group and its own id, as `bpf_get_current_pid_tgid` tells them. A function of its own, whose
 /// arguments are numbers and all used: the verifier walks it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn read_tasks(thread: u64, scratch: u64, cookie: u64) -> u64 {
+extern "C" fn read_tasks(thread: u64, scratch: u64) -> u64 {
     // SAFETY: entries are replaced as a whole by user space; a torn one gives an offset that leads nowhere, and every
     // read through it is checked.
     let Some(entry) = (unsafe { RUNTIMES.get((thread >> 32) as u32) }) else {
@@ -136,8 +139,7 @@ extern "C" fn read_tasks(thread: u64, scratch: u64, cookie: u64) -> u64 {
     };
     *tasks = Tasks::NONE;
     if entry.kind == RuntimeKind::GO.0 {
-        go::read(&entry.go, thread >> 32, scratch, cookie, tasks);
-        return 1;
+        return OF_GO;
     }
     if entry.kind == RuntimeKind::JAVA.0 {
         tasks.task = java::virtual_thread(&entry.java);

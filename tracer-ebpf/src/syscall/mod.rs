@@ -156,6 +156,8 @@ struct OfMessage {
 }
 
 impl Find for OfMessage {
+    const FOLLOWS_WAITERS: bool = false;
+
     #[inline(always)]
     fn buffers(self) -> Buffers {
         if self.index < TOLD {

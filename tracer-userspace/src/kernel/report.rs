@@ -93,6 +93,8 @@ pub fn report(features: &Features, wanted: Option<Backend>) -> Report {
         if matters {
             findings.extend(table.groups.iter().map(|group| fields(features, *group, false)));
             findings.extend(table.sights.iter().filter_map(|sight| seen(features, sight)));
+        }
+        if wanted.or(backend) == Some(table.backend) {
             findings.extend(table.unseen.iter().map(|(what, why)| unseen(what, why)));
         }
     }
