@@ -224,13 +224,21 @@ fn python_gunicorn_gthread() {
     check(
         "Python gunicorn gthread",
         apps::python_gthread,
-        &[calls("seq", 3, 0.99), calls("sleep", 2, 0.99), calls("map", 3, 0.0)],
+        &[
+            calls("seq", 3, 0.99),
+            calls("sleep", 2, 0.99),
+            calls("map", 3, 0.0),
+        ],
     );
 }
 
 #[test]
 fn python_gunicorn_sync() {
-    check("Python gunicorn sync", apps::python_sync, &[calls("seq", 3, 0.99)]);
+    check(
+        "Python gunicorn sync",
+        apps::python_sync,
+        &[calls("seq", 3, 0.99)],
+    );
 }
 
 #[test]
