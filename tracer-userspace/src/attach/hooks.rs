@@ -10,39 +10,45 @@ use aya::{
 use super::kretprobe::Kretprobe;
 use crate::kernel::{Attach, Hook};
 
-/// Loads the program, if it is not, and attaches it to its target. Some links are ours to keep.
-pub fn attach(program: &mut Program, hook: &Hook, types: &Btf) -> anyhow::Result<Option<Kretprobe>> {
+/// Loads the program, if it is not. Loading takes the verifier's time: nothing is attached before all is loaded, so that the
+/// first ones' events do not wait for the last ones.
+pub fn load(program: &mut Program, hook: &Hook, types: &Btf) -> anyhow::Result<()> {
+    match (hook.attach, program) {
+        (
+            Attach::BtfTracepoint | Attach::TailCall { .. } | Attach::OnDemand,
+            Program::BtfTracePoint(program),
+        ) => program.load(hook.target, types),
+        (Attach::Fentry, Program::FEntry(program)) => program.load(hook.target, types),
+        (Attach::Fexit, Program::FExit(program)) => program.load(hook.target, types),
+        (Attach::Kprobe | Attach::Kretprobe, Program::KProbe(program)) => load_once(program),
+        (expected, program) => anyhow::bail!("it is {:?}, and no {expected:?}", program.prog_type()),
+    }
+    .context("loading it")
+}
+
+/// Attaches the loaded program to its target, if its hook is not called or attached later. Some links are ours to keep.
+pub fn attach(program: &mut Program, hook: &Hook) -> anyhow::Result<Option<Kretprobe>> {
     match (hook.attach, program) {
         (Attach::BtfTracepoint, Program::BtfTracePoint(program)) => {
-            program.load(hook.target, types).context("loading it")?;
             program.attach().context("attaching it")?;
         }
         (Attach::Fentry, Program::FEntry(program)) => {
-            program.load(hook.target, types).context("loading it")?;
             program.attach().context("attaching it")?;
         }
         (Attach::Fexit, Program::FExit(program)) => {
-            program.load(hook.target, types).context("loading it")?;
             program.attach().context("attaching it")?;
         }
-        (Attach::TailCall { .. } | Attach::OnDemand, Program::BtfTracePoint(program)) => {
-            program.load(hook.target, types).context("loading it")?;
-        }
         (Attach::Kprobe, Program::KProbe(program)) => {
-            load_once(program).context("loading it")?;
             program.attach(hook.target, 0).context("attaching it")?;
         }
-        (Attach::Kretprobe, Program::KProbe(program)) => {
-            load_once(program).context("loading it")?;
-            match Kretprobe::attach(program, hook.target) {
-                Ok(link) => return Ok(Some(link)),
-                Err(why) => {
-                    tracing::warn!("{} is seen in few threads at a time: {why:#}", hook.target);
-                    program.attach(hook.target, 0).context("attaching it")?;
-                }
+        (Attach::Kretprobe, Program::KProbe(program)) => match Kretprobe::attach(program, hook.target) {
+            Ok(link) => return Ok(Some(link)),
+            Err(why) => {
+                tracing::warn!("{} is seen in few threads at a time: {why:#}", hook.target);
+                program.attach(hook.target, 0).context("attaching it")?;
             }
-        }
-        (expected, program) => anyhow::bail!("it is {:?}, and no {expected:?}", program.prog_type()),
+        },
+        _ => {}
     }
     Ok(None)
 }

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use aya::{
     Ebpf,
     maps::{Array, Map, MapData, PerCpuArray},
-    programs::tp_btf::BtfTracePointLinkId,
+    programs::{Program, tp_btf::BtfTracePointLinkId},
 };
 use aya_log::EbpfLogger;
 use std::{
@@ -119,21 +119,21 @@ impl Capture {
             .context("loading the BPF object")?;
 
         let btf = types::of(&plan.hooks).context("reading the kernel's type information")?;
-        let mut kretprobes = Vec::new();
+        let mut loaded = Vec::with_capacity(plan.hooks.len());
         for hook in &plan.hooks {
-            let program = ebpf
-                .program_mut(hook.program)
-                .with_context(|| format!("the object has no program {}", hook.program))?;
-            let attached = hooks::attach(program, hook, &btf)
-                .with_context(|| format!("program {} at {}", hook.program, hook.target));
-            let link = match attached {
+            let program = program_of(&mut ebpf, hook)?;
+            match hooks::load(program, hook, &btf).with_context(|| place(hook)) {
+                Ok(()) => loaded.push(hook),
                 // The program that it stands in for does most of the work.
                 Err(why) if hook.stand_ins.contains(&hook.program) => {
                     tracing::warn!("messages are missed where programs are preempted: {why:#}");
-                    continue;
                 }
-                other => other?,
-            };
+                Err(why) => return Err(why),
+            }
+        }
+        let mut kretprobes = Vec::new();
+        for hook in loaded {
+            let link = hooks::attach(program_of(&mut ebpf, hook)?, hook).with_context(|| place(hook))?;
             kretprobes.extend(link);
             tracing::debug!("{} is attached to {}", hook.program, hook.target);
             if let Attach::TailCall { map, index } = hook.attach {
@@ -279,6 +279,15 @@ impl Capture {
     pub fn program_stats(&self) -> anyhow::Result<Vec<ProgramStats>> {
         stats::read(&self.ebpf)
     }
+}
+
+fn program_of<'a>(ebpf: &'a mut Ebpf, hook: &Hook) -> anyhow::Result<&'a mut Program> {
+    ebpf.program_mut(hook.program)
+        .with_context(|| format!("the object has no program {}", hook.program))
+}
+
+fn place(hook: &Hook) -> String {
+    format!("program {} at {}", hook.program, hook.target)
 }
 
 fn ring_names() -> [&'static str; RING_SHARDS] {
