@@ -336,28 +336,38 @@ impl Python<'_> {
     }
 
     /// Where every thread keeps its state, relative to its thread pointer, which is also its `pthread_t`: the key that all threads
-    /// agree on.
+    /// agree on. A state is made by the thread's creator, under whose `pthread_t` it stands at first, and the thread keeps it once it
+    /// holds the interpreter; until then that thread's place is empty.
     fn thread_state(&self, interpreter: u64) -> Option<u32> {
-        let mut places: Vec<u64> = (0..KEYS_OF_BLOCK).map(|key| SPECIFIC + 16 * key + 8).collect();
+        let mut states = Vec::new();
         let mut state = self.follow(interpreter, self.row.threads)?;
-        let mut threads = 0;
         for _ in 0..MAX_THREADS {
             let context = self.live.word(state.checked_add(self.row.context.into())?)?;
             if context != 0 && self.live.word(context.checked_add(TYPE)?) != Some(self.symbols.context) {
                 return None;
             }
-            // A thread that has not begun has none yet.
             if let Some(pointer) = self.follow(state, self.row.thread_id) {
-                places.retain(|place| self.live.word(pointer + place) == Some(state));
-                threads += 1;
+                states.push((pointer, state));
             }
             match self.follow(state, NEXT_THREAD) {
                 Some(next) => state = next,
                 None => break,
             }
         }
-        match *places.as_slice() {
-            [place] if threads > 0 => u32::try_from(place).ok(),
+        let kept =
+            |&(pointer, _): &(u64, u64), place: u64| match self.live.word(pointer.checked_add(place)?)? {
+                0 => Some(false),
+                word => states.contains(&(pointer, word)).then_some(true),
+            };
+        let agrees = |place: &u64| {
+            let found: Option<Vec<bool>> = states.iter().map(|thread| kept(thread, *place)).collect();
+            found.is_some_and(|kept| kept.contains(&true))
+        };
+        let mut places = (0..KEYS_OF_BLOCK)
+            .map(|key| SPECIFIC + 16 * key + 8)
+            .filter(agrees);
+        match (places.next(), places.next()) {
+            (Some(place), None) => u32::try_from(place).ok(),
             _ => None,
         }
     }
