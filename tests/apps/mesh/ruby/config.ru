@@ -1,5 +1,5 @@
 # Puma's thread pool, Net::HTTP on connections kept in a pool.
-require "digest"
+require "digest/sha2" # not by const_missing, which threads would race for
 require "net/http"
 
 KEY = ENV.fetch("MARKER_KEY")
