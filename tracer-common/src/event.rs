@@ -87,7 +87,7 @@ impl EventFlags {
     pub const PAYLOAD_MISSING: u16 = 2;
     /// The socket is a datagram socket (each event is one whole message).
     pub const DATAGRAM: u16 = 4;
-    /// An event loop's callback ran: [`EventHeader::awaiters`] holds [`TurnWords`], and names no tasks.
+    /// An event loop's callback ran: [`EventHeader::awaiters`] holds [`Turn`], and names no tasks.
     pub const TURN: u16 = 8;
     /// The thread takes the connection for what follows on it (a probe, a connect), in a process whose hand-offs are followed. Then these
     /// fields tell who handed it its work: [`EventHeader::len`] the thread (0: not known), [`EventHeader::creator`] that thread's
@@ -109,8 +109,8 @@ pub const MAX_AWAITERS: usize = 4;
 
 /// Where an event loop stands, as it lies in [`EventHeader::awaiters`] if [`EventFlags::TURN`] is set. Ids are modulo 2^32 those that
 /// the runtime gives to asynchronous resources, 0 = none.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct TurnWords {
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Turn {
     /// The resource whose callback runs.
     pub execution: u32,
     /// The resource that caused it.
@@ -127,7 +127,7 @@ pub struct TurnWords {
     pub timer: u32,
 }
 
-impl TurnWords {
+impl Turn {
     /// As words of the header.
     #[inline(always)]
     #[must_use]
@@ -225,6 +225,35 @@ impl EventHeader {
     /// Bytes of a header in the ring.
     pub const SIZE: usize = 152;
 
+    /// Nothing: what an event that is not about a connection fills in.
+    pub const EMPTY: Self = Self {
+        ts: 0,
+        cookie: 0,
+        arrival: 0,
+        task: 0,
+        creator: 0,
+        awaiters: [0; MAX_AWAITERS],
+        tgid: 0,
+        tid: 0,
+        len: 0,
+        captured: 0,
+        pos: 0,
+        peer_pos: 0,
+        netns: 0,
+        flags: 0,
+        kind: 0,
+        dir: 0,
+        family: 0,
+        lport: 0,
+        rport: 0,
+        state: 0,
+        old_state: 0,
+        laddr: [0; 16],
+        raddr: [0; 16],
+        tail: 0,
+        error: 0,
+    };
+
     /// Splits one ring record into its header, the bytes from the chunk's start and the bytes from its
     /// end. `None` if the record is shorter than it says (a record of another ABI).
     #[inline]
@@ -303,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_turn_survives_the_header() {
-        let turn = TurnWords {
+        let turn = Turn {
             execution: 1,
             trigger: u32::MAX,
             counter: 3,
@@ -312,7 +341,7 @@ mod tests {
             time: 7,
             timer: 8,
         };
-        assert_eq!(TurnWords::unpack(turn.pack()), turn);
+        assert_eq!(Turn::unpack(turn.pack()), turn);
     }
 
     #[test]

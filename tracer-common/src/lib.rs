@@ -11,7 +11,7 @@ mod limits;
 mod policy;
 mod runtime;
 
-pub use event::{ActKind, Direction, EventFlags, EventHeader, EventKind, Family, MAX_AWAITERS, TurnWords};
+pub use event::{ActKind, Direction, EventFlags, EventHeader, EventKind, Family, MAX_AWAITERS, Turn};
 pub use limits::*;
 pub use policy::{ConnState, PolicyMode};
 pub use runtime::{

@@ -4,7 +4,7 @@
 //! them is known: `sys_enter_epoll_pwait`, `sys_enter_read`. Emits `ACT`.
 
 use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
-use tracer_common::{ActKind, EventFlags, EventHeader, EventKind, TurnWords};
+use tracer_common::{ActKind, EventFlags, EventHeader, EventKind, Turn};
 
 use crate::{OWN_TGID, emit, runtime, unit::Thread};
 
@@ -45,7 +45,7 @@ fn act(kind: ActKind) -> Option<()> {
 }
 
 #[inline(always)]
-fn tell(kind: ActKind, thread: Thread, turn: &TurnWords) -> Option<()> {
+fn tell(kind: ActKind, thread: Thread, turn: &Turn) -> Option<()> {
     // SAFETY: no arguments.
     let ts = unsafe { bpf_ktime_get_ns() };
     let record = emit::reserve(0, ts)?;
@@ -54,30 +54,13 @@ fn tell(kind: ActKind, thread: Thread, turn: &TurnWords) -> Option<()> {
     unsafe {
         *header = EventHeader {
             ts,
-            cookie: 0,
-            arrival: 0,
-            task: 0,
-            creator: 0,
             awaiters: turn.pack(),
             tgid: thread.tgid,
             tid: thread.tid,
-            len: 0,
-            captured: 0,
-            pos: 0,
-            peer_pos: 0,
-            netns: 0,
             flags: EventFlags::TURN,
             kind: EventKind::ACT.0,
-            dir: 0,
-            family: 0,
-            lport: 0,
-            rport: 0,
             state: kind.0,
-            old_state: 0,
-            laddr: [0; 16],
-            raddr: [0; 16],
-            tail: 0,
-            error: 0,
+            ..EventHeader::EMPTY
         }
     };
     record.submit();

@@ -263,30 +263,11 @@ fn tell(thread: Thread, woken: u32, now: u64) -> Option<()> {
     let fields = unsafe { &mut *header };
     *fields = EventHeader {
         ts: now,
-        cookie: 0,
-        arrival: 0,
-        task: 0,
-        creator: 0,
-        awaiters: [0; MAX_AWAITERS],
         tgid: thread.tgid,
         tid: thread.tid,
         len: woken,
-        captured: 0,
-        pos: 0,
-        peer_pos: 0,
-        netns: 0,
-        flags: 0,
         kind: EventKind::WAKE.0,
-        dir: 0,
-        family: 0,
-        lport: 0,
-        rport: 0,
-        state: 0,
-        old_state: 0,
-        laddr: [0; 16],
-        raddr: [0; 16],
-        tail: 0,
-        error: 0,
+        ..EventHeader::EMPTY
     };
     record.submit();
     Some(())

@@ -15,7 +15,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray},
 };
-use tracer_common::{EventFlags, MAX_AWAITERS, MAX_RUNTIMES, RuntimeEntry, RuntimeKind, TurnWords};
+use tracer_common::{EventFlags, MAX_AWAITERS, MAX_RUNTIMES, RuntimeEntry, RuntimeKind, Turn};
 
 use crate::{
     access::{Typed, Untyped, load},
@@ -59,7 +59,7 @@ impl Tasks {
     };
 
     #[inline(always)]
-    fn turn(&mut self, turn: TurnWords) {
+    fn turn(&mut self, turn: Turn) {
         self.awaiters = turn.pack();
         self.flags = u64::from(EventFlags::TURN);
     }
@@ -102,7 +102,7 @@ pub fn tasks<P: Find>(thread: Thread, scratch: u32, sk: *const u8, cookie: u64) 
 /// The turn of the current thread's event loop, if its process is one whose loops are watched; without the socket, as it moves no
 /// bytes.
 #[inline(always)]
-pub fn turn(thread: Thread) -> Option<TurnWords> {
+pub fn turn(thread: Thread) -> Option<Turn> {
     if !in_use() {
         return None;
     }

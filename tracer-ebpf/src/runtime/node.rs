@@ -4,7 +4,7 @@
 //! `executionAsyncId()` reads, and to the loop (`uv_loop_t`) behind the environment's timer. Nothing here moves while the
 //! environment lives; where a step finds nothing plausible the event tells no turn.
 
-use tracer_common::{NodeOffsets, TurnWords};
+use tracer_common::{NodeOffsets, Turn};
 
 use super::{pointer, thread_pointer};
 use crate::{
@@ -37,7 +37,7 @@ const STREAM_WATCHER: u64 = 0x88;
 /// Where the thread's loop stands; `None` if it has none. `with_socket`: the thread is in a system call whose first argument
 /// is the socket's descriptor.
 #[inline(always)]
-pub fn read(offsets: &NodeOffsets, with_socket: bool) -> Option<TurnWords> {
+pub fn read(offsets: &NodeOffsets, with_socket: bool) -> Option<Turn> {
     let isolate = pointer(thread_pointer().wrapping_add_signed(i64::from(offsets.isolate_tls)))?;
     let environment = environment(isolate, offsets)?;
     let ids = pointer(environment.wrapping_add(u64::from(offsets.ids)))?;
@@ -53,7 +53,7 @@ pub fn read(offsets: &NodeOffsets, with_socket: bool) -> Option<TurnWords> {
         true => socket(event_loop, offsets).unwrap_or([0; 2]),
         false => [0; 2],
     };
-    Some(TurnWords {
+    Some(Turn {
         execution: integer(execution),
         trigger: integer(trigger),
         counter: integer(counter),

@@ -162,29 +162,16 @@ impl Traffic {
         EventHeader {
             ts: self.now,
             cookie: index as u64 * 2 + end as u64,
-            arrival: 0,
-            task: 0,
-            creator: 0,
-            awaiters: [0; tracer_common::MAX_AWAITERS],
             tgid: process,
             tid: process,
-            len: 0,
-            captured: 0,
-            pos: 0,
-            peer_pos: 0,
             netns: 1,
-            flags: 0,
-            kind: 0,
-            dir: 0,
             family: Family::INET.0,
             lport,
             rport,
             state: 1,
-            old_state: 0,
             laddr: address,
             raddr: address,
-            tail: 0,
-            error: 0,
+            ..EventHeader::EMPTY
         }
     }
 }

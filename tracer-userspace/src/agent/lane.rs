@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use tracer_common::{ActKind, Direction, EventFlags, EventHeader, EventKind, Family, TurnWords};
+use tracer_common::{ActKind, Direction, EventFlags, EventHeader, EventKind, Family};
 
 use super::connect;
 use crate::flow::{Flow, Order, Place, Stream, Table};
@@ -402,16 +402,7 @@ fn mark_of(header: &EventHeader) -> Mark {
 #[inline]
 fn unit_of(header: &EventHeader) -> Unit {
     let runs = if EventFlags(header.flags).has(EventFlags::TURN) {
-        let words = TurnWords::unpack(header.awaiters);
-        Runs::Turn(Turn {
-            execution: words.execution,
-            trigger: words.trigger,
-            counter: words.counter,
-            socket: words.socket,
-            dispatch: words.dispatch,
-            time: words.time,
-            timer: words.timer,
-        })
+        Runs::Turn(Turn::unpack(header.awaiters))
     } else if header.task != 0 || header.awaiters[0] != 0 || header.creator != 0 {
         Runs::Task(Task {
             id: header.task,

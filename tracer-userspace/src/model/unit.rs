@@ -1,7 +1,7 @@
 //! When, and by whom.
 
 use tracer_common::MAX_AWAITERS;
-pub use tracer_common::REUSED_TASK;
+pub use tracer_common::{REUSED_TASK, Turn};
 
 /// CLOCK_MONOTONIC nanoseconds, as the kernel stamps events.
 pub type Nanos = u64;
@@ -39,26 +39,6 @@ pub struct Task {
     /// Tasks that wait for this one to do it, the nearest first: who asked a pooled client connection to write, who awaits a
     /// coroutine. 0 ends the list.
     pub awaiters: [u64; MAX_AWAITERS],
-}
-
-/// Where an event loop stands ([`tracer_common::TurnWords`]). Ids are those that the runtime gives to asynchronous resources,
-/// modulo 2^32; 0 = none.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Turn {
-    /// The resource whose callback runs.
-    pub execution: u32,
-    /// The resource that caused it.
-    pub trigger: u32,
-    /// The id that was given last.
-    pub counter: u32,
-    /// The id of the socket whose bytes move, and of the resource that caused the socket.
-    pub socket: [u32; 2],
-    /// Changes when the loop is done with what one look for events gave it.
-    pub dispatch: u32,
-    /// The loop's time, milliseconds modulo 2^32.
-    pub time: u32,
-    /// When its first timer is due, likewise.
-    pub timer: u32,
 }
 
 impl Unit {

@@ -31,29 +31,15 @@ fn header(kind: EventKind, ts: u64) -> EventHeader {
     EventHeader {
         ts,
         cookie: 7,
-        arrival: 0,
-        task: 0,
-        creator: 0,
-        awaiters: [0; tracer_common::MAX_AWAITERS],
         tgid: CLIENT,
         tid: CLIENT + 1,
-        len: 0,
-        captured: 0,
-        pos: 0,
-        peer_pos: 0,
         netns: 1,
         flags: EventFlags::HAS_POSITION,
         kind: kind.0,
-        dir: 0,
         family: Family::INET.0,
         lport: 40_000,
         rport: 80,
-        state: 0,
-        old_state: 0,
-        laddr: [0; 16],
-        raddr: [0; 16],
-        tail: 0,
-        error: 0,
+        ..EventHeader::EMPTY
     }
 }
 

@@ -10,8 +10,9 @@
 use std::collections::VecDeque;
 
 use crate::correlate::Correlator;
-use crate::correlate::arena::Key;
-use crate::correlate::record::Parent;
+use crate::correlate::arena::{Arena, Key};
+use crate::correlate::record::{Parent, Record};
+use crate::correlate::unit::UnitState;
 use crate::model::{Confidence, Evidence, Nanos};
 
 /// What waits on a loop to be passed on, the oldest first.
@@ -62,33 +63,29 @@ impl Queue {
     }
 }
 
-impl Correlator {
-    fn queue_of(&mut self, unit: Key) -> Option<&mut Queue> {
-        let state = self
-            .units
-            .units
-            .get_mut(unit)
-            .filter(|u| u.is_loop && u.ids.is_none())?;
-        if state.queue.is_none() {
-            let mut queue = Queue::default();
-            // What made it a loop was that this one was open already.
-            let first = state.open_request;
-            if first != Key::NONE
-                && self
-                    .records
-                    .get(first)
-                    .is_some_and(|r| r.forward_next == Key::NONE)
-            {
-                queue.requests.push_back(first);
-            }
-            state.queue = Some(Box::new(queue));
+/// The unit's queue, if it is a loop of which nothing better is known.
+fn queue_of<'a>(
+    units: &'a mut Arena<UnitState>,
+    records: &Arena<Record>,
+    unit: Key,
+) -> Option<&'a mut Queue> {
+    let state = units.get_mut(unit).filter(|u| u.is_loop && u.ids.is_none())?;
+    if state.queue.is_none() {
+        let mut queue = Queue::default();
+        // What made it a loop was that this one was open already.
+        let first = state.open_request;
+        if first != Key::NONE && records.get(first).is_some_and(|r| r.forward_next == Key::NONE) {
+            queue.requests.push_back(first);
         }
-        state.queue.as_deref_mut()
+        state.queue = Some(Box::new(queue));
     }
+    state.queue.as_deref_mut()
+}
 
+impl Correlator {
     /// The loop has read a request.
     pub(in crate::correlate) fn queue_request(&mut self, unit: Key, request: Key) {
-        if let Some(queue) = self.queue_of(unit)
+        if let Some(queue) = queue_of(&mut self.units.units, &self.records, unit)
             && queue.requests.back() != Some(&request)
         {
             Queue::push(&mut queue.requests, request);
@@ -97,7 +94,7 @@ impl Correlator {
 
     /// The loop has made a call.
     pub(in crate::correlate) fn queue_call(&mut self, unit: Key, call: Key) {
-        let Some(queue) = self.queue_of(unit) else {
+        let Some(queue) = queue_of(&mut self.units.units, &self.records, unit) else {
             return;
         };
         let request = queue.requests.pop_front().unwrap_or_default();
@@ -108,14 +105,14 @@ impl Correlator {
 
     /// The loop has read the first byte of the response to a call.
     pub(in crate::correlate) fn queue_response(&mut self, unit: Key, call: Key) {
-        if let Some(queue) = self.queue_of(unit) {
+        if let Some(queue) = queue_of(&mut self.units.units, &self.records, unit) {
             Queue::push(&mut queue.responses, call);
         }
     }
 
     /// The loop has written the first byte of the answer to a request.
     pub(in crate::correlate) fn queue_answer(&mut self, unit: Key, request: Key) {
-        let Some(queue) = self.queue_of(unit) else {
+        let Some(queue) = queue_of(&mut self.units.units, &self.records, unit) else {
             return;
         };
         // Answered without a call.
@@ -126,19 +123,12 @@ impl Correlator {
         let Some(&call) = queue.responses.front() else {
             return;
         };
-        let paired = self.records.get(call).map(|r| (r.queued, r.parent));
-        let Some((queued, parent)) = paired else {
-            if let Some(queue) = self.queue_of(unit) {
-                queue.responses.pop_front();
-            }
+        let Some((queued, parent)) = self.records.get(call).map(|r| (r.queued, r.parent)) else {
+            queue.responses.pop_front();
             return;
         };
-        let agreed = queued == request && matches!(parent, Parent::Undecided | Parent::Local(_));
-        let contradicted = matches!(parent, Parent::Local(owner) if owner != request);
-        let Some(queue) = self.queue_of(unit) else {
-            return;
-        };
-        if !agreed || contradicted {
+        // Both orders name the request, and nothing stronger named another.
+        if queued != request || !matches!(parent, Parent::Undecided) && parent != Parent::Local(request) {
             queue.disagree();
             return;
         }
@@ -151,7 +141,8 @@ impl Correlator {
             }
             return;
         }
-        for (call, request) in std::mem::take(&mut queue.early) {
+        let early = std::mem::take(&mut queue.early);
+        for (call, request) in early {
             self.believe_queue(call, request);
         }
         self.believe_queue(call, request);
