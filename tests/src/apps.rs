@@ -18,6 +18,10 @@ pub struct App {
     pub port: u16,
     /// `service.name` that its spans must carry.
     pub service: String,
+    /// The port that requests go to: its own, or that of a server before it.
+    pub entrance: u16,
+    /// What else was started for it: a server before it, or what it hands its requests to.
+    pub others: Vec<App>,
 }
 
 impl App {
@@ -113,6 +117,8 @@ impl Setup {
             program,
             port,
             service: self.service,
+            entrance: port,
+            others: Vec::new(),
         }
     }
 }

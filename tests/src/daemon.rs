@@ -19,10 +19,13 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Connections with one of the apps' ports at either end, whoever holds that end, except the test's own clients.
+    /// Connections with one of the ports of the apps, and of what was started for them, at either end, whoever holds that end, except the test's own clients.
     #[must_use]
     pub fn of(apps: &[&App]) -> Self {
+        let others = apps.iter().flat_map(|app| &app.others);
         apps.iter()
+            .copied()
+            .chain(others)
             .fold(Self::default(), |selection, app| selection.port(app.port))
             .without_test()
     }

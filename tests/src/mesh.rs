@@ -147,6 +147,22 @@ impl<'a> Known<'a> {
     }
 }
 
+impl Known<'_> {
+    /// How many spans of the same request lie before that one, in a server that passed it on; `None` if something else does.
+    fn before(&self, span: &Span) -> Option<usize> {
+        let Some(parent) = &span.parent else {
+            return Some(0);
+        };
+        let same = |kind: Kind| self.spans.get(&(marker_of(span), kind == Kind::Client));
+        let parent = [Kind::Client, Kind::Server]
+            .into_iter()
+            .filter_map(same)
+            .flatten()
+            .find(|other| other.span_id == *parent)?;
+        Some(1 + self.before(parent)?)
+    }
+}
+
 /// Scores what the tracer said of the requests `markers`, each of that shape, to the service `entry`. Only requests to services
 /// under test are counted as its calls; what happens behind them counts for whole traces.
 ///
@@ -165,7 +181,9 @@ pub fn tally(spans: &Spans, entry: &str, shape: Shape, markers: impl Iterator<It
         let mut servers: Vec<&Span> = Vec::with_capacity(requests.len());
         let root = known.find(&marker, Kind::Server, true, entry);
         let inside = requests.iter().filter(|request| !request.late).count();
-        let mut is_whole = of_trace[root.trace_id.as_slice()] == inside * 2 - 1 && root.parent.is_none();
+        let before = known.before(root);
+        let mut is_whole =
+            before.is_some_and(|before| of_trace[root.trace_id.as_slice()] == before + inside * 2 - 1);
         servers.push(root);
         for request in &requests[1..] {
             let is_own = request.cause == 0;

@@ -74,7 +74,7 @@ fn check(runtime: &str, start: Start, styles: &[Style]) {
             let mut run = |requests| {
                 let numbers = number..number + requests;
                 number += requests;
-                drive(entry.port, concurrency, numbers.clone(), |client, n| {
+                drive(entry.entrance, concurrency, numbers.clone(), |client, n| {
                     let record = client.get(&format!("/{}/{}", style.path, first(n)));
                     assert_eq!(record.status, 200, "{record:?}");
                     record
@@ -354,6 +354,32 @@ const fn proxy(recall: f64) -> Style {
 #[test]
 fn nginx_proxy() {
     check("nginx", nginx, &[proxy(0.95)]);
+}
+
+/// To PHP-FPM, over FastCGI.
+#[test]
+fn nginx_fastcgi() {
+    let leaf = Style {
+        path: "leaf",
+        ..proxy(0.95)
+    };
+    check("nginx to PHP-FPM", apps::nginx_fastcgi, &[leaf]);
+}
+
+#[test]
+fn php_fpm() {
+    check(
+        "PHP-FPM",
+        apps::php_fpm,
+        &[
+            calls("seq", 3, 0.97),
+            calls("par", 3, 0.97),
+            calls("sleep", 2, 0.97),
+            calls("cpu", 2, 0.97),
+            calls("kept", 3, 0.97),
+            late("late", 2, 0.97),
+        ],
+    );
 }
 
 #[test]

@@ -36,6 +36,7 @@ fn is_there(what: &str) -> bool {
         Some(("ruby", module)) => {
             shell::succeeds(shell::command("ruby").args(["-e", &format!("require '{module}'")]))
         }
+        Some(("php", module)) => php_loads(module),
         Some(_) => false,
         None => {
             // Daemons live in sbin, which is not in everybody's PATH.
@@ -44,6 +45,21 @@ fn is_there(what: &str) -> bool {
             folders.into_iter().any(|folder| folder.join(what).exists())
         }
     }
+}
+
+/// Whether a PHP-FPM loads that module: Debian configures them as `/etc/php/8.2/fpm/conf.d/20-curl.ini`. No module: whether there is one.
+fn php_loads(module: &str) -> bool {
+    let names = |folder: &Path| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    names(Path::new("/etc/php")).iter().any(|version| {
+        let modules = names(&version.join("fpm/conf.d"));
+        let file = format!("-{module}.ini");
+        modules
+            .iter()
+            .any(|path| module.is_empty() || path.to_string_lossy().ends_with(&file))
+    })
 }
 
 /// Installs the packages of the programs that are missing.

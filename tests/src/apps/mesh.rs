@@ -87,6 +87,77 @@ pub fn puma(setup: Setup) -> App {
     setup.app(program, port)
 }
 
+/// The newest PHP-FPM of the machine.
+fn php_program() -> PathBuf {
+    let programs = std::fs::read_dir("/usr/sbin").expect("/usr/sbin");
+    let name = |entry: std::io::Result<std::fs::DirEntry>| {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        name.starts_with("php-fpm").then_some(name)
+    };
+    let newest = programs.filter_map(name).max();
+    Path::new("/usr/sbin").join(newest.expect("PHP-FPM; `cargo xtask test` installs it"))
+}
+
+/// PHP-FPM, and the nginx before it: what each listens on, and the service's name, are in that order.
+fn php(setup: Setup) -> (App, App) {
+    let (port, entrance) = (free_port(), free_port());
+    let dir = TempDir::new("mesh-php");
+    let read = |name| std::fs::read_to_string(file("php").join(name)).expect("a file of the application");
+    // Its processes run as another user, who need not be able to read the sources.
+    let script = dir.write("index.php", read("index.php"));
+    let listen = format!("127.0.0.1:{port}");
+    let config = read("fpm.conf")
+        .replace("@SERVICE@", &setup.service)
+        .replace("@LISTEN@", &listen);
+    let config = dir.write("fpm.conf", config);
+    let mut command = setup.command(php_program(), port);
+    command
+        .env("MARKER_KEY", KEY)
+        .arg("--nodaemonize")
+        .arg("--fpm-config")
+        .arg(config);
+    let fpm = Program::spawn("mesh-php", dir, &mut command).listening(port);
+
+    let dir = TempDir::new("mesh-php-nginx");
+    let config = read("nginx.conf")
+        .replace("@SCRIPT@", script.to_str().expect("a path in UTF-8"))
+        .replace("@LISTEN@", &listen)
+        .replace("@PORT@", &entrance.to_string())
+        .replace("@DIR@", dir.text());
+    let config = dir.write("nginx.conf", config);
+    let mut command = Command::new("nginx");
+    command
+        .arg("-p")
+        .arg(dir.path())
+        .arg("-e")
+        .arg(dir.path().join("error.log"))
+        .arg("-c")
+        .arg(config);
+    let nginx = Program::spawn("nginx", dir, &mut command).listening(entrance);
+    (setup.app(fpm, port), Setup::named("nginx").app(nginx, entrance))
+}
+
+/// PHP-FPM behind nginx.
+#[must_use]
+pub fn php_fpm(setup: Setup) -> App {
+    let (fpm, nginx) = php(setup);
+    App {
+        entrance: nginx.port,
+        others: vec![nginx],
+        ..fpm
+    }
+}
+
+/// nginx before PHP-FPM.
+#[must_use]
+pub fn nginx_fastcgi(setup: Setup) -> App {
+    let (fpm, nginx) = php(setup);
+    App {
+        others: vec![fpm],
+        ..nginx
+    }
+}
+
 /// Python, a thread for each connection.
 #[must_use]
 pub fn python_threads(setup: Setup) -> App {

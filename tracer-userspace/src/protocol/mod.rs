@@ -6,6 +6,7 @@
 
 pub mod context;
 mod conversation;
+mod fastcgi;
 pub mod http1;
 mod output;
 mod postgresql;
@@ -24,7 +25,12 @@ pub use output::{CapturePolicy, Output, Started};
 pub use session::{Detect, MAX_BUFFER, Marks, Prefix, Protocol, Session, Side};
 
 /// Every protocol. Detection does not depend on the order.
-pub static REGISTRY: &[&dyn Protocol] = &[&http1::Http1, &postgresql::Postgresql, &redis::Redis];
+pub static REGISTRY: &[&dyn Protocol] = &[
+    &http1::Http1,
+    &postgresql::Postgresql,
+    &redis::Redis,
+    &fastcgi::Fastcgi,
+];
 
 /// The registered protocol of that name.
 #[must_use]

@@ -29,11 +29,13 @@ pub mod http {
     pub const SERVER_ADDRESS: Key = "server.address";
     /// Port of [`SERVER_ADDRESS`].
     pub const SERVER_PORT: Key = "server.port";
+    /// Who asked, where the connection does not tell.
+    pub const CLIENT_ADDRESS: Key = "client.address";
     /// The `User-Agent` field.
     pub const USER_AGENT_ORIGINAL: Key = "user_agent.original";
-    /// Always `http` here.
+    /// `http`, or what carries it.
     pub const NETWORK_PROTOCOL_NAME: Key = "network.protocol.name";
-    /// `1.0` or `1.1`.
+    /// `1.0` or `1.1` of HTTP.
     pub const NETWORK_PROTOCOL_VERSION: Key = "network.protocol.version";
 
     /// Every name above.
@@ -50,6 +52,7 @@ pub mod http {
         URL_FULL,
         SERVER_ADDRESS,
         SERVER_PORT,
+        CLIENT_ADDRESS,
         USER_AGENT_ORIGINAL,
         NETWORK_PROTOCOL_NAME,
         NETWORK_PROTOCOL_VERSION,

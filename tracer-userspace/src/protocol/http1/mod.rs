@@ -15,7 +15,7 @@ mod line;
 mod looks;
 mod positions;
 mod queue;
-mod request;
+pub(super) mod request;
 mod requests;
 mod responses;
 mod session;

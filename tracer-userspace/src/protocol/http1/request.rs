@@ -52,33 +52,59 @@ impl Request {
         *context = fields.trace.parse();
         // What is there is shared with exchanges, so this one gets new memory.
         *attributes = Attributes::with_capacity(12, 160 + 3 * line.target.len().min(MAX_TEXT));
-        *name = describe(attributes, role, conn, line, fields, *is_connect);
+        let told = Told {
+            method: line.method,
+            target: line.target,
+            host: fields.host,
+            user_agent: fields.user_agent,
+            scheme: "http",
+            protocol: ("http", if line.minor == 0 { "1.0" } else { "1.1" }),
+            passed_on: false,
+        };
+        *name = describe(attributes, role, conn, &told);
         attributes.share();
     }
 }
 
-/// Adds what the request head tells; returns the span's name.
-fn describe(
+/// What is known of a request, whichever protocol carries it.
+pub(in crate::protocol) struct Told<'a> {
+    /// The method.
+    pub method: &'a [u8],
+    /// The target in any of its forms.
+    pub target: &'a [u8],
+    /// Whom the request was for: name and port.
+    pub host: Option<&'a [u8]>,
+    /// The `User-Agent`.
+    pub user_agent: Option<&'a [u8]>,
+    /// The scheme, unless the target has one.
+    pub scheme: &'static str,
+    /// Name and version of the protocol that carries it.
+    pub protocol: (&'static str, &'static str),
+    /// `host` was asked, and passes the request on: who is asked now is somebody else.
+    pub passed_on: bool,
+}
+
+/// Adds what is known of a request; returns the span's name.
+pub(in crate::protocol) fn describe(
     attributes: &mut Attributes,
     role: Role,
     conn: &Conn,
-    line: &RequestLine<'_>,
-    fields: &Fields<'_>,
-    is_connect: bool,
+    told: &Told<'_>,
 ) -> Arc<str> {
-    let known = KNOWN_METHODS.iter().find(|known| known.as_bytes() == line.method);
+    let is_connect = told.method == b"CONNECT";
+    let known = KNOWN_METHODS.iter().find(|known| known.as_bytes() == told.method);
     match known {
         Some(method) => attributes.push_static(name::REQUEST_METHOD, method),
         None => {
             attributes.push_static(name::REQUEST_METHOD, "_OTHER");
-            attributes.push_str(name::REQUEST_METHOD_ORIGINAL, &text(line.method));
+            attributes.push_str(name::REQUEST_METHOD_ORIGINAL, &text(told.method));
         }
     }
     // The conventions name a span whose method is `_OTHER` by `HTTP`.
     let method = known.copied().unwrap_or("HTTP");
-    let raw_target = text(line.target);
+    let raw_target = text(told.target);
     let target = Target::parse(&raw_target, is_connect);
-    let host = fields.host.map(text);
+    let host = told.host.map(text);
     let authority = target
         .authority
         .or(host.as_deref())
@@ -86,7 +112,8 @@ fn describe(
 
     let scheme = match target.scheme {
         Some(scheme) if scheme.eq_ignore_ascii_case("https") => "https",
-        _ => "http",
+        Some(_) => "http",
+        None => told.scheme,
     };
     attributes.push_static(name::URL_SCHEME, scheme);
     let mut span_name = String::with_capacity(method.len() + 1 + target.path.map_or(0, str::len).min(256));
@@ -111,20 +138,18 @@ fn describe(
             write_url(out, scheme, authority, conn, &target)
         });
     }
-    if let Some(authority) = authority {
+    if let Some(authority) = authority.filter(|_| role == Role::Server || !told.passed_on) {
         let (address, port) = host_and_port(authority);
         let default = if scheme == "https" { 443 } else { 80 };
         attributes.push_str(name::SERVER_ADDRESS, address);
         attributes.push_int(name::SERVER_PORT, i64::from(port.unwrap_or(default)));
     }
-    if let Some(agent) = fields.user_agent {
+    if let Some(agent) = told.user_agent {
         attributes.push_str(name::USER_AGENT_ORIGINAL, &text(agent));
     }
-    attributes.push_static(name::NETWORK_PROTOCOL_NAME, "http");
-    attributes.push_static(
-        name::NETWORK_PROTOCOL_VERSION,
-        if line.minor == 0 { "1.0" } else { "1.1" },
-    );
+    let (protocol, version) = told.protocol;
+    attributes.push_static(name::NETWORK_PROTOCOL_NAME, protocol);
+    attributes.push_static(name::NETWORK_PROTOCOL_VERSION, version);
     span_name.into()
 }
 
