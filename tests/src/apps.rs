@@ -277,6 +277,19 @@ fn compile_java(app: &str, class: &str) -> PathBuf {
     classes
 }
 
+/// A program whose processes live for a request, compiled on first use (`apps/short/short.c` tells how to call it).
+#[must_use]
+pub fn short() -> PathBuf {
+    let folder = target_dir().join("e2e-apps");
+    std::fs::create_dir_all(&folder).expect("a folder for test programs");
+    let binary = folder.join("short");
+    run(Command::new("cc")
+        .args(["-O2", "-D_GNU_SOURCE", "-o"])
+        .arg(&binary)
+        .arg(source("short").join("short.c")));
+    binary
+}
+
 /// Go `net/http`, built on first use.
 #[must_use]
 pub fn go(setup: Setup) -> App {

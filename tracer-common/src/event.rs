@@ -26,6 +26,13 @@ impl EventKind {
     /// A thread that has just received woke another of its process that has, too ([`EventHeader::len`]: its id). No
     /// connection is named; the thread that woke it is the event's own.
     pub const WAKE: Self = Self(8);
+    /// A process uses a socket for the first time, or replaced its program after it had: see [`crate::ProcessFacts`]. Of the header:
+    /// [`EventHeader::len`] its parent, [`EventHeader::arrival`] when it started, [`EventHeader::task`] its control group,
+    /// [`EventHeader::pos`] and [`EventHeader::peer_pos`] the bytes of its arguments and of its environment,
+    /// [`EventHeader::state`] whether it replaced its program. No connection is named.
+    pub const PROCESS: Self = Self(9);
+    /// A process that was told by [`Self::PROCESS`] has ended.
+    pub const EXIT: Self = Self(10);
 }
 
 /// What a thread did, where no bytes were moved.

@@ -9,11 +9,16 @@
 mod event;
 mod limits;
 mod policy;
+mod process;
 mod runtime;
 
 pub use event::{ActKind, Direction, EventFlags, EventHeader, EventKind, Family, MAX_AWAITERS, Turn};
 pub use limits::*;
 pub use policy::{ConnState, PolicyMode};
+pub use process::{
+    PROCESS_ARGUMENTS, PROCESS_BYTES, PROCESS_COMM, PROCESS_ENVIRONMENT, PROCESS_EXECUTABLE, PROCESS_PATH,
+    ProcessFacts,
+};
 pub use runtime::{
     Address, GoOffsets, JavaOffsets, MAX_TOKIO_CLIENTS, NodeOffsets, PythonOffsets, REUSED_TASK,
     RuntimeEntry, RuntimeKind, TokioClient, TokioOffsets, attributes,
@@ -21,4 +26,4 @@ pub use runtime::{
 
 /// Version of every struct in this crate. The objects carry it in the global `ABI_VERSION`; the daemon
 /// refuses an object whose version differs.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;

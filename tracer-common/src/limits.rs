@@ -23,6 +23,9 @@ pub const MAX_CONNS: u32 = 65_536;
 /// Processes with a runtime whose execution unit is read in the kernel (`RUNTIMES`).
 pub const MAX_RUNTIMES: u32 = 4_096;
 
+/// Processes that were told to user space (`INTRODUCED`, least recently used ones leave first).
+pub const MAX_INTRODUCED: u32 = 16_384;
+
 /// Sockets whose task is remembered (`TOKIO_SOCKETS`, least recently used ones leave first).
 pub const MAX_TOKIO_SOCKETS: u32 = 16_384;
 

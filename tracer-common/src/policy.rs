@@ -30,8 +30,8 @@ pub struct ConnState {
     pub run_dir: u32,
     /// Bytes of the current run that passed (kernel).
     pub run_bytes: u32,
-    /// Whether it is known that a process other than the tracer holds the socket (kernel). What turns out to be the tracer's own,
-    /// or the kernel's, is ignored.
+    /// The process that used the socket last: it is another than the tracer, and known to user space (kernel). 0 before its first
+    /// message. What turns out to be the tracer's own, or the kernel's, is ignored.
     pub checked: u32,
     /// When data arrived first since the last receive, 0 if none waits (kernel).
     pub arrival: u64,

@@ -21,7 +21,7 @@ use tracer_common::{COMM_BYTES, ConnState, Direction, EventFlags, EventKind, Fam
 use crate::{
     OWN_TGID,
     access::{Access, Typed},
-    conns, emit, identity, runtime,
+    conns, emit, identity, process, runtime,
     socket::{Socket, Stream, tcp_state},
     unit::Thread,
 };
@@ -103,6 +103,8 @@ pub fn state_changed<A: Access>(socket: Socket<A>, old: u8, new: u8) -> Option<(
         let mut state = ConnState::undecided();
         if thread.tgid == OWN_TGID.load() {
             state.mode = PolicyMode::IGNORE.0;
+        } else {
+            process::introduce(u64::from(thread.tgid), 0);
         }
         conns::create(cookie, &state);
     } else if new == tcp_state::ESTABLISHED {

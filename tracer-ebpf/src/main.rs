@@ -5,6 +5,7 @@
 //! - [`message`]: bytes moved over a socket;
 //! - [`arrival`]: when bytes arrived in a socket's buffer (`sk_data_ready`);
 //! - [`loops`]: what event loops do that moves no bytes (`epoll_pwait` and reads of their eventfds);
+//! - [`process`]: who uses sockets (`sched_process_exec`, `sched_process_exit`, and each process's first use);
 //! - [`lifecycle`]: opens, closes and resets (`inet_sock_set_state`, `tcp_receive_reset`, `tcp_send_reset`).
 //!
 //! A back end is a file of programs that see messages move and tell [`message`]: [`tracepoint`], [`fentry`]. User space loads those of one
@@ -34,6 +35,7 @@ mod loops;
 mod message;
 mod opaque;
 mod payload;
+mod process;
 mod registers;
 mod relay;
 mod runtime;

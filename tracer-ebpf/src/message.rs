@@ -14,6 +14,7 @@ use crate::{
     emit, lifecycle,
     opaque::{blur, smaller},
     payload::{Missing, Wanted},
+    process,
     socket::{Socket, Stream, tcp_state},
     runtime::{self, Tasks},
     unit::Thread,
@@ -91,13 +92,14 @@ pub fn message<A: Access, P: Find>(ctx: &impl EbpfContext, message: Moved<A>, pl
     }
 
     let thread = Thread::current();
-    if conn.checked == 0 {
-        // Once for each connection: neither its process nor its file changes.
+    if conn.checked != thread.tgid {
+        // Once for each connection, and whenever another process goes on with it.
         if thread.tgid == OWN_TGID.load() || !socket.has_file() {
             conn.mode = PolicyMode::IGNORE.0;
             return None;
         }
-        conn.checked = 1;
+        conn.checked = thread.tgid;
+        process::introduce(u64::from(thread.tgid), 0);
     }
 
     let side = direction as usize;

@@ -15,4 +15,5 @@ mod names;
 mod queue;
 mod sampling;
 mod servers;
+mod short_lived;
 mod wire;

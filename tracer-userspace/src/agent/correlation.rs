@@ -7,14 +7,18 @@ use crate::correlate::Correlator;
 use crate::export;
 use crate::metrics::Metrics;
 use crate::model::{Nanos, Service, Signal, Span};
-use crate::sample::Sampler;
+use crate::sample::{Sampler, Shedder};
+
+/// Who was behind a process id at a time.
+pub type Services = Box<dyn FnMut(u32, Nanos) -> Arc<Service> + Send>;
 
 /// Owns the correlator and hands its spans on.
 pub struct Correlation {
     correlator: Correlator,
-    services: Box<dyn FnMut(u32) -> Arc<Service> + Send>,
+    services: Services,
     export: export::Pipeline,
     metrics: Option<Metrics>,
+    shedder: Option<Shedder>,
     sampler: Option<Sampler>,
     spans: Vec<Span>,
     nobody_reads: Arc<AtomicBool>,
@@ -24,9 +28,10 @@ impl Correlation {
     /// A stage that asks `services` who is behind a process.
     pub fn new(
         correlator: Correlator,
-        services: Box<dyn FnMut(u32) -> Arc<Service> + Send>,
+        services: Services,
         export: export::Pipeline,
         metrics: Option<Metrics>,
+        shedder: Option<Shedder>,
         sampler: Option<Sampler>,
     ) -> Self {
         Self {
@@ -34,6 +39,7 @@ impl Correlation {
             services,
             export,
             metrics,
+            shedder,
             sampler,
             spans: Vec::new(),
             nobody_reads: Arc::default(),
@@ -48,7 +54,9 @@ impl Correlation {
     /// Takes signals in time order and leaves the vector empty; everything up to `watermark` has been told.
     pub fn advance(&mut self, signals: &mut Vec<Signal>, watermark: Nanos) {
         for signal in signals.drain(..) {
-            self.correlator.signal(signal, &mut self.services);
+            let at = signal.ts;
+            let services = &mut self.services;
+            self.correlator.signal(signal, &mut |tgid| services(tgid, at));
         }
         self.correlator.advance(watermark, &mut self.spans);
         self.pass_on(watermark, false);
@@ -62,9 +70,20 @@ impl Correlation {
         self.export
     }
 
-    /// Spans -> metrics, sampling, exporters. With the last ones the sampler decides on all that it holds.
+    /// Spans -> metrics, shedding, sampling, exporters. With the last ones these decide on all that they hold.
     fn pass_on(&mut self, watermark: Nanos, is_last: bool) {
         self.measure();
+        if let Some(shedder) = &mut self.shedder {
+            let mut kept = Vec::with_capacity(self.spans.len());
+            shedder.offer(&mut self.spans, watermark, &mut kept);
+            if is_last {
+                shedder.finish(&mut kept);
+            }
+            match self.sampler {
+                Some(_) => self.spans = kept,
+                None => self.keep(kept),
+            }
+        }
         if let Some(sampler) = &mut self.sampler {
             let mut kept = Vec::new();
             sampler.offer(&mut self.spans, watermark, &mut kept);
@@ -81,7 +100,7 @@ impl Correlation {
         if let Some(metrics) = &self.metrics
             && !self.spans.is_empty()
         {
-            metrics.record(&self.spans, self.sampler.is_none());
+            metrics.record(&self.spans, self.sampler.is_none() && self.shedder.is_none());
         }
     }
 

@@ -4,7 +4,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use tracer_common::{ActKind, Direction, EventFlags, EventHeader, EventKind, Family};
+use tracer_common::{
+    ActKind, Direction, EventFlags, EventHeader, EventKind, Family, ProcessFacts, UNDECIDED_CHUNK,
+    UNDECIDED_RUN,
+};
 
 use super::connect;
 use crate::flow::{Flow, Order, Place, Stream, Table};
@@ -14,7 +17,7 @@ use crate::model::{
     Taken, Task, Turn, Unit,
 };
 use crate::protocol::{CapturePolicy, Conversation, Output, REGISTRY};
-use crate::telemetry::Ledger;
+use crate::telemetry::{Ledger, Reason};
 
 /// Connections that one worker follows.
 const MAX_FLOWS: usize = 65_536;
@@ -37,8 +40,22 @@ pub trait Selects {
     fn selects(&self, conn: &Conn) -> bool;
     /// A process connects, by the name of its thread; it may be gone before its first byte is seen.
     fn introduce(&self, tgid: u32, comm: &str);
+    /// Who a process is from now on; whether something else was known under its id.
+    fn told(&self, _facts: &ProcessFacts<'_>, _at: Nanos) -> bool {
+        false
+    }
+    /// A process has ended.
+    fn ended(&self, _tgid: u32) {}
     /// Whether the process still exists.
     fn is_alive(&self, tgid: u32) -> bool;
+    /// Whether the connection is shed while the tracer is above its budget.
+    fn sheds(&self, _conn: &Conn) -> bool {
+        false
+    }
+    /// Share of the connections that are not shed now, from 0 to 1.
+    fn connections_kept(&self) -> f64 {
+        1.0
+    }
     /// Something happened to a connection as such.
     fn happened(&self, _event: Event, _side: Option<Side>, _conn: &Conn, _now: Nanos) {}
 }
@@ -52,6 +69,9 @@ pub struct Lane<S> {
     taken: HashMap<ConnId, Taken>,
     voice: Voice,
     selection: S,
+    /// Share of the connections that were kept when that was last looked at, and those that were not.
+    kept: f64,
+    shed: Vec<ConnId>,
 }
 
 /// What a lane says: signals and policies.
@@ -79,6 +99,8 @@ impl<S: Selects> Lane<S> {
                 ledger,
             },
             selection,
+            kept: 1.0,
+            shed: Vec::new(),
         }
     }
 
@@ -96,6 +118,8 @@ impl<S: Selects> Lane<S> {
                 ts: header.ts,
                 kind: SignalKind::Wake(mark_of(header).stamp, header.len),
             }),
+            EventKind::PROCESS => self.process(header, head),
+            EventKind::EXIT => self.selection.ended(header.tgid),
             _ => {}
         }
     }
@@ -108,6 +132,33 @@ impl<S: Selects> Lane<S> {
     /// The capture policies asked for since the last call; the caller drains them.
     pub fn policies(&mut self) -> &mut Vec<(ConnId, CapturePolicy)> {
         &mut self.voice.policies
+    }
+
+    /// Gives connections up that are shed now, and takes them up again when more are kept.
+    pub fn shed(&mut self, now: Nanos) {
+        let kept = self.selection.connections_kept();
+        let before = std::mem::replace(&mut self.kept, kept);
+        if kept > before {
+            for id in self.shed.drain(..) {
+                if self.table.remove(id).is_some() {
+                    self.voice.ledger.health().closed();
+                }
+                // Those that are still to be shed are found out again.
+                self.voice.policies.push((id, UNDECIDED));
+            }
+        } else if kept < before {
+            let (table, selection) = (&self.table, &self.selection);
+            let given_up = table
+                .iter()
+                .filter(|flow| !flow.consumer.is_opaque() && selection.sheds(&flow.conn));
+            let given_up: Vec<ConnId> = given_up.map(|flow| flow.conn.id).collect();
+            for id in given_up {
+                if let Some(flow) = self.table.get_mut(id) {
+                    self.voice.give_up(flow, now);
+                    self.shed.push(id);
+                }
+            }
+        }
     }
 
     /// Forgets what has been idle for long and can't come back.
@@ -199,7 +250,13 @@ impl<S: Selects> Lane<S> {
                 self.selection
                     .happened(Event::Opened, Some(side), &conn, header.ts);
             }
-            Conversation::new(REGISTRY)
+            if self.selection.sheds(&conn) {
+                self.shed.push(id);
+                self.voice.policies.push((id, CapturePolicy::Ignore));
+                Conversation::opaque()
+            } else {
+                Conversation::new(REGISTRY)
+            }
         } else {
             let policy = ignoring(unit_of(header).turn().is_some());
             self.voice.policies.push((id, policy));
@@ -211,6 +268,19 @@ impl<S: Selects> Lane<S> {
             self.voice.finish(evicted, Close::Forgotten, header.ts);
         }
         place
+    }
+
+    fn process(&mut self, header: &EventHeader, payload: &[u8]) {
+        let replaced = match ProcessFacts::decode(header, payload) {
+            Some(facts) => self.selection.told(&facts, header.ts),
+            None => true, // the reader has taken it in, see `Sharded`
+        };
+        if replaced {
+            self.voice.signals.push(Signal {
+                ts: header.ts,
+                kind: SignalKind::Replaced(header.tgid),
+            });
+        }
     }
 
     fn act(&mut self, header: &EventHeader) {
@@ -320,15 +390,20 @@ impl Voice {
         });
     }
 
+    /// The connection is shed.
+    fn give_up(&mut self, flow: &mut Flow<Conversation>, now: Nanos) {
+        let Flow { conn, consumer, .. } = flow;
+        self.with(conn, now, |out| {
+            out.given_up = Reason::Shed;
+            consumer.close(Close::Forgotten, &nobody(now), out);
+        });
+        *consumer = Conversation::opaque();
+        self.policies.push((conn.id, CapturePolicy::Ignore));
+    }
+
     fn finish(&mut self, mut flow: Flow<Conversation>, how: Close, now: Nanos) {
         self.ledger.health().closed();
-        let mark = Mark {
-            stamp: Stamp {
-                ts: now,
-                unit: Unit::default(),
-            },
-            ..Mark::default()
-        };
+        let mark = nobody(now);
         let Flow { conn, consumer, .. } = &mut flow;
         self.with(conn, now, |out| consumer.close(how, &mark, out));
     }
@@ -345,6 +420,7 @@ impl Voice {
             policy: &mut policy,
             taken: None,
             switch: &mut None,
+            given_up: Reason::Abandoned,
         });
         if let Some(policy) = policy {
             let policy = match policy {
@@ -355,6 +431,23 @@ impl Voice {
         }
     }
 }
+
+/// A moment in which nobody moved anything.
+fn nobody(now: Nanos) -> Mark {
+    Mark {
+        stamp: Stamp {
+            ts: now,
+            unit: Unit::default(),
+        },
+        ..Mark::default()
+    }
+}
+
+/// What is captured of a connection about which nothing is decided.
+const UNDECIDED: CapturePolicy = CapturePolicy::Limit {
+    send: (UNDECIDED_RUN, UNDECIDED_CHUNK),
+    recv: (UNDECIDED_RUN, UNDECIDED_CHUNK),
+};
 
 /// What is captured of a connection that is of no interest. What an event loop moves over it still tells which turn is whose.
 const fn ignoring(by_loop: bool) -> CapturePolicy {

@@ -1,6 +1,7 @@
 //! Joins the stages and runs them: the only place that knows them all.
 
 mod batch;
+mod budget;
 mod connect;
 mod correlation;
 mod lane;
@@ -24,7 +25,7 @@ use crate::kernel::Plan;
 use crate::metrics::{Metrics, Own};
 use crate::model::{ConnId, Service};
 use crate::protocol::CapturePolicy;
-use crate::sample::Sampler;
+use crate::sample::{Sampler, Shedder, Shedding};
 use crate::source::monotonic;
 use crate::telemetry::Ledger;
 
@@ -68,7 +69,8 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
         let exponential = config.export.metrics.wants_exponential();
         Metrics::new(config.metrics.clone(), exponential, monotonic())
     });
-    let people = selection::People::new(processes, capture.runtimes(), metrics.clone());
+    let shedding = config.cpu_budget.map(|_| Shedding::default());
+    let people = selection::People::new(processes, capture.runtimes(), metrics.clone(), shedding.clone());
     people.tell_runtimes(&there_before);
     capture.follow_hand_offs();
     let correlation = correlation::Correlation::new(
@@ -76,6 +78,9 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
         people.services(),
         exporters,
         metrics.clone(),
+        shedding
+            .clone()
+            .map(|shedding| Shedder::new(shedding, Arc::clone(&ledger))),
         Sampler::new(&config.sample, Arc::clone(&ledger)),
     );
     let pipeline = pipeline::Pipeline::start(
@@ -88,7 +93,9 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
     .context("starting the workers")?;
     let metrics = start_metrics(config, metrics, people.myself(), clock, &ledger)?;
     let source = capture.take_source().context("the capture has no source")?;
-    let mut reader = reader::Reader::new(source, pipeline, people, ledger, metrics.is_some());
+    let budget = config.cpu_budget.zip(shedding);
+    let budget = budget.map(|(cores, shedding)| budget::Budget::new(cores, shedding));
+    let mut reader = reader::Reader::new(source, pipeline, people, ledger, metrics.is_some(), budget);
     let broke = reader.run(&mut capture, &stop);
     reader.finish(capture, config.shutdown_timeout);
     if let Some(metrics) = metrics {

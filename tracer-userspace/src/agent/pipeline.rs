@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use tracer_common::EventHeader;
+use tracer_common::{EventHeader, EventKind, ProcessFacts};
 
 use super::batch::Batch;
 use super::correlation::Correlation;
@@ -51,6 +51,8 @@ pub struct Sharded {
     nobody_reads: Arc<AtomicBool>,
     ledger: Arc<Ledger>,
     dropped: u64,
+    /// Takes in who a process is; whether something else was known under its id.
+    told: Box<dyn Fn(&ProcessFacts<'_>, Nanos) -> bool + Send>,
 }
 
 struct Worker {
@@ -112,6 +114,7 @@ impl<S: Selects + Clone + Send + 'static> Pipeline<S> {
             nobody_reads,
             ledger,
             dropped: 0,
+            told: Box::new(move |facts, at| selection.told(facts, at)),
         }))
     }
 
@@ -153,6 +156,7 @@ impl<S: Selects + Clone + Send + 'static> Pipeline<S> {
 
 impl<S: Selects> Inline<S> {
     fn advance(&mut self, watermark: Nanos) {
+        self.lane.shed(watermark);
         for (id, policy) in self.lane.policies().drain(..) {
             (self.apply)(id, policy);
         }
@@ -166,6 +170,15 @@ impl<S: Selects> Inline<S> {
 
 impl Sharded {
     fn event(&mut self, header: &EventHeader, head: &[u8], tail: &[u8]) {
+        // Before any worker meets what that process does. They learn of it only if a name changes.
+        let (mut replaced, mut header, mut head) = (*header, header, head);
+        if EventKind(header.kind) == EventKind::PROCESS {
+            if !ProcessFacts::decode(header, head).is_some_and(|facts| (self.told)(&facts, header.ts)) {
+                return;
+            }
+            replaced.captured = 0;
+            (header, head) = (&replaced, &[]);
+        }
         let shard = shard(header.cookie, self.workers.len());
         if let Some(worker) = self.workers.get_mut(shard) {
             worker.pending.push(header, head, tail);
@@ -225,6 +238,7 @@ fn work<S: Selects>(
         batch.drain(|header, head, tail| lane.event(header, head, tail));
         // A full recycling queue means that enough empty batches wait: this one's memory is freed.
         let _ = recycle.try_send(batch);
+        lane.shed(watermark);
         for (id, policy) in lane.policies().drain(..) {
             apply(id, policy);
         }

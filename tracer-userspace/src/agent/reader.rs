@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
+use super::budget::Budget;
 use super::pipeline::Pipeline;
 use super::selection::People;
 use super::{HOUSEKEEPING, stop};
@@ -22,6 +23,7 @@ pub struct Reader {
     /// Somebody reads how the tracer is.
     is_watched: bool,
     next_housekeeping: Instant,
+    budget: Option<Budget>,
 }
 
 impl Reader {
@@ -32,6 +34,7 @@ impl Reader {
         people: People,
         ledger: Arc<Ledger>,
         is_watched: bool,
+        budget: Option<Budget>,
     ) -> Self {
         Self {
             source,
@@ -41,6 +44,7 @@ impl Reader {
             malformed: 0,
             is_watched,
             next_housekeeping: Instant::now(),
+            budget,
         }
     }
 
@@ -66,6 +70,9 @@ impl Reader {
                 capture.watch_loops(self.people.have_loops());
                 capture.follow_hand_offs();
                 capture.flush_log();
+                if let Some(budget) = &mut self.budget {
+                    budget.look(capture, &self.ledger, bpf_stats_enabled());
+                }
                 if self.is_watched {
                     self.tell_health(capture);
                 }

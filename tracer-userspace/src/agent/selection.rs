@@ -4,12 +4,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
+use tracer_common::ProcessFacts;
 
+use super::correlation::Services;
 use super::lane::Selects;
 use crate::attach::Runtimes;
 use crate::discover::Processes;
 use crate::metrics::{Event, Metrics, Side};
 use crate::model::{Conn, Nanos, Service};
+use crate::sample::Shedding;
 use crate::source::monotonic;
 
 /// The processes of this host, and the runtimes that the kernel side knows. Cheap to clone.
@@ -20,16 +23,23 @@ pub struct People {
     /// Processes whose runtime the kernel side was told.
     told: Arc<Mutex<HashMap<u32, tracer_common::RuntimeEntry>>>,
     metrics: Option<Metrics>,
+    shedding: Option<Shedding>,
 }
 
 impl People {
     /// Nobody is known yet.
-    pub fn new(processes: Arc<Mutex<Processes>>, runtimes: Runtimes, metrics: Option<Metrics>) -> Self {
+    pub fn new(
+        processes: Arc<Mutex<Processes>>,
+        runtimes: Runtimes,
+        metrics: Option<Metrics>,
+        shedding: Option<Shedding>,
+    ) -> Self {
         Self {
             processes,
             runtimes,
             told: Arc::default(),
             metrics,
+            shedding,
         }
     }
 
@@ -40,10 +50,10 @@ impl People {
         }
     }
 
-    /// For the correlator: who is behind a process.
-    pub fn services(&self) -> Box<dyn FnMut(u32) -> Arc<Service> + Send> {
+    /// For the correlator: who was behind a process.
+    pub fn services(&self) -> Services {
         let people = self.clone();
-        Box::new(move |tgid| people.lock().service(tgid))
+        Box::new(move |tgid, at| people.lock().service_at(tgid, at))
     }
 
     /// Forgets processes that have ended. Call it about once a second.
@@ -55,11 +65,15 @@ impl People {
             metrics.ended(&gone, monotonic());
         }
         for tgid in gone {
-            if locked(&self.told).remove(&tgid).is_some()
-                && let Err(why) = self.runtimes.remove_runtime(tgid)
-            {
-                tracing::debug!("runtime of process {tgid}: {why:#}");
-            }
+            self.forget_runtime(tgid);
+        }
+    }
+
+    fn forget_runtime(&self, tgid: u32) {
+        if locked(&self.told).remove(&tgid).is_some()
+            && let Err(why) = self.runtimes.remove_runtime(tgid)
+        {
+            tracing::debug!("runtime of process {tgid}: {why:#}");
         }
     }
 
@@ -122,8 +136,36 @@ impl Selects for People {
         self.tell_runtime(tgid);
     }
 
+    fn told(&self, facts: &ProcessFacts<'_>, at: Nanos) -> bool {
+        let mut processes = self.lock();
+        let replaced = processes.told(facts, at);
+        let runtime = processes.runtime(facts.tgid);
+        drop(processes);
+        match runtime {
+            Some(_) => self.tell_runtime(facts.tgid),
+            None => self.forget_runtime(facts.tgid),
+        }
+        replaced
+    }
+
+    fn ended(&self, tgid: u32) {
+        self.lock().ended(tgid);
+    }
+
     fn is_alive(&self, tgid: u32) -> bool {
         Path::new("/proc").join(tgid.to_string()).exists()
+    }
+
+    fn sheds(&self, conn: &Conn) -> bool {
+        self.shedding
+            .as_ref()
+            .is_some_and(|shedding| shedding.sheds(conn))
+    }
+
+    fn connections_kept(&self) -> f64 {
+        self.shedding
+            .as_ref()
+            .map_or(1.0, |shedding| shedding.get().connections)
     }
 
     fn happened(&self, event: Event, side: Option<Side>, conn: &Conn, now: Nanos) {

@@ -25,6 +25,9 @@ pub struct Config {
     /// Worker threads; `None` (`auto`) lets the tracer choose by the number of CPUs.
     #[serde(deserialize_with = "workers")]
     pub workers: Option<u16>,
+    /// Cores that the tracer may use (0.05: a twentieth of one); `None`: as many as it needs.
+    #[serde(deserialize_with = "cpu_budget")]
+    pub cpu_budget: Option<f64>,
     /// How long spans are flushed for after SIGINT or SIGTERM; what is left then is counted as dropped.
     #[serde(deserialize_with = "duration")]
     pub shutdown_timeout: Duration,
@@ -88,6 +91,7 @@ impl Default for Config {
         Self {
             log_level: "info".to_owned(),
             workers: None,
+            cpu_budget: None,
             shutdown_timeout: Duration::from_secs(5),
             capture: Capture::default(),
             selection: Selection::default(),
@@ -113,6 +117,8 @@ impl Default for Capture {
 const MAX_WORKERS: u16 = 64;
 /// Sizes of a ring buffer that are allowed: the largest event fits several times, and no host is emptied by a slip.
 const RING_BYTES: std::ops::RangeInclusive<u32> = 256 << 10..=256 << 20;
+/// Budgets of processor time that are allowed: the least is what an idle tracer needs.
+const CPU_BUDGETS: std::ops::RangeInclusive<f64> = 0.001..=1024.0;
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// Lays the layers over each other: defaults, file, environment, flags.
@@ -178,6 +184,21 @@ fn parse_workers(text: &str) -> Result<Option<u16>, String> {
     }
 }
 
+fn parse_cpu_budget(text: &str) -> Result<Option<f64>, String> {
+    let text = text.trim();
+    if text == "off" {
+        return Ok(None);
+    }
+    let number = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse().map(|percent: f64| percent / 100.0),
+        None => text.parse(),
+    };
+    let cores = number.ok().filter(|cores| CPU_BUDGETS.contains(cores));
+    cores
+        .map(Some)
+        .ok_or_else(|| format!("{text:?} is not a share of one core: write 0.05 or 5%, or off"))
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{text:?} is not a duration ({error}): write 500ms, 10s or 5m"))
@@ -198,6 +219,20 @@ fn log_level<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
 
 fn workers<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
     parse_workers(&String::deserialize(from)?).map_err(D::Error::custom)
+}
+
+fn cpu_budget<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(f64),
+        Text(String),
+    }
+    let text = match Written::deserialize(from)? {
+        Written::Number(number) => number.to_string(),
+        Written::Text(text) => text,
+    };
+    parse_cpu_budget(&text).map_err(D::Error::custom)
 }
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {

@@ -2,7 +2,9 @@
 
 use std::net::{AddrParseError, Ipv4Addr, SocketAddr};
 
-use super::{Backend, Config, parse_duration, parse_log_level, parse_ring_bytes, parse_workers};
+use super::{
+    Backend, Config, parse_cpu_budget, parse_duration, parse_log_level, parse_ring_bytes, parse_workers,
+};
 use crate::discover::{Command, Glob};
 use crate::export::{Colour, Format};
 use crate::sample;
@@ -390,6 +392,19 @@ pub static SETTINGS: &[Setting] = &[
         help: "Worker threads [default: auto, by the number of CPUs]",
         set: |config, values| {
             config.workers = parse_workers(&last(values))?;
+            Ok(())
+        },
+        ..BASE
+    },
+    Setting {
+        flag: "cpu-budget",
+        variables: &["TRACER_CPU_BUDGET"],
+        key: "cpu_budget",
+        value: "SHARE",
+        help: "Processor time that the tracer may use, as a share of one core: 0.05 or 5%. Above it whole traces are left out, and \
+               counted [default: off]",
+        set: |config, values| {
+            config.cpu_budget = parse_cpu_budget(&last(values))?;
             Ok(())
         },
         ..BASE

@@ -207,6 +207,14 @@ const ROWS: &[Row] = &[
         get: |c| c.workers.map_or_else(|| "auto".to_owned(), |n| n.to_string()),
     },
     Row {
+        flag: "cpu-budget",
+        values: ["0.25", "0.5", "2"],
+        get: |c| {
+            c.cpu_budget
+                .map_or_else(|| "off".to_owned(), |cores| cores.to_string())
+        },
+    },
+    Row {
         flag: "shutdown-timeout",
         values: ["1s", "2s", "3s"],
         get: |c| format!("{}s", c.shutdown_timeout.as_secs()),
@@ -301,6 +309,16 @@ fn bad_values_name_their_source_and_the_remedy() {
             "workers",
             "many",
             "--workers many: \"many\" is not a number of workers: use auto or a number from 1 to 64",
+        ),
+        (
+            "cpu-budget",
+            "a lot",
+            "--cpu-budget a lot: \"a lot\" is not a share of one core: write 0.05 or 5%, or off",
+        ),
+        (
+            "cpu-budget",
+            "0%",
+            "--cpu-budget 0%: \"0%\" is not a share of one core: write 0.05 or 5%, or off",
         ),
         (
             "log-level",

@@ -132,6 +132,8 @@ impl Correlator {
             SignalKind::End(exchange) => self.end(exchange, services),
             SignalKind::Drop(id, _) => self.lose(id),
             SignalKind::Wake(stamp, woken) => self.woke(&stamp, woken),
+            // Services are asked for once in a turn.
+            SignalKind::Replaced(_) => self.turn += 1,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Who is behind a process: services, their names, languages and resources, and which of them are traced.
 //!
-//! A process is read from procfs once, when its first connection is seen, and kept until it is gone. Processes of one
+//! A process is read from procfs once, when the kernel side tells that it uses a socket ([`told`]) or its first connection is seen,
+//! and kept until it is gone. What it was is then known even if it is gone already. Processes of one
 //! service that were forked from one main process (nginx and its workers, gunicorn, PostgreSQL's backends) share one
 //! [`Service`], that of the main process: same name, same `service.instance.id`, and a resource that does not multiply with
 //! every backend. `process.pid` and `process.command_args` are then the main process's.
@@ -19,12 +20,13 @@ mod runtimes;
 mod secrets;
 mod selection;
 mod tasks;
+mod told;
 mod words;
 
 #[cfg(test)]
 mod tests;
 
-use crate::model::{Language, Resource, Service};
+use crate::model::{Language, Nanos, Resource, Service};
 use hashbrown::HashMap;
 use language::Binary;
 use name::{Name, Sources};
@@ -35,7 +37,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tasks::Search;
-use tracer_common::RuntimeEntry;
+use tracer_common::{ProcessFacts, RuntimeEntry};
 
 pub use host::Host;
 pub use selection::{Command, Glob, Rules, Selection};
@@ -52,6 +54,8 @@ const RECHECK: Duration = Duration::from_millis(250);
 const TRIES: u8 = 8;
 /// A process that is gone is remembered this long: what it did last is still on its way through the pipeline.
 const KEEP_GONE: Duration = Duration::from_secs(30);
+/// Programs remembered that a process has run before its current one.
+const MAX_BEFORE: usize = 4;
 /// Processes looked at by one [`Processes::sweep`].
 const SWEEP: usize = 256;
 
@@ -61,6 +65,7 @@ pub struct Processes {
     selection: Selection,
     known: HashMap<u32, Known>,
     binaries: HashMap<FileId, Arc<Binary>>,
+    groups: told::Groups,
     /// Where the next sweep goes on.
     swept: u32,
 }
@@ -78,6 +83,10 @@ struct Known {
     checked: Instant,
     used: Instant,
     gone: Option<Instant>,
+    /// The program as the kernel side told it. Then its end and its successor are told, too.
+    told: Option<told::Program>,
+    /// What it ran before, and until when: what it did then is still on its way through the pipeline.
+    before: Vec<(Nanos, Arc<Service>)>,
 }
 
 /// What runs on this host.
@@ -100,6 +109,7 @@ impl Processes {
             selection,
             known: HashMap::new(),
             binaries: HashMap::new(),
+            groups: told::Groups::default(),
             swept: 0,
         }
     }
@@ -114,6 +124,56 @@ impl Processes {
         self.learn(tgid, 0)
     }
 
+    /// The service that was behind a process id at that time, as far as it is remembered.
+    pub fn service_at(&mut self, tgid: u32, at: Nanos) -> Arc<Service> {
+        let now = self.service(tgid);
+        let Some(known) = self.known.get(&tgid) else {
+            return now;
+        };
+        let before = known.before.iter().find(|(until, _)| at < *until);
+        before.map_or(now, |(_, service)| Arc::clone(service))
+    }
+
+    /// The kernel side tells who a process is, at that time: it uses a socket for the first time, or runs another program now.
+    /// Returns whether something else was known under that id.
+    pub fn told(&mut self, facts: &ProcessFacts<'_>, at: Nanos) -> bool {
+        let program = told::Program::of(facts);
+        let mut before = Vec::new();
+        if let Some(known) = self.known.remove(&facts.tgid) {
+            if known.told == Some(program) {
+                self.known.insert(facts.tgid, known);
+                return false;
+            }
+            before = known.before;
+            // Nobody knew who it was: then this one.
+            if known.identity.is_some() || known.told.is_some() {
+                if before.len() >= MAX_BEFORE {
+                    before.remove(0);
+                }
+                before.push((at, known.service));
+            }
+        }
+        let process = told::snapshot(&self.host, &mut self.groups, facts);
+        let known = self.describe(&process, 0);
+        let replaced = !before.is_empty();
+        self.keep(
+            facts.tgid,
+            Known {
+                told: Some(program),
+                before,
+                ..known
+            },
+        );
+        replaced
+    }
+
+    /// A process has ended.
+    pub fn ended(&mut self, tgid: u32) {
+        if let Some(known) = self.known.get_mut(&tgid) {
+            known.gone.get_or_insert_with(Instant::now);
+        }
+    }
+
     /// Like [`Processes::service`], for a connection that is new: notices an id that was reused and a process that replaced
     /// its program (`exec`). Costs one small file and one link, at most four times a second for each process.
     pub fn service_of_new_connection(&mut self, tgid: u32) -> Arc<Service> {
@@ -122,7 +182,11 @@ impl Processes {
             && now.duration_since(known.checked) >= RECHECK
         {
             known.checked = now;
-            let current = Identity::read(&self.host.proc_root, tgid);
+            // What is told needs no looking for, and comes in the order in which it was.
+            let current = match known.told {
+                Some(_) => known.identity,
+                None => Identity::read(&self.host.proc_root, tgid),
+            };
             // Gone is not replaced: its last connections keep its name.
             if current.is_some() && current != known.identity {
                 self.known.remove(&tgid);
@@ -261,8 +325,14 @@ impl Processes {
                 checked: now,
                 used: now,
                 gone: None,
+                told: None,
+                before: Vec::new(),
             },
         };
+        self.keep(tgid, known)
+    }
+
+    fn keep(&mut self, tgid: u32, known: Known) -> Arc<Service> {
         if self.known.len() >= MAX_PROCESSES {
             self.evict();
         }
@@ -333,7 +403,11 @@ impl Processes {
             start_time: process.identity.start_time,
         };
         let language = binary.language_of(process);
-        let tasks = tasks_of(process, language, &binary);
+        // Of a process that is gone there is nothing to be read.
+        let tasks = match process.identity.exe {
+            Some(_) => tasks_of(process, language, &binary),
+            None => Ok(None),
+        };
         let is_final = tasks
             .as_ref()
             .is_ok_and(|found| found.is_some() || !tasks::may_come_later(language));
@@ -352,6 +426,8 @@ impl Processes {
             checked: now,
             used: now,
             gone: None,
+            told: None,
+            before: Vec::new(),
         };
         if let Some((main, service)) = self.main_of(process, &name, climbed) {
             let selected = self.selects(process, main.pid);
@@ -427,7 +503,7 @@ impl Processes {
 
     fn binary(&mut self, process: &Snapshot) -> Arc<Binary> {
         let Some(id) = process.identity.exe else {
-            return Arc::default();
+            return Arc::new(Binary::read(process)); // by its name, if that says something
         };
         if let Some(binary) = self.binaries.get(&id) {
             return Arc::clone(binary);

@@ -66,6 +66,12 @@ impl Environ {
         Self(bytes)
     }
 
+    /// Whether there are no variables, or none that could be read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The value of a variable; `None` if it is unset, empty or not UTF-8.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -172,8 +178,8 @@ fn parse_stat(stat: &str) -> Option<Stat> {
     })
 }
 
-/// Arguments end with zero bytes; programs that write a title leave padding behind.
-fn split_args(bytes: &[u8]) -> Vec<String> {
+/// Arguments, which end with zero bytes; programs that write a title leave padding behind.
+pub fn split_args(bytes: &[u8]) -> Vec<String> {
     let end = bytes
         .iter()
         .rposition(|&b| b != 0 && b != b' ')

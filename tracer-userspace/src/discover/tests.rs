@@ -287,6 +287,111 @@ fn the_gone_have_a_name_and_the_forgotten_are_read_again() {
     assert_eq!(&*processes.service(8).name, "caddy");
 }
 
+/// A process that started `started` clock ticks after boot, with arguments and variables separated by `|`.
+fn tell(
+    processes: &mut Processes,
+    tgid: u32,
+    started: u64,
+    path: &str,
+    args: &str,
+    environ: &str,
+    at: u64,
+) -> bool {
+    let executable = path.rsplit('/').next().unwrap_or_default();
+    let (arguments, environment) = (args.replace('|', "\0") + "\0", environ.replace('|', "\0") + "\0");
+    let facts = ProcessFacts {
+        tgid,
+        parent: 1,
+        started: started * 10_000_000 + 7,
+        cgroup: 1,
+        is_exec: false,
+        comm: b"main",
+        executable: executable.as_bytes(),
+        path: path.as_bytes(),
+        arguments: arguments.as_bytes(),
+        environment: environment.as_bytes(),
+    };
+    processes.told(&facts, at)
+}
+
+#[test]
+fn who_is_gone_goes_by_what_was_told() {
+    let tree = Tree::new("told");
+    for (at, (exe, args, environ, _, cwd, expected)) in NAMES.iter().enumerate() {
+        // Of what needs files of the process nothing is left.
+        let exe = exe.trim_end_matches(" (deleted)");
+        if *cwd != "/" || args.contains("/srv") || args.contains("/app") || expected.contains(' ') {
+            continue;
+        }
+        let mut processes = tree.processes();
+        let known = *expected == "web"; // by its control group, which nobody could look at
+        assert!(!tell(&mut processes, 900 + at as u32, 5, exe, args, environ, 1));
+        let service = processes.service(900 + at as u32);
+        if !known {
+            assert_eq!(&*service.name, *expected, "{exe} {args} {environ}");
+        }
+        assert!(service.selected);
+    }
+}
+
+#[test]
+fn the_living_are_read_and_the_gone_are_not_taken_for_their_successors() {
+    let tree = Tree::new("living");
+    let mut processes = tree.processes();
+    tree.process(50, "/x/nginx", "nginx", "OTEL_SERVICE_NAME=edge", "/", "/");
+    // Its environment holds more than the kernel side could tell.
+    assert!(!tell(&mut processes, 50, 500, "/x/nginx", "nginx", "", 1));
+    assert_eq!(&*processes.service(50).name, "edge");
+    let first = processes.service(50);
+    assert!(
+        !tell(&mut processes, 50, 500, "/x/nginx", "nginx", "", 2),
+        "nothing new"
+    );
+    assert!(Arc::ptr_eq(&first, &processes.service(50)));
+    // The id is another process's already: this one had another program, or began at another time.
+    for (tgid, started, path) in [(51, 510, "/x/job"), (52, 519, "/x/caddy")] {
+        tree.process(tgid, "/x/caddy", "caddy", "OTEL_SERVICE_NAME=other", "/", "/");
+        tell(
+            &mut processes,
+            tgid,
+            started,
+            path,
+            "x",
+            "OTEL_SERVICE_NAME=mine",
+            1,
+        );
+        assert_eq!(&*processes.service(tgid).name, "mine", "{path}");
+    }
+}
+
+#[test]
+fn a_program_has_its_name_until_the_next_one_takes_its_place() {
+    let tree = Tree::new("exec");
+    let mut processes = tree.processes();
+    let told = |processes: &mut Processes, name: &str, at| {
+        tell(processes, 60, 5, &format!("/x/{name}"), name, "", at)
+    };
+    assert!(!told(&mut processes, "a", 10));
+    for (at, name) in [(20, "b"), (30, "c")] {
+        assert!(told(&mut processes, name, at), "{name}");
+    }
+    for (at, name) in [(10, "a"), (19, "a"), (20, "b"), (29, "b"), (30, "c"), (90, "c")] {
+        assert_eq!(&*processes.service_at(60, at).name, name, "{at}");
+    }
+    // More programs than are remembered: the oldest are forgotten.
+    for at in 4..40 {
+        told(&mut processes, &at.to_string(), 10 * at);
+    }
+    assert_eq!(&*processes.service_at(60, 385).name, "38");
+    assert_eq!(&*processes.service_at(60, u64::MAX).name, "39");
+    processes.ended(60);
+    assert_eq!(
+        &*processes.service(60).name,
+        "39",
+        "its last exchanges are on their way"
+    );
+}
+
 #[test]
 fn this_process_is_known_and_not_selected() {
     let mut processes = Processes::new(Selection::default(), Host::read());

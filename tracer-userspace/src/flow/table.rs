@@ -139,6 +139,11 @@ impl<C> Table<C> {
         gone.into_iter().filter_map(|id| self.remove(id)).collect()
     }
 
+    /// All flows.
+    pub fn iter(&self) -> impl Iterator<Item = &Flow<C>> {
+        self.flows.iter().flatten()
+    }
+
     /// Takes out every flow.
     pub fn drain(&mut self) -> impl Iterator<Item = Flow<C>> {
         self.places.clear();

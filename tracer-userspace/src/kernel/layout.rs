@@ -85,6 +85,23 @@ const WATCH_FIELDS: &[Field] = &[
     field("EPITEM__DATA", "epitem", "event.data", 8),
 ];
 
+/// Every field of [`Group::Process`].
+const PROCESS_FIELDS: &[Field] = &[
+    field("TASK__MM", "task_struct", "mm", 8),
+    field("TASK__LEADER", "task_struct", "group_leader", 8),
+    field("TASK__PARENT", "task_struct", "real_parent", 8),
+    field("TASK__STARTED", "task_struct", "start_boottime", 8),
+    field("TASK__SIGNAL", "task_struct", "signal", 8),
+    field("SIGNAL__LIVE", "signal_struct", "live.counter", 4),
+    field("MM__FILE", "mm_struct", "exe_file", 8),
+    field("MM__ARG_START", "mm_struct", "arg_start", 8),
+    field("MM__ARG_END", "mm_struct", "arg_end", 8),
+    field("MM__ENV_START", "mm_struct", "env_start", 8),
+    field("MM__ENV_END", "mm_struct", "env_end", 8),
+    field("FILE__DENTRY", "file", "f_path.dentry", 8),
+    field("DENTRY__NAME", "dentry", "d_name.name", 8),
+];
+
 /// Structs that are read together. A back end that a host cannot use must not fail for its own group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Group {
@@ -96,11 +113,19 @@ pub enum Group {
     Descriptor,
     /// From a socket to what its process keeps with it in epoll (fs/eventpoll.c). Of use to any back end, needed by none.
     Watch,
+    /// What a process is: its start, its parent, its program. Of use to any back end, needed by none.
+    Process,
 }
 
 impl Group {
     /// Every group.
-    pub const ALL: &[Self] = &[Self::Socket, Self::Message, Self::Descriptor, Self::Watch];
+    pub const ALL: &[Self] = &[
+        Self::Socket,
+        Self::Message,
+        Self::Descriptor,
+        Self::Watch,
+        Self::Process,
+    ];
 
     /// What its fields are for.
     #[must_use]
@@ -110,6 +135,7 @@ impl Group {
             Self::Message => "finding the bytes of a message",
             Self::Descriptor => "finding the socket of a descriptor",
             Self::Watch => "finding the caller of a pooled connection in Rust's tokio",
+            Self::Process => "naming processes that are gone before they are looked at",
         }
     }
 
@@ -120,6 +146,7 @@ impl Group {
             Self::Message => iter::resolve(btf),
             Self::Descriptor => resolve(btf, DESCRIPTOR_FIELDS),
             Self::Watch => resolve(btf, WATCH_FIELDS),
+            Self::Process => resolve(btf, PROCESS_FIELDS),
         }
     }
 }

@@ -52,7 +52,9 @@ fn plan_with(features: &Features, table: &Table) -> Option<Plan> {
     for group in [Group::Socket].iter().chain(table.groups) {
         globals.extend(features.offsets(*group)?);
     }
-    globals.extend(features.offsets(Group::Watch).unwrap_or_default());
+    for group in [Group::Watch, Group::Process] {
+        globals.extend(features.offsets(group).unwrap_or_default());
+    }
     let mut hooks = Vec::new();
     for sight in table.sights {
         match way(features, sight) {

@@ -99,6 +99,7 @@ pub fn report(features: &Features, wanted: Option<Backend>) -> Report {
         }
     }
     findings.push(fields(features, Group::Watch, false));
+    findings.push(fields(features, Group::Process, false));
     findings.push(processes(features));
     Report {
         kernel: features.release_name.clone(),
@@ -552,9 +553,11 @@ mod tests {
                 "tracepoint tcp_send_reset",
                 "tracepoint tcp_retransmit_skb",
                 "tracepoint sched_waking",
+                "tracepoint sched_process_exec",
                 "capture back end fentry",
                 "capture back end syscall",
                 "fields of kernel structs for finding the caller of a pooled connection in Rust's tokio",
+                "fields of kernel structs for naming processes that are gone before they are looked at",
             ],
         );
         check(
@@ -563,6 +566,13 @@ mod tests {
             None,
             TRACEPOINT,
             &["fields of kernel structs for finding the caller of a pooled connection in Rust's tokio"],
+        );
+        check(
+            "what a process is is not to be found",
+            |f| field_moved(f, Group::Process),
+            None,
+            TRACEPOINT,
+            &["fields of kernel structs for naming processes that are gone before they are looked at"],
         );
         check(
             "a field of sockets has moved",

@@ -43,6 +43,9 @@ instruments! {
     CONNECTIONS: Gauge "tracer.connection.open", "{connection}", 1, "Connections that are followed.";
     CPU: Counter "process.cpu.time", "s", 1_000_000, "Processor time of the tracer.";
     MEMORY: UpDownCounter "process.memory.usage", "By", 1, "Memory of the tracer in use (RSS).";
+    BUDGET: Gauge "tracer.cpu.budget", "{cpu}", 1_000_000, "Cores that the tracer may use, if it has a budget.";
+    USED: Gauge "tracer.cpu.used", "{cpu}", 1_000_000, "Cores that the tracer used in the last second, its kernel side included, if it has a budget.";
+    KEPT: Gauge "tracer.shed.kept", "1", 1_000_000, "Share of the traces, and of the connections from outside, that is kept to stay within the budget.";
     BPF_TIME: Counter "tracer.bpf.run_time", "s", SECOND, "Time spent in a BPF program, while the kernel counts it (kernel.bpf_stats_enabled).";
     BPF_RUNS: Counter "tracer.bpf.runs", "{run}", 1, "Runs of a BPF program, while the kernel counts them.";
 }
@@ -142,6 +145,7 @@ impl Gather for Own {
             let told = told.filter_map(|(name, books)| Some(one("tracer.exporter", name, value(books)?)));
             told.collect::<Vec<_>>()
         };
+        let budget = health.budget();
         let programs = health.programs();
         let kernel = snapshot
             .kernel
@@ -167,6 +171,16 @@ impl Gather for Own {
             self.family(&CONNECTIONS, plain(health.connections.load(Relaxed))),
             self.family(&CPU, [mode("user", user), mode("system", system)]),
             self.family(&MEMORY, resident_bytes().map(plain).into_iter().flatten()),
+            self.family(&BUDGET, budget.into_iter().flat_map(|b| plain(b.cores[0]))),
+            self.family(&USED, budget.into_iter().flat_map(|b| plain(b.cores[1]))),
+            self.family(
+                &KEPT,
+                budget.into_iter().flat_map(|b| {
+                    let [traces, connections] = b.kept;
+                    let kept = |what, value| one("tracer.shed.subject", what, value);
+                    [kept("traces", traces), kept("connections", connections)]
+                }),
+            ),
             self.family(
                 &BPF_TIME,
                 programs
@@ -237,6 +251,7 @@ mod tests {
         ledger.kernel("ring_full", 3);
         ledger.health().rings(5, 100);
         ledger.health().opened();
+        ledger.health().set_budget(0.5, 0.25, 0.125, 1.0);
         ledger.health().watch_queue("otlp", Box::new(|| (4, 8)));
         ledger.health().watch_disk("otlp", Box::new(|| (16, 32)));
         ledger.spilled("c", 1);
@@ -262,6 +277,9 @@ mod tests {
             ("tracer.export.disk.used", vec![16]),
             ("tracer.export.disk.size", vec![32]),
             ("tracer.connection.open", vec![1]),
+            ("tracer.cpu.budget", vec![500_000]),
+            ("tracer.cpu.used", vec![250_000]),
+            ("tracer.shed.kept", vec![125_000, 1_000_000]),
         ] {
             assert_eq!(numbers(&families, name), expected, "{name}");
         }

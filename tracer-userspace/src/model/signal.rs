@@ -93,4 +93,6 @@ pub enum SignalKind {
     Drop(ExchangeId, crate::telemetry::Reason),
     /// A thread that has just received woke another thread of its process (its id) that has received, too.
     Wake(Stamp, u32),
+    /// The process runs another program from now on, or its id is another process's.
+    Replaced(u32),
 }

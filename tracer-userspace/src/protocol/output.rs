@@ -93,6 +93,8 @@ pub struct Output<'a> {
     pub taken: Option<Taken>,
     /// Set when the connection is to be followed by another protocol from here on (Upgrade), or by none (`""`).
     pub switch: &'a mut Option<&'static str>,
+    /// Why exchanges go no further that are open when the connection is given up.
+    pub given_up: Reason,
 }
 
 impl Output<'_> {
@@ -156,6 +158,10 @@ impl Output<'_> {
 
     /// The exchange is over and can't be told truthfully. Counts it as dropped.
     pub fn drop_exchange(&mut self, id: ExchangeId, reason: Reason) {
+        let reason = match reason {
+            Reason::Abandoned => self.given_up,
+            reason => reason,
+        };
         self.ledger.dropped(None, reason, 1);
         self.say(SignalKind::Drop(id, reason));
     }

@@ -7,6 +7,7 @@
 mod config;
 mod endpoints;
 mod head;
+mod shed;
 mod tail;
 mod threshold;
 
@@ -22,6 +23,7 @@ use crate::telemetry::{Ledger, Reason};
 
 pub use self::config::{Config, Kind, Tail, parse_ratio};
 use self::head::Head;
+pub use self::shed::{Shed, Shedder, Shedding};
 use self::tail::Judge;
 use self::threshold::Mark;
 

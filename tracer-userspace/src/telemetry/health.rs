@@ -17,6 +17,15 @@ pub struct Program {
     pub runs: u64,
 }
 
+/// The budget of processor time, in millionths.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Budget {
+    /// Cores that may be used, and that were in the last second.
+    pub cores: [u64; 2],
+    /// Shares that are kept of the traces, and of the connections that can be shed.
+    pub kept: [u64; 2],
+}
+
 /// Readings of the stages.
 #[derive(Default)]
 pub struct Health {
@@ -28,6 +37,7 @@ pub struct Health {
     pub connections: AtomicU64,
     /// Traces that the head sampler decided on because too many waited for the tail sampler.
     pub sampling_overflow: AtomicU64,
+    budget: Mutex<Option<Budget>>,
     queues: Mutex<Vec<(&'static str, Level)>>,
     disks: Mutex<Vec<(&'static str, Level)>>,
     programs: Mutex<Vec<Program>>,
@@ -48,6 +58,21 @@ impl Health {
     /// A connection is followed no longer.
     pub fn closed(&self) {
         self.connections.fetch_sub(1, Relaxed);
+    }
+
+    /// The budget as it stands: cores, cores used, and the shares of traces and of connections that are kept.
+    pub fn set_budget(&self, cores: f64, used: f64, traces: f64, connections: f64) {
+        let millionths = |share: f64| (share * 1e6).round() as u64;
+        *lock(&self.budget) = Some(Budget {
+            cores: [cores, used].map(millionths),
+            kept: [traces, connections].map(millionths),
+        });
+    }
+
+    /// The budget, if there is one.
+    #[must_use]
+    pub fn budget(&self) -> Option<Budget> {
+        *lock(&self.budget)
     }
 
     /// So many traces did not get the tail sampler's decision.

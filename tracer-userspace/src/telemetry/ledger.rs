@@ -57,6 +57,8 @@ reasons! {
     NotSelected = "not_selected",
     /// Sampling left its trace out.
     NotSampled = "not_sampled",
+    /// Left out because the tracer was above its budget of processor time.
+    Shed = "shed",
 }
 
 #[derive(Default)]

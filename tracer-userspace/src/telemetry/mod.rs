@@ -3,5 +3,5 @@
 mod health;
 mod ledger;
 
-pub use health::{Health, Program};
+pub use health::{Budget, Health, Program};
 pub use ledger::{Account, Delivered, Disk, Ledger, Reason, Snapshot};

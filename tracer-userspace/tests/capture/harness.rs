@@ -235,7 +235,7 @@ impl Running {
         );
         self.pending
             .drain(..)
-            .filter(|e| self.sockets.contains(&e.header.cookie))
+            .filter(|e| self.sockets.contains(&e.header.cookie) && e.header.cookie != 0)
             .collect()
     }
 }

@@ -22,7 +22,7 @@ fn mistakes_have_their_place_their_reason_and_the_nearest_key() {
         ),
         (
             "nonsense: 1",
-            ":1:1: unknown key `nonsense`: the keys here are `log_level`, `workers`, `shutdown_timeout`, `capture`, \
+            ":1:1: unknown key `nonsense`: the keys here are `log_level`, `workers`, `cpu_budget`, `shutdown_timeout`, `capture`, \
              `selection`, `correlate`, `metrics`, `sample` or `export`",
         ),
         (

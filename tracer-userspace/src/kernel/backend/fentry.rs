@@ -8,7 +8,8 @@
 //! that was blocked in one of these functions when the tracer came; its connection is seen from the next message on.
 
 use super::{
-    Attach, Backend, HAND_OFFS, Hook, Need, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES, Sight, Table, sight,
+    Attach, Backend, HAND_OFFS, Hook, Need, PROCESSES, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES, Sight,
+    Table, sight,
 };
 use crate::kernel::{
     features::{Answer, Features},
@@ -244,6 +245,7 @@ pub const TABLE: Table = Table {
         RESETS_OUT,
         RETRANSMITS,
         HAND_OFFS,
+        PROCESSES,
     ],
     groups: &[Group::Message],
     scratches: 24,

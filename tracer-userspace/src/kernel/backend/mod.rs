@@ -224,6 +224,18 @@ const HAND_OFFS: Sight = sight(
     "following work from thread to thread in Java",
 );
 
+/// Processes that replace their program, or end.
+const PROCESSES: Sight = sight(
+    &[&[
+        Hook::tracepoint("sched_process_exec"),
+        Hook::tracepoint("sched_process_exit"),
+    ]],
+    "tracepoint sched_process_exec",
+    "5.5",
+    Need::Optional,
+    "knowing at once that a process runs another program, or has ended",
+);
+
 /// When bytes came into a socket's buffer.
 const ARRIVALS: Sight = sight(
     &[&[Hook::tracepoint("sk_data_ready")]],

@@ -2,8 +2,8 @@
 //! probes. Every system call of the host pays for it.
 
 use super::{
-    ARRIVALS, Attach, Backend, HAND_OFFS, Hook, Need, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES, Table,
-    sight,
+    ARRIVALS, Attach, Backend, HAND_OFFS, Hook, Need, PROCESSES, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES,
+    Table, sight,
 };
 use crate::kernel::layout::Group;
 
@@ -47,6 +47,7 @@ pub const TABLE: Table = Table {
         RESETS_OUT,
         RETRANSMITS,
         HAND_OFFS,
+        PROCESSES,
     ],
     // They find sockets by their addresses alone.
     typed: |_| false,

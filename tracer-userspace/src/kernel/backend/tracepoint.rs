@@ -1,7 +1,8 @@
 //! The back end `tracepoint` (`tracer-ebpf/src/tracepoint.rs`): the first choice. No process pays for it but at its own messages.
 
 use super::{
-    ARRIVALS, Backend, HAND_OFFS, Hook, Need, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES, Table, sight,
+    ARRIVALS, Backend, HAND_OFFS, Hook, Need, PROCESSES, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES, Table,
+    sight,
 };
 
 pub const TABLE: Table = Table {
@@ -29,6 +30,7 @@ pub const TABLE: Table = Table {
         RESETS_OUT,
         RETRANSMITS,
         HAND_OFFS,
+        PROCESSES,
     ],
     groups: &[],
     scratches: 6,

@@ -264,7 +264,9 @@ impl Replay {
                 SignalKind::Respond(id, _) => (*id, open.get_mut(id).map(|o| &mut o.1)),
                 SignalKind::End(exchange) => (exchange.id, None),
                 SignalKind::Drop(id, _) => (*id, None),
-                SignalKind::Wake(..) => return Err("a session knows no threads".into()),
+                SignalKind::Wake(..) | SignalKind::Replaced(_) => {
+                    return Err("a session knows no threads".into());
+                }
             };
             match signal.kind {
                 SignalKind::End(exchange) => {
@@ -309,6 +311,7 @@ impl Replay {
             ledger: &self.ledger,
             policy: &mut self.policy,
             switch: &mut self.switch,
+            given_up: Reason::Abandoned,
         };
         let result = f(session.as_mut(), &mut out);
         if self.switch.is_some() {
