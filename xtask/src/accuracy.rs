@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
@@ -22,6 +23,9 @@ pub struct Args {
     /// Put the table into docs/accuracy.md
     #[arg(long)]
     write: bool,
+    /// Score the joint inference on the public traces of DIR instead (`docs/accuracy.md`)
+    #[arg(long, value_name = "DIR")]
+    offline: Option<PathBuf>,
     /// Install nothing; fail where something is missing
     #[arg(long)]
     no_install: bool,
@@ -54,6 +58,18 @@ struct Rule {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<()> {
+    if let Some(directory) = &args.offline {
+        let example = [
+            "run",
+            "--quiet",
+            "--package",
+            "tracer-userspace",
+            "--example",
+            "offline",
+            "--",
+        ];
+        return shell::run(shell::cargo().args(example).arg(directory));
+    }
     let target = shell::target_dir()?;
     if !args.no_install {
         install::debian_packages()?;

@@ -16,6 +16,7 @@ mod config;
 mod evidence;
 mod ids;
 mod index;
+pub mod joint;
 mod lifecycle;
 mod record;
 #[cfg(test)]
