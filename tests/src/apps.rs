@@ -262,19 +262,42 @@ fn build_rust(app: &str, name: &str) -> PathBuf {
     target.join("release")
 }
 
-/// Compiles the Java class in a folder of `apps/`, and returns the folder of its classes.
-fn compile_java(app: &str, class: &str) -> PathBuf {
+/// Where Debian's packages put Java libraries.
+const JARS: &str = "/usr/share/java";
+
+/// Compiles the Java class in a folder of `apps/`, which uses these libraries of Debian's, and those beside it that it uses. Returns
+/// the class path.
+fn compile_java(app: &str, class: &str, libraries: &[&str]) -> String {
     let classes = target_dir().join("e2e-apps").join(app);
-    let main = source(app).join(format!("{class}.java"));
+    let sources = source(app);
+    let main = sources.join(format!("{class}.java"));
     let modified = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
-    if modified(&classes.join(format!("{class}.class"))) < modified(&main) {
+    let newest = std::fs::read_dir(&sources)
+        .expect("the sources")
+        .filter_map(|entry| modified(&entry.ok()?.path()))
+        .max();
+    let path = libraries
+        .iter()
+        .map(|library| format!("{JARS}/{library}.jar"))
+        .chain([classes.to_str().expect("a path in UTF-8").to_owned()])
+        .collect::<Vec<_>>()
+        .join(":");
+    if modified(&classes.join(format!("{class}.class"))) < newest {
         run(Command::new("javac")
-            .args(["-Xlint:-deprecation", "--release", "17"])
+            .args([
+                "-Xlint:-deprecation",
+                "--release",
+                "17",
+                "-cp",
+                &path,
+                "-sourcepath",
+            ])
+            .arg(&sources)
             .arg("-d")
             .arg(&classes)
             .arg(&main));
     }
-    classes
+    path
 }
 
 /// A program whose processes live for a request, compiled on first use (`apps/short/short.c` tells how to call it).
@@ -392,7 +415,7 @@ pub fn flask_with_stores(setup: Setup) -> (App, App, App) {
 #[must_use]
 pub fn java(setup: Setup) -> App {
     let port = free_port();
-    let classes = compile_java("java-http", "Server");
+    let classes = compile_java("java-http", "Server", &[]);
     let mut command = setup.command("java", port);
     command.args(["-Xmx128m", "-cp"]).arg(classes).arg("Server");
     let program = Program::spawn("java", TempDir::new("java"), &mut command).listening(port);

@@ -332,6 +332,35 @@ fn java() {
     check("Java pool", apps::java, &JAVA_ASYNC);
 }
 
+/// Below `later` a thread of the application's calls, and a third one answers.
+#[test]
+fn java_tomcat() {
+    check("Tomcat", apps::java_tomcat, &JAVA);
+    check(
+        "Tomcat",
+        apps::java_tomcat,
+        &[calls("later/seq", 3, 0.0), calls("supply", 2, 0.95)],
+    );
+    if results().is_some() {
+        check("Tomcat", apps::java_tomcat, &JAVA_ASYNC);
+    }
+}
+
+/// Loops read and answer, and what calls is woken through a queue (or by nobody): no parents, but no wrong ones either.
+#[test]
+fn java_netty() {
+    check(
+        "Netty",
+        apps::java_netty,
+        &[
+            calls("seq", 3, 0.0),
+            calls("send", 3, 0.0),
+            calls("loop/seq", 3, 0.0),
+            calls("loop/par", 3, 0.0),
+        ],
+    );
+}
+
 #[test]
 fn java_virtual() {
     check("Java 25 virtual", apps::java25_virtual, &JAVA);
@@ -431,6 +460,37 @@ fn rust_tokio() {
 #[test]
 fn rust_current_thread() {
     check("Rust tokio, one thread", apps::rust_current_thread, TOKIO);
+}
+
+/// That each of its workers is tokio.
+const ACTIX_SHORT: &[Style] = &[
+    calls("seq", 3, 0.95),
+    calls("par", 3, 0.95),
+    calls("sleep", 2, 0.95),
+    calls("spawn", 3, 0.95),
+    calls("nested", 4, 0.95),
+];
+
+#[test]
+fn rust_actix() {
+    let styles = if results().is_some() { TOKIO } else { ACTIX_SHORT };
+    check("Rust actix-web", apps::rust_actix, styles);
+}
+
+/// Who waits for what another thread does is not told: `par` makes a thread for each call, `pool` has a queue.
+#[test]
+fn rust_blocking() {
+    check(
+        "Rust threads",
+        apps::rust_blocking,
+        &[
+            calls("seq", 3, 0.99),
+            calls("sleep", 2, 0.99),
+            calls("cpu", 2, 0.99),
+            calls("par", 3, 0.0),
+            calls("pool", 2, 0.0),
+        ],
+    );
 }
 
 #[test]

@@ -253,6 +253,19 @@ pub fn rust_current_thread(setup: Setup) -> App {
     rust(setup.env("RUNTIME", "current"))
 }
 
+/// actix-web and reqwest: workers of a thread each.
+#[must_use]
+pub fn rust_actix(setup: Setup) -> App {
+    rust(setup.env("RUNTIME", "actix"))
+}
+
+/// Rust threads that block, without tokio.
+#[must_use]
+pub fn rust_blocking(setup: Setup) -> App {
+    let program = build_rust("mesh/rust", "mesh-rust").join("threads");
+    start("mesh-threads", setup, program, &[])
+}
+
 /// Java on a thread pool: the machine's own.
 #[must_use]
 pub fn java(setup: Setup) -> App {
@@ -278,7 +291,32 @@ pub fn java21_virtual(setup: Setup) -> App {
 }
 
 fn start_java(program: PathBuf, setup: Setup) -> App {
-    let classes = compile_java("mesh/java", "Mesh");
+    start_java_class(program, setup, "Mesh", &[])
+}
+
+/// Tomcat's NIO connector, on the machine's own Java.
+#[must_use]
+pub fn java_tomcat(setup: Setup) -> App {
+    start_java_class("java".into(), setup, "MeshTomcat", &["tomcat10-embed-core"])
+}
+
+/// Netty's event loops, with workers, on the machine's own Java.
+#[must_use]
+pub fn java_netty(setup: Setup) -> App {
+    let libraries = [
+        "netty-common",
+        "netty-buffer",
+        "netty-resolver",
+        "netty-transport",
+        "netty-handler",
+        "netty-codec",
+        "netty-codec-http",
+    ];
+    start_java_class("java".into(), setup, "MeshNetty", &libraries)
+}
+
+fn start_java_class(program: PathBuf, setup: Setup, class: &str, libraries: &[&str]) -> App {
+    let classes = compile_java("mesh/java", class, libraries);
     start(
         "mesh-java",
         setup,
@@ -287,7 +325,7 @@ fn start_java(program: PathBuf, setup: Setup) -> App {
             "-Xmx256m".as_ref(),
             "-cp".as_ref(),
             classes.as_ref(),
-            "Mesh".as_ref(),
+            class.as_ref(),
         ],
     )
 }

@@ -83,18 +83,22 @@ public final class Mesh {
     }
 
     private static void handle(HttpExchange exchange) throws IOException {
-        String[] path = exchange.getRequestURI().getPath().split("/");
-        byte[] body = "ok\n".getBytes();
-        int status = 200;
-        try {
-            STYLES.get(path[1]).run(path[2]);
-        } catch (Exception e) {
-            status = 502;
-            body = e.toString().getBytes();
-        }
-        exchange.sendResponseHeaders(status, body.length);
+        String error = run(exchange.getRequestURI().getPath());
+        byte[] body = (error == null ? "ok\n" : error).getBytes();
+        exchange.sendResponseHeaders(error == null ? 200 : 502, body.length);
         exchange.getResponseBody().write(body);
         exchange.close();
+    }
+
+    /** Does what a request asks for; returns what went wrong. */
+    static String run(String path) {
+        String[] parts = path.split("/");
+        try {
+            STYLES.get(parts[1]).run(parts[2]);
+            return null;
+        } catch (Exception e) {
+            return e.toString();
+        }
     }
 
     private static String child(String marker, int call) {
@@ -139,7 +143,7 @@ public final class Mesh {
         CLIENT.send(request(marker, i), BodyHandlers.ofString());
     }
 
-    private static CompletableFuture<?> sendAsync(String marker, int i) {
+    static CompletableFuture<?> sendAsync(String marker, int i) {
         return CLIENT.sendAsync(request(marker, i), BodyHandlers.ofString());
     }
 

@@ -1,4 +1,6 @@
-//! axum and reqwest on tokio: several threads, or one if `RUNTIME` is `current`.
+//! axum and reqwest on tokio: several threads, or one if `RUNTIME` is `current`. With `actix`, actix-web serves the same.
+
+mod actix;
 
 use std::future::Future;
 use std::sync::LazyLock;
@@ -10,15 +12,10 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use futures::future::{join_all, try_join_all};
 use futures::stream::{FuturesUnordered, StreamExt, TryStreamExt};
-use sha2::{Digest, Sha256};
+use mesh_rust::{BASES, Done, child, setting, work};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-type Done = Result<(), String>;
-
-static KEY: LazyLock<String> = LazyLock::new(|| setting("MARKER_KEY"));
-static BASES: LazyLock<[String; 2]> =
-    LazyLock::new(|| [setting("A") + "/leaf/", setting("B") + "/branch/"]);
 static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
     reqwest::Client::builder()
         .pool_max_idle_per_host(512)
@@ -27,30 +24,10 @@ static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
         .expect("a client")
 });
 
-fn setting(name: &str) -> String {
-    std::env::var(name).unwrap_or_default()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn child(marker: &str, call: usize) -> String {
-    hex(&Sha256::digest(format!("{}/{marker}/{call}", *KEY))[..8])
-}
-
 /// Waits up to seven milliseconds, by a digit of the marker.
 async fn pause(marker: &str, digit: usize) {
     let n = u64::from_str_radix(&marker[digit..=digit], 16).unwrap_or(0);
     sleep(Duration::from_millis(n / 2)).await;
-}
-
-fn work(marker: &str) {
-    let mut sum = Sha256::digest(marker);
-    for _ in 0..2000 {
-        sum = Sha256::digest(sum);
-    }
-    std::hint::black_box(sum);
 }
 
 async fn fetch(url: String) -> Done {
@@ -182,20 +159,28 @@ where
     )
 }
 
+/// Every style, each given to `$route` with what the one before gave.
+macro_rules! styles {
+    ($app:expr, $route:path) => {{
+        let app = $route($app, "leaf", crate::leaf);
+        let app = $route(app, "branch", crate::branch);
+        let app = $route(app, "seq", crate::seq);
+        let app = $route(app, "par", crate::par);
+        let app = $route(app, "sleep", crate::slept);
+        let app = $route(app, "cpu", crate::cpu);
+        let app = $route(app, "nested", crate::nested);
+        let app = $route(app, "unordered", crate::unordered);
+        let app = $route(app, "buffered", crate::buffered);
+        let app = $route(app, "spawn", crate::spawned);
+        let app = $route(app, "set", crate::set);
+        let app = $route(app, "ordered", crate::ordered);
+        $route(app, "timeout", crate::limited)
+    }};
+}
+use styles;
+
 async fn serve() {
-    let app = style(Router::new(), "leaf", leaf);
-    let app = style(app, "branch", branch);
-    let app = style(app, "seq", seq);
-    let app = style(app, "par", par);
-    let app = style(app, "sleep", slept);
-    let app = style(app, "cpu", cpu);
-    let app = style(app, "nested", nested);
-    let app = style(app, "unordered", unordered);
-    let app = style(app, "buffered", buffered);
-    let app = style(app, "spawn", spawned);
-    let app = style(app, "set", set);
-    let app = style(app, "ordered", ordered);
-    let app = style(app, "timeout", limited);
+    let app = styles!(Router::new(), style);
     let listener = tokio::net::TcpListener::bind(format!("0.0.0.0:{}", setting("PORT")))
         .await
         .expect("the port");
@@ -203,6 +188,9 @@ async fn serve() {
 }
 
 fn main() {
+    if setting("RUNTIME") == "actix" {
+        return actix::serve();
+    }
     let mut runtime = match setting("RUNTIME").as_str() {
         "current" => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),

@@ -1,0 +1,77 @@
+import io.netty.bootstrap.ServerBootstrap;
+import io.netty.buffer.Unpooled;
+import io.netty.channel.ChannelHandlerContext;
+import io.netty.channel.ChannelInitializer;
+import io.netty.channel.ChannelOption;
+import io.netty.channel.SimpleChannelInboundHandler;
+import io.netty.channel.nio.NioEventLoopGroup;
+import io.netty.channel.socket.SocketChannel;
+import io.netty.channel.socket.nio.NioServerSocketChannel;
+import io.netty.handler.codec.http.DefaultFullHttpResponse;
+import io.netty.handler.codec.http.FullHttpRequest;
+import io.netty.handler.codec.http.HttpHeaderNames;
+import io.netty.handler.codec.http.HttpObjectAggregator;
+import io.netty.handler.codec.http.HttpResponseStatus;
+import io.netty.handler.codec.http.HttpServerCodec;
+import io.netty.handler.codec.http.HttpVersion;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+
+/**
+ * Netty: event loops read and write, threads of a pool do what blocks. Below {@code /loop} the loops call themselves, through
+ * HttpClient, and nobody waits.
+ */
+public final class MeshNetty {
+    private static final ExecutorService WORKERS = Executors.newFixedThreadPool(64);
+
+    public static void main(String[] arguments) throws Exception {
+        new ServerBootstrap()
+                .group(new NioEventLoopGroup(1), new NioEventLoopGroup(2))
+                .channel(NioServerSocketChannel.class)
+                .option(ChannelOption.SO_BACKLOG, 512)
+                .childHandler(new ChannelInitializer<SocketChannel>() {
+                    @Override
+                    protected void initChannel(SocketChannel channel) {
+                        channel.pipeline().addLast(new HttpServerCodec(), new HttpObjectAggregator(1 << 16), new Handler());
+                    }
+                })
+                .bind(Integer.parseInt(System.getenv("PORT")))
+                .sync()
+                .channel()
+                .closeFuture()
+                .sync();
+    }
+
+    private static final class Handler extends SimpleChannelInboundHandler<FullHttpRequest> {
+        @Override
+        protected void channelRead0(ChannelHandlerContext context, FullHttpRequest request) {
+            String path = request.uri();
+            if (!path.startsWith("/loop/")) {
+                WORKERS.execute(() -> answer(context, Mesh.run(path)));
+                return;
+            }
+            String[] parts = path.split("/");
+            CompletableFuture<?>[] all = new CompletableFuture<?>[parts[2].equals("seq") ? 1 : 3];
+            for (int i = 0; i < all.length; i++) {
+                all[i] = Mesh.sendAsync(parts[3], i);
+            }
+            CompletableFuture<?> done = CompletableFuture.allOf(all);
+            for (int i = all.length; i < 3; i++) {
+                int call = i;
+                done = done.thenCompose(before -> Mesh.sendAsync(parts[3], call));
+            }
+            done.whenComplete((nothing, error) -> answer(context, error == null ? null : error.toString()));
+        }
+
+        private static void answer(ChannelHandlerContext context, String error) {
+            byte[] body = (error == null ? "ok\n" : error).getBytes();
+            DefaultFullHttpResponse response = new DefaultFullHttpResponse(
+                    HttpVersion.HTTP_1_1,
+                    error == null ? HttpResponseStatus.OK : HttpResponseStatus.BAD_GATEWAY,
+                    Unpooled.wrappedBuffer(body));
+            response.headers().setInt(HttpHeaderNames.CONTENT_LENGTH, body.length);
+            context.writeAndFlush(response);
+        }
+    }
+}
