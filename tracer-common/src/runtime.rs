@@ -16,6 +16,13 @@ impl RuntimeKind {
     pub const NODE: Self = Self(6);
     /// CPython: the asyncio Task that runs, or for which an executor's thread works, and the chain of those that await it.
     pub const PYTHON: Self = Self(3);
+
+    /// The bit that stands for it in a set of kinds.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bit(self) -> u32 {
+        1 << (self.0 & 31)
+    }
 }
 
 /// Offsets into Go's runtime structures, all in bytes.

@@ -7,7 +7,7 @@ use tracer_userspace::allocator::{self, Allocator};
 use tracer_userspace::cli::{self, Command};
 use tracer_userspace::config::Config;
 use tracer_userspace::discover::{Host, Processes, Selection};
-use tracer_userspace::{agent, kernel};
+use tracer_userspace::{agent, attach, kernel};
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
@@ -40,7 +40,13 @@ fn run(config: &Config) -> ExitCode {
 }
 
 fn doctor(json: bool) -> ExitCode {
-    let report = kernel::report(&kernel::Features::probe(), None);
+    let features = kernel::Features::probe();
+    let mut report = kernel::report(&features, None);
+    // What a verifier takes is known only by asking it.
+    if let Some(plan) = kernel::plan(&features, None) {
+        let outcome = attach::try_out(&plan).map(attach::Recipes::missing);
+        report.tried(outcome.map_err(|why| format!("{why:#}")));
+    }
     let census = Processes::new(Selection::default(), Host::read()).census();
     let (text, code) = cli::doctor(&report, &census, json);
     // A closed pipe does not change what was found.

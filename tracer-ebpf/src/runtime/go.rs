@@ -6,9 +6,9 @@
 //! a goroutine is found by its id; where nobody waits yet, the response's receive is the second chance.
 
 use aya_ebpf::{macros::map, maps::LruHashMap};
-use tracer_common::{Direction, GoOffsets, MAX_GO_CALLERS};
+use tracer_common::{Direction, GoOffsets, MAX_GO_CALLERS, RuntimeKind};
 
-use super::{RUNTIMES, Tasks, pointer, thread_pointer, whole};
+use super::{Tasks, entry, pointer, thread_pointer, whole};
 use crate::buffers::read_user;
 
 /// Who asked a client's connection, by its cookie: `g` and its id. Only those for whom nobody was found to wait.
@@ -51,8 +51,7 @@ pub extern "C" fn read_go_caller(tgid: u64, scratch: u64, cookie: u64) -> u64 {
 
 #[inline(always)]
 fn read<const FOLLOW: bool>(tgid: u64, scratch: u64, cookie: u64) -> u64 {
-    // SAFETY: as in `read_tasks`.
-    let Some(entry) = (unsafe { RUNTIMES.get(tgid as u32) }) else {
+    let Some(entry) = entry(tgid, RuntimeKind::GO) else {
         return 0;
     };
     let offsets = &entry.go;
@@ -167,8 +166,7 @@ fn reads_sockets(tgid: u64, g: u64, offsets: &GoOffsets) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn go_waiting(tgid: u64, g: u64) -> u64 {
-    // SAFETY: as in `read_tasks`.
-    let Some(entry) = (unsafe { RUNTIMES.get(tgid as u32) }) else {
+    let Some(entry) = entry(tgid, RuntimeKind::GO) else {
         return 0;
     };
     let offsets = &entry.go;
@@ -211,8 +209,7 @@ extern "C" fn go_waiting(tgid: u64, g: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn go_waiter(tgid: u64, held: u64, parent: u64) -> u64 {
-    // SAFETY: as in `read_tasks`.
-    let Some(entry) = (unsafe { RUNTIMES.get(tgid as u32) }) else {
+    let Some(entry) = entry(tgid, RuntimeKind::GO) else {
         return 0;
     };
     let offsets = &entry.go;
@@ -251,8 +248,7 @@ extern "C" fn go_waiter(tgid: u64, held: u64, parent: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn semaphore_waiter(tgid: u64, address: u64) -> u64 {
-    // SAFETY: as in `read_tasks`.
-    let Some(entry) = (unsafe { RUNTIMES.get(tgid as u32) }) else {
+    let Some(entry) = entry(tgid, RuntimeKind::GO) else {
         return 0;
     };
     let table = whole(entry.go.semtable);

@@ -1,14 +1,15 @@
 //! Who hands work to whom, in processes that ask for it (`RuntimeEntry::hand_offs`): pools whose threads call for others.
 //!
 //! Hooks, as BTF tracepoints (include/trace/events/sched.h): `sched_waking(struct task_struct *p)` and
-//! `sched_wakeup_new(struct task_struct *p)`, in the context of the thread that wakes; attached only while such a process is known. A
+//! `sched_wakeup_new(struct task_struct *p)`, in the context of the thread that wakes; attached only while such a process is known, on
+//! kernels that tell a thread's registers (Linux 5.15). A
 //! thread of a client's own pool (java.net.http.HttpClient, whose executor hands each task to a waiting thread directly) works for
 //! the one that woke it last, and a new thread for the one that made it: that is kept here until it takes a connection.
 //! Emits `WAKE` only for a thread that has just received or had taken a connection, and wakes another such one: one that has finished a
 //! call and one that may wait for it.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_get_current_task_btf, bpf_ktime_get_ns},
+    helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_ktime_get_ns},
     macros::{btf_tracepoint, map},
     maps::LruHashMap,
     programs::BtfTracePointContext,
@@ -17,10 +18,10 @@ use tracer_common::{EventFlags, EventHeader, EventKind, MAX_AWAITERS, MAX_THREAD
 
 use super::{RUNTIMES, in_use, java};
 use crate::{
-    access::{Typed, load},
+    access::{Access, Typed, Untyped, load},
     emit, layout,
     registers::Registers,
-    unit::Thread,
+    unit::{HAS_TASK_BTF, Thread},
 };
 
 /// By thread id: threads of processes whose hand-offs are followed.
@@ -134,9 +135,7 @@ pub fn take(thread: Thread, fields: &mut EventHeader) -> u16 {
         let state = State { has_taken: 1, ..NOTHING };
         let _ = THREADS.insert(thread.tid, state, 0);
     }
-    // SAFETY: no arguments.
-    let own: *const u8 = unsafe { bpf_get_current_task_btf() }.cast_const().cast();
-    if is_client_thread(own) {
+    if current_is_client_thread() {
         EventFlags::TAKEN | EventFlags::CLIENT_THREAD
     } else {
         EventFlags::TAKEN
@@ -162,12 +161,23 @@ fn used_up(state: &mut State) {
     state.cause_at = 0;
 }
 
-/// `task` is typed.
+/// `task` is typed, if `A` is.
 #[inline(always)]
-fn is_client_thread(task: *const u8) -> bool {
-    // SAFETY: the first half of the name of a typed task.
-    let name: u64 = unsafe { load::<Typed, _>(task, &layout::TASK__COMM) };
+fn is_client_thread<A: Access>(task: *const u8) -> bool {
+    // SAFETY: the first half of the name of a task, which is typed if it has to be.
+    let name: u64 = unsafe { load::<A, _>(task, &layout::TASK__COMM) };
     name == u64::from_ne_bytes(CLIENT_THREADS)
+}
+
+#[inline(always)]
+fn current_is_client_thread() -> bool {
+    if HAS_TASK_BTF.load() != 0 {
+        // SAFETY: no arguments.
+        is_client_thread::<Typed>(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
+    } else {
+        // SAFETY: no arguments.
+        is_client_thread::<Untyped>(unsafe { bpf_get_current_task() } as *const u8)
+    }
 }
 
 #[inline(always)]
@@ -187,12 +197,10 @@ fn woken(target: *const u8, is_new: bool) -> Option<()> {
     if !is_new && Registers::current().number() != FUTEX {
         return None;
     }
-    let client = is_client_thread(target);
+    let client = is_client_thread::<Typed>(target);
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: no arguments.
-    let own: *const u8 = unsafe { bpf_get_current_task_btf() }.cast_const().cast();
-    let client_wakes = is_client_thread(own);
+    let client_wakes = current_is_client_thread();
     let known = find(tid);
     let starts = known
         .as_ref()

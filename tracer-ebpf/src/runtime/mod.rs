@@ -11,6 +11,7 @@ mod python;
 mod tokio;
 
 use aya_ebpf::{
+    Global,
     helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf},
     macros::map,
     maps::{Array, HashMap, PerCpuArray},
@@ -23,6 +24,11 @@ use crate::{
     layout,
     unit::{HAS_TASK_BTF, Thread},
 };
+
+/// The runtimes whose tasks are read, as [`RuntimeKind::bit`]. The verifier does not walk what a constant rules out: user space leaves out
+/// what this kernel's does not take.
+#[unsafe(no_mangle)]
+static RECIPES: Global<u32> = Global::new(u32::MAX);
 
 /// By tgid.
 #[map]
@@ -71,6 +77,21 @@ pub fn in_use() -> bool {
     RUNTIMES_IN_USE.get(0).is_some_and(|count| *count != 0)
 }
 
+#[inline(always)]
+fn has_recipe(kind: RuntimeKind) -> bool {
+    RECIPES.load() & kind.bit() != 0
+}
+
+/// The entry of a process; `None` as well if nothing is read of that runtime, so that the verifier does not walk what follows.
+#[inline(always)]
+fn entry(tgid: u64, kind: RuntimeKind) -> Option<&'static RuntimeEntry> {
+    if !has_recipe(kind) {
+        return None;
+    }
+    // SAFETY: as in `read_tasks`.
+    unsafe { RUNTIMES.get(tgid as u32) }
+}
+
 /// The runtime's tasks on this thread, which is the current one and has moved bytes over that socket; `None` if it has no runtime
 /// that is known.
 #[inline(always)]
@@ -108,7 +129,7 @@ pub fn turn(thread: Thread) -> Option<Turn> {
     }
     // SAFETY: as in `read_tasks`.
     let entry = unsafe { RUNTIMES.get(thread.tgid) }?;
-    if entry.kind != RuntimeKind::NODE.0 {
+    if !has_recipe(RuntimeKind::NODE) || entry.kind != RuntimeKind::NODE.0 {
         return None;
     }
     node::read(&entry.node, false)
@@ -141,14 +162,15 @@ extern "C" fn read_tasks(thread: u64, scratch: u64) -> u64 {
     if entry.kind == RuntimeKind::GO.0 {
         return OF_GO;
     }
-    if entry.kind == RuntimeKind::JAVA.0 {
+    if has_recipe(RuntimeKind::JAVA) && entry.kind == RuntimeKind::JAVA.0 {
         tasks.task = java::virtual_thread(&entry.java);
         return 1;
     }
     if entry.kind == RuntimeKind::TOKIO.0 {
         return OF_TOKIO;
     }
-    if entry.kind == RuntimeKind::NODE.0
+    if has_recipe(RuntimeKind::NODE)
+        && entry.kind == RuntimeKind::NODE.0
         && let Some(turn) = node::read(&entry.node, true)
     {
         tasks.turn(turn);

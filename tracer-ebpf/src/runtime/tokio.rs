@@ -6,9 +6,9 @@
 //! and the waker in there is that of the task which asked. A task that somebody waits for has that one's waker in its trailer.
 
 use aya_ebpf::{macros::map, maps::LruHashMap};
-use tracer_common::{MAX_AWAITERS, MAX_TOKIO_SOCKETS, TokioClient, TokioOffsets};
+use tracer_common::{MAX_AWAITERS, MAX_TOKIO_SOCKETS, RuntimeKind, TokioClient, TokioOffsets};
 
-use super::{RUNTIMES, TASKS, Tasks, pointer, thread_pointer, whole};
+use super::{RUNTIMES, TASKS, Tasks, has_recipe, pointer, thread_pointer, whole};
 use crate::{
     buffers::{read_kernel, read_user},
     layout,
@@ -47,6 +47,9 @@ const JOIN_WAKER: u64 = 1 << 4;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn read_tokio(tgid: u64, scratch: u64, sk: u64, cookie: u64) -> u64 {
+    if !has_recipe(RuntimeKind::TOKIO) {
+        return 0;
+    }
     let Some(entry) = RUNTIMES.get_ptr_mut(tgid as u32) else {
         return 0;
     };

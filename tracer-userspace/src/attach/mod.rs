@@ -2,10 +2,12 @@
 
 mod hooks;
 mod kretprobe;
+mod load;
 mod loops;
 mod object;
 mod perf;
 mod policy;
+mod recipes;
 mod runtimes;
 mod stats;
 mod types;
@@ -21,16 +23,19 @@ use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
 };
-use tracer_common::{MESSAGE_PROGRAMS, RING_SHARDS, TOLD_SLOTS, counter};
+use tracer_common::{RING_SHARDS, counter};
 
 use crate::{
     kernel::{Attach, Hook, Plan},
     source::Source,
 };
 use kretprobe::Kretprobe;
+use load::Loaded;
 use loops::Loops;
 
+pub use load::try_out;
 pub use policy::{Limit, Policy};
+pub use recipes::Recipes;
 pub use runtimes::Runtimes;
 pub use stats::{ProgramStats, RunTimeStats};
 
@@ -71,66 +76,15 @@ pub struct Capture {
     on_demand: Vec<(&'static str, Option<BtfTracePointLinkId>)>,
 }
 
-/// `aya_log_common::Level`, and what is below all of its levels.
-const DEBUG: u8 = 4;
-const OFF: u8 = 0;
-
-/// Smallest ring, so that the largest event fits several times.
-const MIN_RING_BYTES: u32 = 256 << 10;
-
 impl Capture {
     /// Loads and attaches.
     pub fn start(plan: &Plan, options: Options) -> anyhow::Result<Self> {
-        let ring_bytes = options
-            .ring_bytes
-            .max(MIN_RING_BYTES)
-            .checked_next_power_of_two()
-            .context("ring size")?;
-        let shards = aya::util::nr_cpus()
-            .map_err(|(path, error)| anyhow::Error::new(error).context(path))?
-            .min(RING_SHARDS);
-        let own_tgid = std::process::id();
-        let log_level = if options.log { DEBUG } else { OFF };
-        let wake_above = u64::from(ring_bytes / 2);
-        let mut loader = types::loader();
-        loader
-            .btf(None) // the objects have no relocations
-            .override_global("AYA_LOG_LEVEL", &log_level, true)
-            .override_global("OWN_TGID", &own_tgid, true)
-            .override_global("WAKE_ABOVE", &wake_above, true);
-        for (name, value) in &plan.globals {
-            loader.override_global(name, value, true);
-        }
-        if plan.globals.contains(&("HAS_SOCKET_COOKIE", 1)) {
-            loader.map_max_entries("IDENTITIES", 1);
-        }
-        if plan.has_stand_ins() {
-            loader.map_max_entries("TOLD", TOLD_SLOTS);
-            loader.map_max_entries("SCRATCHES", plan.scratches);
-            loader.map_max_entries("TASKS", MESSAGE_PROGRAMS);
-            loader.map_max_entries("WALKS", MESSAGE_PROGRAMS);
-        }
-        let rings = ring_names();
-        for name in rings.iter().take(shards) {
-            loader.map_max_entries(name, ring_bytes);
-        }
-        let mut ebpf = loader
-            .load(object::checked()?)
-            .context("loading the BPF object")?;
-
-        let btf = types::of(&plan.hooks).context("reading the kernel's type information")?;
-        let mut loaded = Vec::with_capacity(plan.hooks.len());
-        for hook in &plan.hooks {
-            let program = program_of(&mut ebpf, hook)?;
-            match hooks::load(program, hook, &btf).with_context(|| place(hook)) {
-                Ok(()) => loaded.push(hook),
-                // The program that it stands in for does most of the work.
-                Err(why) if hook.stand_ins.contains(&hook.program) => {
-                    tracing::warn!("messages are missed where programs are preempted: {why:#}");
-                }
-                Err(why) => return Err(why),
-            }
-        }
+        let Loaded {
+            mut ebpf,
+            hooks: loaded,
+            ring_bytes,
+            recipes,
+        } = load::load(plan, options)?;
         let mut kretprobes = Vec::new();
         for hook in loaded {
             let link = hooks::attach(program_of(&mut ebpf, hook)?, hook).with_context(|| place(hook))?;
@@ -150,11 +104,16 @@ impl Capture {
             .transpose()
             .context("logs of the programs")?;
         let policy = Policy::new(take(&mut ebpf, "CONNS")?)?;
-        let runtimes = Runtimes::new(take(&mut ebpf, "RUNTIMES")?, take(&mut ebpf, "RUNTIMES_IN_USE")?)?;
+        let runtimes = Runtimes::new(
+            take(&mut ebpf, "RUNTIMES")?,
+            take(&mut ebpf, "RUNTIMES_IN_USE")?,
+            recipes,
+        )?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).context("COUNTERS")?;
+        let rings = ring_names();
         let rings = rings
             .iter()
-            .take(shards)
+            .take(load::shards()?)
             .map(|name| Ok((ring_fd(take(&mut ebpf, name)?)?, ring_bytes as usize)))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let mut asleep: Array<MapData, u32> =

@@ -10,6 +10,8 @@ use aya::{
 };
 use tracer_common::RuntimeEntry;
 
+use super::Recipes;
+
 /// [`RuntimeEntry`] as a map value.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -26,23 +28,29 @@ struct Tables {
     entries: HashMap<MapData, u32, Value>,
     in_use: Array<MapData, u32>,
     count: u32,
+    /// What the programs read.
+    recipes: Recipes,
     /// Processes whose hand-offs are followed.
     hand_offs: HashSet<u32>,
 }
 
 impl Runtimes {
-    pub(super) fn new(entries: Map, in_use: Map) -> anyhow::Result<Self> {
+    pub(super) fn new(entries: Map, in_use: Map, recipes: Recipes) -> anyhow::Result<Self> {
         Ok(Self(Arc::new(Mutex::new(Tables {
             entries: HashMap::try_from(entries).context("RUNTIMES")?,
             in_use: Array::try_from(in_use).context("RUNTIMES_IN_USE")?,
             count: 0,
+            recipes,
             hand_offs: HashSet::new(),
         }))))
     }
 
-    /// From now on reads the execution unit of this process.
+    /// From now on reads the execution unit of this process, if the programs know how to.
     pub fn set_runtime(&self, tgid: u32, entry: RuntimeEntry) -> anyhow::Result<()> {
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !tables.recipes.has(entry.kind) {
+            return Ok(());
+        }
         let known = tables.entries.get(&tgid, 0).is_ok();
         tables
             .entries

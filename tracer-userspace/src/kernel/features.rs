@@ -145,7 +145,9 @@ impl Features {
     #[must_use]
     pub fn mechanism(&self, attach: Attach) -> Option<&Answer> {
         match attach {
-            Attach::BtfTracepoint | Attach::OnDemand | Attach::TailCall { .. } => None,
+            Attach::BtfTracepoint | Attach::TailCall { .. } => None,
+            // They ask for the call that a thread is in.
+            Attach::OnDemand => Some(&self.helpers.task_registers),
             Attach::Fentry | Attach::Fexit => Some(&self.trampolines),
             Attach::Kprobe | Attach::Kretprobe => Some(&self.kprobes),
         }

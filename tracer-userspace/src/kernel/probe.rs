@@ -42,10 +42,10 @@ impl Helpers {
     #[must_use]
     pub fn probe(btf: &Btf) -> Self {
         Self {
-            socket_cookie: helper(btf, GET_SOCKET_COOKIE),
-            unix_sock: helper(btf, SKC_TO_UNIX_SOCK),
-            task_btf: helper(btf, GET_CURRENT_TASK_BTF),
-            task_registers: helper(btf, TASK_PT_REGS),
+            socket_cookie: helper(btf, "bpf_get_socket_cookie", GET_SOCKET_COOKIE),
+            unix_sock: helper(btf, "bpf_skc_to_unix_sock", SKC_TO_UNIX_SOCK),
+            task_btf: helper(btf, "bpf_get_current_task_btf", GET_CURRENT_TASK_BTF),
+            task_registers: helper(btf, "bpf_task_pt_regs", TASK_PT_REGS),
         }
     }
 }
@@ -124,7 +124,7 @@ fn load(insns: &[u64], attach_type: u32, attach_btf_id: u32, log: &mut [u8]) -> 
 }
 
 /// Whether tracing programs may call a helper: the verifier then objects to its missing arguments at most.
-fn helper(btf: &Btf, number: i32) -> Answer {
+fn helper(btf: &Btf, name: &str, number: i32) -> Answer {
     let Some(tracepoint) = btf.tracepoint("inet_sock_set_state") else {
         return Answer::Unknown("there is no tracepoint to try it on".to_owned());
     };
@@ -141,7 +141,7 @@ fn helper(btf: &Btf, number: i32) -> Answer {
         Ok(_) => Answer::Yes,
         // kernel/bpf/verifier.c: check_helper_call
         Err(_) if said.contains("unknown func") || said.contains("invalid func") => {
-            Answer::No("the kernel does not have it for tracing programs".to_owned())
+            Answer::No(format!("the kernel has no {name} for tracing programs"))
         }
         Err(_) if said.contains("R1 ") => Answer::Yes,
         Err(error) => Answer::Unknown(error.to_string()),

@@ -74,6 +74,58 @@ impl Report {
     }
 }
 
+impl Report {
+    /// Adds what became of loading the programs: the names of the runtimes whose tasks they cannot read here, or why they are refused.
+    pub fn tried(&mut self, outcome: Result<Vec<&'static str>, String>) {
+        let (programs, tasks) = match outcome {
+            Ok(missing) if missing.is_empty() => (Answer::Yes, Some(Answer::Yes)),
+            Ok(missing) => {
+                let why = format!(
+                    "this kernel's verifier refuses the programs that read those of {}",
+                    missing.join(", ")
+                );
+                (Answer::Yes, Some(Answer::No(why)))
+            }
+            Err(why) => {
+                self.can_run = false;
+                self.backend = None;
+                self.hooks.clear();
+                (Answer::No(last_lines(&why)), None)
+            }
+        };
+        self.findings.push(finding(
+            "programs",
+            true,
+            "seeing messages move",
+            &programs,
+            "report this kernel's release and what was found; another back end (--capture) may do",
+        ));
+        self.findings.extend(tasks.map(|answer| {
+            let remedy = "works without: parents there rest on weaker evidence; a newer kernel reads them";
+            finding(
+                "tasks of runtimes",
+                false,
+                "telling apart what one thread does for many requests",
+                &answer,
+                remedy,
+            )
+        }));
+    }
+}
+
+/// A verifier's log says at its end what it objects to.
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let first = lines.first().copied().unwrap_or_default();
+    let last = lines
+        .get(lines.len().saturating_sub(4).max(1)..)
+        .unwrap_or_default();
+    std::iter::once(first)
+        .chain(last.iter().copied())
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
 /// Judges a host, for the back end that is `wanted`, or else for any.
 #[must_use]
 pub fn report(features: &Features, wanted: Option<Backend>) -> Report {
@@ -507,6 +559,13 @@ mod tests {
             &["tracepoint sk_data_ready"],
         );
         check(
+            "Linux 5.10 does not tell the registers of a thread",
+            |f| f.helpers.task_registers = gone(),
+            FENTRY,
+            FENTRY,
+            &["wakes of threads by threads"],
+        );
+        check(
             "no IPv6 in the kernel",
             |f| without(f, &["inet6_sendmsg", "inet6_recvmsg"]),
             FENTRY,
@@ -552,7 +611,7 @@ mod tests {
                 "tracepoint tcp_receive_reset",
                 "tracepoint tcp_send_reset",
                 "tracepoint tcp_retransmit_skb",
-                "tracepoint sched_waking",
+                "wakes of threads by threads",
                 "tracepoint sched_process_exec",
                 "capture back end fentry",
                 "capture back end syscall",
@@ -627,6 +686,35 @@ mod tests {
                 *found = Err(vec!["struct tcp_sock has no field write_seq".to_owned()]);
             }
         }
+    }
+
+    #[test]
+    fn what_the_verifier_said_is_told() {
+        let mut taken = report(&good(), None);
+        taken.tried(Ok(Vec::new()));
+        assert!(taken.can_run && taken.findings.iter().all(|f| f.status == Status::Ok));
+
+        let mut partly = report(&good(), None);
+        partly.tried(Ok(vec!["Python"]));
+        assert!(partly.can_run);
+        let tasks = partly.findings.iter().find(|f| f.name == "tasks of runtimes");
+        let tasks = tasks.expect("a finding");
+        assert_eq!((tasks.status, tasks.required), (Status::Missing, false));
+        assert!(
+            tasks.detail.as_deref().is_some_and(|why| why.contains("Python")),
+            "{tasks:?}"
+        );
+
+        let mut refused = report(&good(), None);
+        refused.tried(Err(
+            "loading it\n1\n2\n3\n4\nunknown func\nprocessed 7 insns".to_owned()
+        ));
+        assert!(!refused.can_run && refused.backend.is_none() && refused.hooks.is_empty());
+        let text = refused.obstacles();
+        assert!(
+            text.contains("loading it; 3; 4; unknown func; processed 7 insns"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -136,8 +136,21 @@ fn trace(backend: &str, selected: &[&Case]) -> anyhow::Result<Value> {
     let expected: u32 = selected.iter().map(|case| ends(case) * case.exchanges()).sum();
     Ok(json!({
         "cases": told, "programs": bpf.programs, "attached_ms": attached_ms, "spans": spans.len(), "expected": expected,
-        "ledger": daemon::ledger(&said).map(|(_, _, line)| line), "said": shortened(&said),
+        "ledger": daemon::ledger(&said).map(|(_, _, line)| line), "said": shortened(&said), "left_out": left_out(&said),
     }))
+}
+
+/// What the daemon says that its programs do without.
+fn left_out(said: &str) -> Vec<&str> {
+    const SIGNS: [&str; 3] = [
+        "tasks are not read of",
+        "event loops are seen only",
+        "messages are missed where",
+    ];
+    let lines = said
+        .lines()
+        .filter(|line| SIGNS.iter().any(|sign| line.contains(sign)));
+    lines.collect()
 }
 
 /// Ends of an exchange that spans are expected from.

@@ -6,10 +6,14 @@ use crate::guest::kernel::Version;
 /// Kernels on which a back end, or a case with it, cannot work.
 pub struct Limit {
     pub backend: &'static str,
-    /// `None`: the back end is not there at all, and says so.
+    /// `None`: the back end is not there at all, and says so. [`ANY`]: every row.
     pub case: Option<&'static str>,
+    /// Kernels from this on.
+    pub since: Version,
     /// Kernels older than this.
     pub before: Version,
+    /// It depends on the moment whether it shows: cells may pass.
+    pub sometimes: bool,
     pub arch: Option<Arch>,
     /// Spans that the case lacks for it, exactly so many.
     pub lacks: u64,
@@ -19,12 +23,19 @@ pub struct Limit {
 /// No kernel is older than this, nor will be: a limit of the way itself.
 const EVERY: Version = (u32::MAX, 0, 0);
 
+const FIRST: Version = (0, 0, 0);
+
+/// Every row of a back end.
+const ANY: &str = "*";
+
 /// Every limit that is known.
 pub const LIMITS: &[Limit] = &[
     Limit {
         backend: "tracepoint",
         case: None,
+        since: FIRST,
         before: (6, 3, 0),
+        sometimes: false,
         arch: None,
         lacks: 0,
         why: "the tracepoints `sock_send_length` and `sock_recv_length` came with Linux 6.3",
@@ -32,7 +43,9 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         backend: "fentry",
         case: Some("older"),
+        since: FIRST,
         before: EVERY,
+        sometimes: false,
         arch: None,
         lacks: 1,
         why: "a call that is blocked in the kernel's function when the tracer comes returns past the new trampoline: the first message \
@@ -49,17 +62,32 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         backend: "fentry",
         case: Some("way: sendfile"),
+        since: FIRST,
         before: (6, 5, 0),
+        sometimes: false,
         arch: None,
         lacks: 0,
         why: "the kernel hands pages to the socket one by one (`sendpage`): what one `sendfile` sends is told as a message for each page",
+    },
+    Limit {
+        backend: "syscall",
+        case: Some(ANY),
+        since: (7, 0, 0),
+        before: EVERY,
+        sometimes: true,
+        arch: None,
+        lacks: 0,
+        why: "programs at tracepoints are preempted since Linux 7.0, and the kernel leaves out their runs on that CPU meanwhile: messages are \
+              missed, and counted (`kernel.missed_runs`). Only `--capture syscall` chooses this back end there",
     },
 ];
 
 const TAKEN_OUT: Limit = Limit {
     backend: "tracepoint",
     case: None,
+    since: FIRST,
     before: EVERY,
+    sometimes: false,
     arch: None,
     lacks: 0,
     why: "no socket tracepoint fires where `splice` takes bytes out of a socket (net/socket.c: `sock_splice_read`): the positions of the \
@@ -70,11 +98,17 @@ const TAKEN_OUT: Limit = Limit {
 pub fn find(backend: &str, case: Option<&str>, version: Version, arch: Arch) -> Option<usize> {
     let holds = |limit: &Limit| {
         limit.backend == backend
-            && limit.case == case
-            && version < limit.before
+            && (limit.case == case || (limit.case == Some(ANY) && case.is_some()))
+            && (limit.since..limit.before).contains(&version)
             && limit.arch.is_none_or(|only| only == arch)
     };
     LIMITS.iter().position(holds).map(|index| index + 1)
+}
+
+/// Whether cells may pass for all that.
+pub fn shows_sometimes(number: usize) -> bool {
+    let limit = number.checked_sub(1).and_then(|index| LIMITS.get(index));
+    limit.is_some_and(|limit| limit.sometimes)
 }
 
 /// Spans that a case lacks for the limit of that number.

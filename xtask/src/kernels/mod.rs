@@ -17,6 +17,7 @@ use crate::guest::{Arch, qemu};
 use crate::{dist, shell};
 
 mod cases;
+mod document;
 mod guest;
 mod limits;
 mod table;
@@ -74,22 +75,25 @@ enum Inside {
 /// Every back end that the daemon has.
 const BACKENDS: &[&str] = &["tracepoint", "fentry", "syscall"];
 
+/// A kernel of the matrix, and the back ends that run there.
+type Row = (Arch, &'static str, &'static [&'static str]);
+
 /// Debian's oldest kernel with support, its stable ones, the last of 6.x and the newest.
-const MATRIX: &[(Arch, &str)] = &[
-    (Arch::X86_64, "5.10"),
-    (Arch::X86_64, "6.1"),
-    (Arch::X86_64, "6.12"),
-    (Arch::X86_64, "6.19"),
-    (Arch::X86_64, "7"),
-    (Arch::Aarch64, "5.10"),
-    (Arch::Aarch64, "6.12"),
+const MATRIX: &[Row] = &[
+    (Arch::X86_64, "5.10", BACKENDS),
+    (Arch::X86_64, "6.1", BACKENDS),
+    (Arch::X86_64, "6.12", BACKENDS),
+    (Arch::X86_64, "6.19", BACKENDS),
+    (Arch::X86_64, "7", BACKENDS),
+    (Arch::Aarch64, "6.1", BACKENDS),
+    (Arch::Aarch64, "6.12", BACKENDS),
 ];
 
-/// What `--quick` runs: the oldest, the one that most hosts have, and the newest.
-const QUICK: &[(Arch, &str)] = &[
-    (Arch::X86_64, "5.10"),
-    (Arch::X86_64, "6.12"),
-    (Arch::X86_64, "7"),
+/// What `--quick` runs: the oldest, the one that most hosts have, and the newest; every back end where it is hardest for it.
+const QUICK: &[Row] = &[
+    (Arch::X86_64, "5.10", &["fentry", "syscall"]),
+    (Arch::X86_64, "6.12", &["tracepoint"]),
+    (Arch::X86_64, "7", &["tracepoint"]),
 ];
 
 /// Until the first words, and until the next: a guest that is silent for longer has hung.
@@ -110,7 +114,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 fn matrix(args: &Args) -> anyhow::Result<()> {
     let selection = selection(args)?;
-    let backends = chosen(&args.backend, BACKENDS)?;
+    let wanted = chosen(&args.backend, BACKENDS)?;
     let names = cases::CASES.iter().map(|case| case.name);
     let names: Vec<&str> = names.chain([guest::WAYS]).collect();
     let cases = chosen(&args.case, &names)?;
@@ -121,7 +125,15 @@ fn matrix(args: &Args) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut guests = Vec::new();
     let mut images: Vec<(Arch, PathBuf)> = Vec::new();
-    for (arch, series) in selection {
+    for (arch, series, backends) in selection {
+        let backends: Vec<_> = backends
+            .iter()
+            .copied()
+            .filter(|name| wanted.iter().any(|only| only == name))
+            .collect();
+        if backends.is_empty() {
+            continue;
+        }
         let kernel = kernel::find(series, arch, args.refresh)?;
         let initramfs = match images.iter().find(|(known, _)| *known == arch) {
             Some((_, path)) => path.clone(),
@@ -140,6 +152,7 @@ fn matrix(args: &Args) -> anyhow::Result<()> {
             kernel,
             initramfs,
             emulator,
+            append: format!("--backends {} --cases {}", backends.join(","), cases.join(",")),
         });
     }
     eprintln!(
@@ -147,17 +160,22 @@ fn matrix(args: &Args) -> anyhow::Result<()> {
         started.elapsed().as_secs()
     );
 
-    let append = format!("--backends {} --cases {}", backends.join(","), cases.join(","));
-    let columns = run_all(&guests, &append, &dir, args.jobs)?;
-    let text = table::markdown(&columns, &backends);
-    println!("{text}");
+    let columns = run_all(&guests, &dir, args.jobs)?;
+    let whole = !args.quick && args.kernel.is_empty() && args.backend.is_empty() && args.case.is_empty();
+    let failures = table::failures(&columns);
+    for arch in [Arch::X86_64, Arch::Aarch64] {
+        let (own, _): (Vec<_>, Vec<_>) = columns.iter().partition(|column| column.arch == arch);
+        if own.is_empty() {
+            continue;
+        }
+        let text = table::markdown(&own, &wanted);
+        println!("## {}\n\n{text}", arch.name());
+        if whole {
+            document::write(arch, if args.dev { " --dev" } else { "" }, &text)?;
+        }
+    }
     for column in &columns {
         eprintln!("kernels: {} took {} s", column.release, column.seconds);
-    }
-    let failures = table::failures(&columns);
-    let whole = !args.quick && args.kernel.is_empty() && args.backend.is_empty() && args.case.is_empty();
-    if whole {
-        write_document(&text, args.arch)?;
     }
     ensure!(
         failures.is_empty(),
@@ -169,24 +187,36 @@ fn matrix(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn selection(args: &Args) -> anyhow::Result<Vec<(Arch, Series)>> {
+fn selection(args: &Args) -> anyhow::Result<Vec<(Arch, Series, &'static [&'static str])>> {
+    // A series that the matrix does not have can be asked for as well.
+    if !args.kernel.is_empty() {
+        let arch = args.arch.unwrap_or_default();
+        return Ok(args
+            .kernel
+            .iter()
+            .map(|series| (arch, *series, BACKENDS))
+            .collect());
+    }
     let all = if args.quick { QUICK } else { MATRIX };
-    for (arch, series) in MATRIX.iter().filter(|row| args.quick && !QUICK.contains(row)) {
+    let left_out = MATRIX
+        .iter()
+        .filter(|(arch, series, _)| !all.iter().any(|row| (row.0, row.1) == (*arch, *series)));
+    for (arch, series, _) in left_out {
         eprintln!(
             "kernels: skipped by --quick, to save time: {series} on {}",
             arch.name()
         );
     }
     let mut selection = Vec::new();
-    for (arch, series) in all {
-        selection.push((*arch, series.parse::<Series>().map_err(anyhow::Error::msg)?));
+    for (arch, series, backends) in all {
+        if args.arch.is_none_or(|only| only == *arch) {
+            selection.push((
+                *arch,
+                series.parse::<Series>().map_err(anyhow::Error::msg)?,
+                *backends,
+            ));
+        }
     }
-    // A series that the matrix does not have can be asked for as well.
-    if !args.kernel.is_empty() {
-        let arch = args.arch.unwrap_or_default();
-        return Ok(args.kernel.iter().map(|series| (arch, *series)).collect());
-    }
-    selection.retain(|(arch, _)| args.arch.is_none_or(|only| only == *arch));
     Ok(selection)
 }
 
@@ -223,15 +253,12 @@ struct Job {
     kernel: Kernel,
     initramfs: PathBuf,
     emulator: Emulator,
+    /// Words for the first process.
+    append: String,
 }
 
 /// Runs every guest, some at a time; the columns in the order of the guests.
-fn run_all(
-    guests: &[Job],
-    append: &str,
-    dir: &Path,
-    jobs: Option<usize>,
-) -> anyhow::Result<Vec<table::Column>> {
+fn run_all(guests: &[Job], dir: &Path, jobs: Option<usize>) -> anyhow::Result<Vec<table::Column>> {
     let jobs = match jobs {
         Some(jobs) => jobs,
         None => std::thread::available_parallelism()?.get(),
@@ -246,7 +273,7 @@ fn run_all(
                         return;
                     };
                     let Some(job) = guests.get(at) else { return };
-                    let column = job.run(append, dir);
+                    let column = job.run(dir);
                     if let Ok(mut done) = done.lock() {
                         done.push((at, column));
                     }
@@ -262,14 +289,14 @@ fn run_all(
 }
 
 impl Job {
-    fn run(&self, append: &str, dir: &Path) -> anyhow::Result<table::Column> {
+    fn run(&self, dir: &Path) -> anyhow::Result<table::Column> {
         let release = &self.kernel.release;
         let logs = dir.join(release);
         fs::create_dir_all(&logs)?;
         let started = Instant::now();
         for attempt in 1..=ATTEMPTS {
             eprintln!("kernels: {release} boots");
-            let told = self.boot(append, &logs)?;
+            let told = self.boot(&logs)?;
             if told.is_empty() {
                 eprintln!("kernels: {release} did not boot (attempt {attempt} of {ATTEMPTS})");
                 continue;
@@ -280,6 +307,7 @@ impl Job {
             let seconds = started.elapsed().as_secs();
             eprintln!("kernels: {release} is done after {seconds} s");
             return Ok(table::Column {
+                arch: self.arch,
                 release: release.clone(),
                 verdicts: verdict::judge(self.arch, &self.kernel, &told),
                 seconds,
@@ -292,8 +320,11 @@ impl Job {
     }
 
     /// What the guest told; nothing if it never came to its first words.
-    fn boot(&self, append: &str, logs: &Path) -> anyhow::Result<Vec<Value>> {
-        let append = format!("loglevel=4 panic=-1 mitigations=off rdinit=/init -- kernels guest {append}");
+    fn boot(&self, logs: &Path) -> anyhow::Result<Vec<Value>> {
+        let append = format!(
+            "loglevel=4 panic=-1 mitigations=off rdinit=/init -- kernels guest {}",
+            self.append
+        );
         let machine = Machine {
             arch: self.arch,
             kernel: &self.kernel,
@@ -349,23 +380,3 @@ fn keep(logs: &Path, line: &Value) -> anyhow::Result<()> {
         format!("{result:#}\n"),
     )?)
 }
-
-/// The document's text up to the table stays; date and table are new.
-fn write_document(table: &str, arch: Option<Arch>) -> anyhow::Result<()> {
-    let path = shell::root().join("docs/kernels.md");
-    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let (before, _) = text
-        .split_once(MARK)
-        .with_context(|| format!("{} has no line {MARK:?}", path.display()))?;
-    let date = shell::output(shell::command("date").args(["--utc", "+%Y-%m-%d"]))?;
-    let revision = shell::output(shell::command("git").args(["rev-parse", "--short=10", "HEAD"]))?;
-    let only = arch.map_or(String::new(), |arch| format!(" --arch {}", arch.name()));
-    let text = format!(
-        "{before}{MARK}\n\n`cargo xtask kernels{only}` on {}, at {}.\n\n{table}",
-        date.trim(),
-        revision.trim()
-    );
-    Ok(fs::write(&path, text)?)
-}
-
-const MARK: &str = "## The table";

@@ -5,10 +5,12 @@ use std::fmt::Write as _;
 
 use super::cases::CASES;
 use super::limits::LIMITS;
-use super::verdict::{DOCTOR, LEDGER, LOADS, Verdict, Verdicts, WAYS};
+use super::verdict::{DOCTOR, LEDGER, LOADS, Verdict, Verdicts, WAYS, WHOLE};
+use crate::guest::Arch;
 
 /// A kernel's column.
 pub struct Column {
+    pub arch: Arch,
     /// `6.12.117+deb13-cloud-amd64`
     pub release: String,
     pub verdicts: Verdicts,
@@ -17,7 +19,7 @@ pub struct Column {
 }
 
 /// The whole as Markdown.
-pub fn markdown(columns: &[Column], backends: &[String]) -> String {
+pub fn markdown(columns: &[&Column], backends: &[String]) -> String {
     let mut text = String::new();
     let heading: String = columns
         .iter()
@@ -45,6 +47,7 @@ pub fn markdown(columns: &[Column], backends: &[String]) -> String {
     for backend in backends {
         let _ = writeln!(text, "\n### `{backend}`\n\n| |{heading}\n|---|{rule}");
         row(&mut text, backend, LOADS, LOADS);
+        row(&mut text, backend, WHOLE, WHOLE);
         for case in CASES {
             row(
                 &mut text,
@@ -66,11 +69,23 @@ pub fn markdown(columns: &[Column], backends: &[String]) -> String {
             let _ = writeln!(text, "- limit {number}: {}", limit.why);
         }
     }
+    let failures = failures(columns.iter().copied());
+    if !failures.is_empty() {
+        text.push('\n');
+    }
+    for failure in failures {
+        let line = failure.lines().next().unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "- **fails**: {}",
+            line.chars().take(300).collect::<String>()
+        );
+    }
     text
 }
 
 /// Rows of the C cases that any column has.
-fn ways(columns: &[Column], backend: &str) -> BTreeSet<String> {
+fn ways(columns: &[&Column], backend: &str) -> BTreeSet<String> {
     let rows = columns.iter().flat_map(|column| column.verdicts.keys());
     rows.filter(|(of, row)| of == backend && row.starts_with(WAYS))
         .map(|(_, row)| row.clone())
@@ -87,8 +102,8 @@ fn cell(verdict: Option<&Verdict>) -> String {
 }
 
 /// What failed, a line each.
-pub fn failures(columns: &[Column]) -> Vec<String> {
-    let failures = columns.iter().flat_map(|column| {
+pub fn failures<'a>(columns: impl IntoIterator<Item = &'a Column>) -> Vec<String> {
+    let failures = columns.into_iter().flat_map(|column| {
         column
             .verdicts
             .iter()

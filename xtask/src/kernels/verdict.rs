@@ -29,6 +29,7 @@ pub type Verdicts = BTreeMap<(String, String), Verdict>;
 
 /// Rows of every back end besides the cases.
 pub const LOADS: &str = "every program loads";
+pub const WHOLE: &str = "nothing is left out of the programs";
 pub const LEDGER: &str = "the ledger balances, nothing is lost";
 /// Rows of the C cases begin so.
 pub const WAYS: &str = "way:";
@@ -50,6 +51,7 @@ pub fn judge(arch: Arch, kernel: &Kernel, told: &[Value]) -> Verdicts {
     for (backend, result) in results {
         let mut put = |row: &str, verdict| verdicts.insert((backend.to_owned(), row.to_owned()), verdict);
         let limit = limits::find(backend, None, kernel.version(), arch);
+        let limit_of = |row: &str| limits::find(backend, Some(row), kernel.version(), arch);
         if let Some(said) = result.get("refused").and_then(Value::as_str) {
             let verdict = limit.map_or_else(|| Verdict::Failed(said.to_owned()), Verdict::Limit);
             put(LOADS, verdict);
@@ -63,6 +65,7 @@ pub fn judge(arch: Arch, kernel: &Kernel, told: &[Value]) -> Verdicts {
             continue;
         }
         put(LOADS, Verdict::Passed);
+        put(WHOLE, with_limit(left_out(result), limit_of(WHOLE)));
         let cases = result
             .get("cases")
             .and_then(Value::as_object)
@@ -70,42 +73,55 @@ pub fn judge(arch: Arch, kernel: &Kernel, told: &[Value]) -> Verdicts {
             .unwrap_or_default();
         let mut lacking = 0;
         for (case, problem) in &cases {
-            let limit = limits::find(backend, Some(case), kernel.version(), arch);
-            let verdict = match (problem.as_str(), limit) {
-                (None, None) => Verdict::Passed,
-                (None, Some(limit)) => Verdict::Failed(format!("it passes: limit {limit} does not hold")),
-                (Some(_), Some(limit)) => {
-                    lacking += limits::lacks(limit);
-                    Verdict::Limit(limit)
-                }
-                (Some(problem), None) => Verdict::Failed(problem.to_owned()),
-            };
+            let verdict = with_limit(problem.as_str().map(str::to_owned), limit_of(case));
+            if let Verdict::Limit(limit) = verdict {
+                lacking += limits::lacks(limit);
+            }
             put(case, verdict);
         }
-        put(LEDGER, Verdict::from_problem(ledger_problem(result, lacking)));
+        put(
+            LEDGER,
+            with_limit(ledger_problem(result, lacking), limit_of(LEDGER)),
+        );
         let told = result.get("ways").unwrap_or(&Value::Null);
         if let Some(error) = told.get("error").and_then(Value::as_str) {
             put(WAYS, Verdict::Failed(error.to_owned()));
         }
         for (case, row) in ways::rows(told) {
             let case = format!("{WAYS} {case}");
-            let limit = limits::find(backend, Some(&case), kernel.version(), arch);
-            let verdict = match limit {
-                None if row.problems.is_empty() && row.unseen == 0 => Verdict::Passed,
-                None => Verdict::Failed(format!(
-                    "{} messages unseen; {}",
-                    row.unseen,
-                    row.problems.join("; ")
-                )),
-                Some(limit) if row.problems.is_empty() && row.unseen == 0 => {
-                    Verdict::Failed(format!("it passes: limit {limit} does not hold"))
-                }
-                Some(limit) => Verdict::Limit(limit),
-            };
+            let is_well = row.problems.is_empty() && row.unseen == 0;
+            let problem =
+                (!is_well).then(|| format!("{} messages unseen; {}", row.unseen, row.problems.join("; ")));
+            let verdict = with_limit(problem, limit_of(&case));
             put(&case, verdict);
         }
     }
     verdicts
+}
+
+/// A limit that is written down must show, unless it does only sometimes.
+fn with_limit(problem: Option<String>, limit: Option<usize>) -> Verdict {
+    match (problem, limit) {
+        (None, Some(limit)) if !limits::shows_sometimes(limit) => {
+            Verdict::Failed(format!("it passes: limit {limit} does not hold"))
+        }
+        (Some(_), Some(limit)) => Verdict::Limit(limit),
+        (problem, _) => Verdict::from_problem(problem),
+    }
+}
+
+/// The finding of `tracer doctor`.
+const TASKS: &str = "tasks of runtimes";
+
+/// What the daemon said that its programs do without.
+fn left_out(result: &Value) -> Option<String> {
+    let lines = result.get("left_out").and_then(Value::as_array)?;
+    let lines: Vec<&str> = lines.iter().filter_map(Value::as_str).collect();
+    (!lines.is_empty()).then(|| lines.join("; "))
+}
+
+fn all_tasks_read(result: &Value) -> bool {
+    !left_out(result).is_some_and(|lines| lines.contains("tasks are not read of"))
 }
 
 /// Holds what `tracer doctor` said against the kernel's type information and against what the daemon then did.
@@ -157,6 +173,14 @@ fn doctor_problem(release: &str, line: &Value, results: &[(&str, &Value)]) -> Op
             ))
         } else if chosen == **backend && !runs {
             Some(format!("it chooses {backend}, which does not start: {said}"))
+        } else if chosen == **backend
+            && findings()
+                .any(|f| text(f, "name") == TASKS && (text(f, "status") == "ok") != all_tasks_read(result))
+        {
+            Some(format!(
+                "whether tasks of runtimes are read is not so: {:?}",
+                left_out(result)
+            ))
         } else if !can_run && runs {
             Some(format!("it says that nothing can run, but {backend} does"))
         } else {
@@ -270,6 +294,22 @@ mod tests {
             None,
         );
         check(old, doctor(old, false, false), good(), ("", DOCTOR), None);
+        // What the programs do without must be known, and told.
+        let without = json!({"left_out": ["tasks are not read of Python: too large"], "cases": {}});
+        check(
+            new,
+            doctor(new, true, true),
+            without.clone(),
+            ("tracepoint", WHOLE),
+            None,
+        );
+        check(new, doctor(new, true, true), good(), ("tracepoint", WHOLE), yes());
+        for (status, expected) in [("missing", yes()), ("ok", None)] {
+            let mut told = doctor(new, true, true);
+            let findings = told["doctor"]["findings"].as_array_mut().expect("findings");
+            findings.push(json!({"name": TASKS, "status": status}));
+            check(new, told, without.clone(), ("", DOCTOR), expected);
+        }
         // A doctor that errs.
         check(new, doctor(old, true, true), good(), ("", DOCTOR), None);
         let mut wrong = doctor(new, true, true);
@@ -301,6 +341,26 @@ mod tests {
             assert_eq!(ledger_problem(&result, 0), None);
             result[key] = value;
             assert!(ledger_problem(&result, 0).is_some(), "{result}");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_shows_sometimes_may_be_absent() {
+        for (release, problem, expected) in [
+            ("7.3.4-cloud-amd64", json!("no span"), "limit"),
+            ("7.3.4-cloud-amd64", Value::Null, "passed"),
+            ("6.12.1-cloud-amd64", json!("no span"), "failed"),
+        ] {
+            let mut result = good();
+            result["cases"] = json!({ "a": problem });
+            let told = [json!({"backend": "syscall", "result": result})];
+            let verdicts = judge(Arch::X86_64, &kernel(release), &told);
+            let found = match &verdicts[&("syscall".to_owned(), "a".to_owned())] {
+                Verdict::Passed => "passed",
+                Verdict::Failed(_) => "failed",
+                Verdict::Limit(_) => "limit",
+            };
+            assert_eq!(found, expected, "{release} {problem}");
         }
     }
 

@@ -19,14 +19,14 @@ use aya_ebpf::{
     macros::map,
     maps::{LruHashMap, PerCpuArray},
 };
-use tracer_common::{Direction, MAX_AWAITERS, PythonOffsets, REUSED_TASK};
+use tracer_common::{Direction, MAX_AWAITERS, PythonOffsets, REUSED_TASK, RuntimeKind};
 
 use self::{
     chain::next,
     objects::{TASK, TYPE, follow, kind, word},
     work::python_work,
 };
-use super::{TASKS, Tasks, thread_pointer};
+use super::{TASKS, Tasks, has_recipe, thread_pointer};
 use crate::{buffers::read_user, relay};
 
 /// `PyContext.ctx_prev`.
@@ -65,6 +65,9 @@ const WORK: u64 = 2;
 
 #[inline(always)]
 fn walk(scratch: u64) -> Option<&'static mut Walk> {
+    if !has_recipe(RuntimeKind::PYTHON) {
+        return None;
+    }
     // SAFETY: this CPU's slot of this scratch; nobody else uses it meanwhile.
     WALKS
         .get_ptr_mut(scratch as u32)

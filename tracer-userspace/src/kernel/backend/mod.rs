@@ -218,7 +218,7 @@ const HAND_OFFS: Sight = sight(
         Hook::new(Attach::OnDemand, "sched_waking", "sched_waking"),
         Hook::new(Attach::OnDemand, "sched_wakeup_new", "sched_wakeup_new"),
     ]],
-    "tracepoint sched_waking",
+    "wakes of threads by threads",
     "5.15",
     Need::Optional,
     "following work from thread to thread in Java",
