@@ -6,7 +6,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 
@@ -89,14 +89,19 @@ pub fn build(arch: Arch, profile: &str, what: &[&str]) -> anyhow::Result<PathBuf
             .env("RUSTC_BOOTSTRAP", "1")
             .args(["-Z", "build-std=std,panic_abort"]);
     }
+    executable(&mut cargo, what.last().copied().unwrap_or_default())
+        .with_context(|| format!("the static build for {target}"))
+}
+
+/// Runs a cargo that tells in JSON what it builds; the executable of that name.
+pub fn executable(cargo: &mut Command, wanted: &str) -> anyhow::Result<PathBuf> {
     let output = cargo.stderr(Stdio::inherit()).output().context("running cargo")?;
-    anyhow::ensure!(output.status.success(), "the static build for {target} failed");
+    anyhow::ensure!(output.status.success(), "cargo failed");
     // A test comes with the programs of its package.
-    let wanted = what.last().copied();
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message.pointer("/target/name").and_then(|name| name.as_str()) == wanted)
+        .filter(|message| message.pointer("/target/name").and_then(|name| name.as_str()) == Some(wanted))
         .filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
         .next_back()
         .context("cargo named no executable")

@@ -1,8 +1,7 @@
 //! `cargo xtask kernels`: the daemon on stock kernels of every age. Each boots in an emulated guest with the static daemon; with every
 //! back end the guest runs the cases and tells the spans' judgement. `docs/kernels.md` has the last table.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -10,16 +9,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
-use crate::guest::image::Image;
 use crate::guest::kernel::{self, Kernel, Series};
 use crate::guest::qemu::{Emulator, Machine};
 use crate::guest::{Arch, qemu};
-use crate::{dist, shell};
+use crate::shell;
+use programs::Build;
 
 mod cases;
 mod document;
 mod guest;
 mod limits;
+mod programs;
 mod table;
 mod verdict;
 mod ways;
@@ -42,8 +42,8 @@ pub struct Args {
     /// Only these cases, separated by commas; `ways` for those of `tests/cases`
     #[arg(long, value_delimiter = ',')]
     case: Vec<String>,
-    /// A selection that shows most in little time, with a daemon that is hardly optimised
-    #[arg(long, conflicts_with_all = ["kernel", "arch"])]
+    /// A selection that shows most in little time, with the programs that the tests build
+    #[arg(long, conflicts_with = "dev")]
     quick: bool,
     /// A daemon that is hardly optimised, which is built much sooner
     #[arg(long)]
@@ -118,7 +118,11 @@ fn matrix(args: &Args) -> anyhow::Result<()> {
     let names = cases::CASES.iter().map(|case| case.name);
     let names: Vec<&str> = names.chain([guest::WAYS]).collect();
     let cases = chosen(&args.case, &names)?;
-    let profile = if args.quick || args.dev { "dev" } else { "release" };
+    let build = match (args.quick, args.dev) {
+        (true, _) => Build::Tests,
+        (false, true) => Build::Static("dev"),
+        (false, false) => Build::Static("release"),
+    };
     let dir = shell::target_dir()?.join("kernels");
     fs::create_dir_all(&dir)?;
 
@@ -140,7 +144,7 @@ fn matrix(args: &Args) -> anyhow::Result<()> {
             None => {
                 let path = dir.join(format!("initramfs-{}.cpio", arch.name()));
                 if !args.no_build {
-                    build_image(arch, profile, &path)?;
+                    programs::image(arch, build, &path)?;
                 }
                 images.push((arch, path.clone()));
                 path
@@ -229,23 +233,6 @@ fn chosen(asked: &[String], all: &[&str]) -> anyhow::Result<Vec<String>> {
         return Ok(all.iter().map(|name| (*name).to_owned()).collect());
     }
     Ok(asked.to_vec())
-}
-
-/// An initramfs with static programs, good for every kernel.
-fn build_image(arch: Arch, profile: &str, path: &Path) -> anyhow::Result<()> {
-    let mut image = Image::new();
-    let own = ["--package", "xtask", "--bin", "xtask"];
-    for (what, place) in [(dist::DAEMON, guest::DAEMON), (&own, "/init")] {
-        let built = dist::build(arch, profile, what)?;
-        // An emulated machine unpacks slowly.
-        let stripped = path.with_extension("stripped");
-        dist::strip(&built, &stripped)?;
-        image.static_program(&stripped, place)?;
-    }
-    ways::install(&mut image, arch, profile, path.parent().context("a folder")?)?;
-    let mut out = BufWriter::new(File::create(path)?);
-    image.write(&mut out)?;
-    Ok(out.flush()?)
 }
 
 struct Job {

@@ -3,47 +3,34 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
-use crate::guest::Arch;
-use crate::guest::image::Image;
-use crate::{dist, shell};
+use crate::shell;
 
 /// Places in the image.
-const JUDGE: &str = "/usr/bin/capture";
-const PROGRAM: &str = "/usr/bin/cases";
-const NARROW: &str = "/usr/bin/cases-32";
+pub const JUDGE: &str = "/usr/bin/capture";
+pub const PROGRAM: &str = "/usr/bin/cases";
+pub const NARROW: &str = "/usr/bin/cases-32";
 const VERDICTS: &str = "/tmp/verdicts";
 const SAID: &str = "/tmp/said";
 
 /// All cases with one back end; one that hangs would hang the guest.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Puts judge and programs into the image.
-pub fn install(image: &mut Image, arch: Arch, profile: &str, folder: &Path) -> anyhow::Result<()> {
-    let test = ["--package", "tracer-userspace", "--test", "capture"];
-    let built = dist::build(arch, profile, &test)?;
-    let path = folder.join(format!("capture-{}", arch.name()));
-    dist::strip(&built, &path)?;
-    image.static_program(&path, JUDGE)?;
+/// The sources of the program.
+pub fn sources() -> anyhow::Result<Vec<PathBuf>> {
     let mut sources: Vec<PathBuf> = Vec::new();
     for entry in fs::read_dir(shell::root().join("tests/cases"))? {
         sources.push(entry?.path());
     }
     sources.retain(|path| path.extension().is_some_and(|extension| extension == "c"));
     sources.sort();
-    for (narrow, place) in [(false, PROGRAM), (true, NARROW)] {
-        let width = if narrow { 32 } else { 64 };
-        let path = folder.join(format!("cases-{}-{width}", arch.name()));
-        dist::c_program(arch, narrow, &sources, &path)?;
-        image.static_program(&path, place)?;
-    }
-    Ok(())
+    Ok(sources)
 }
 
 /// Runs all in the guest with a back end: the verdicts, a line each, and what the judge said if it came to no end.
