@@ -288,9 +288,6 @@ impl Job {
                 eprintln!("kernels: {release} did not boot (attempt {attempt} of {ATTEMPTS})");
                 continue;
             }
-            for line in &told {
-                keep(&logs, line)?;
-            }
             let seconds = started.elapsed().as_secs();
             eprintln!("kernels: {release} is done after {seconds} s");
             return Ok(table::Column {
@@ -342,6 +339,10 @@ impl Job {
             }
             if value.get("done").is_some() {
                 return Ok(told);
+            }
+            keep(logs, &value)?;
+            if let Some(backend) = value.get("backend").and_then(Value::as_str) {
+                eprintln!("kernels: {}: {backend} is done", self.kernel.release);
             }
             told.push(value);
         }
