@@ -28,6 +28,10 @@ rings!(RING0, RING1, RING2, RING3, RING4, RING5, RING6, RING7);
 #[unsafe(no_mangle)]
 static WAKE_ABOVE: Global<u64> = Global::new(0);
 
+/// Which bits of a CPU's number choose its ring: all three, or none if there is but one.
+#[unsafe(no_mangle)]
+static RING_MASK: Global<u64> = Global::new(7);
+
 /// 1 while the reader sleeps for long because nothing comes: the next event wakes it. User space sets it, programs clear it.
 #[map]
 static READER_ASLEEP: Array<u32> = Array::with_max_entries(1, 0);
@@ -93,7 +97,7 @@ impl Record {
 #[inline(always)]
 fn ring() -> *mut core::ffi::c_void {
     // SAFETY: no arguments.
-    let cpu = opaque(u64::from(unsafe { bpf_get_smp_processor_id() })) & 7;
+    let cpu = opaque(u64::from(unsafe { bpf_get_smp_processor_id() })) & RING_MASK.load();
     // A chain of comparisons and not a table: a table of map addresses cannot be relocated.
     let ring = if cpu == 0 {
         &raw const RING0

@@ -9,7 +9,7 @@ use aya_ebpf::{macros::map, maps::LruHashMap};
 use tracer_common::{Direction, GoOffsets, MAX_GO_CALLERS, RuntimeKind};
 
 use super::{Tasks, entry, pointer, thread_pointer, whole};
-use crate::buffers::read_user;
+use crate::{buffers::read_user, relay};
 
 /// Who asked a client's connection, by its cookie: `g` and its id. Only those for whom nobody was found to wait.
 #[map]
@@ -35,90 +35,102 @@ const DEPTH: usize = 8;
 /// Set in what [`go_waiter`] returns if it is certain.
 const CERTAIN: u64 = 1;
 
-/// Reads the goroutine on the current thread and who waits for it into [`super::TASKS`]: 0 if there is none.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn read_go(tgid: u64, scratch: u64, cookie: u64) -> u64 {
-    read::<true>(tgid, scratch, cookie)
-}
+/// What [`go_begin`] and [`go_step`] say: there is no goroutine, all is known, somebody may wait for the one found last.
+const NOTHING: u64 = 0;
+const KNOWN: u64 = 1;
+const CHAIN: u64 = 2;
+/// Goroutines that wait for each other, beyond the first.
+const STEPS: usize = 2;
 
-/// Likewise, without those who wait for the one that waits.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn read_go_caller(tgid: u64, scratch: u64, cookie: u64) -> u64 {
-    read::<false>(tgid, scratch, cookie)
+/// Reads the goroutine on the current thread, and those that wait for it and (`follow`) for each other, into [`super::TASKS`]: 0 if
+/// there is none.
+///
+/// The functions below work one after the other on that, and read into it, not into memory of their own: the kernel gives a program and
+/// all that it calls 512 bytes of stack.
+#[inline(always)]
+pub fn find(tgid: u64, scratch: u64, cookie: u64, follow: bool) -> u64 {
+    let found = go_begin(tgid, scratch, cookie);
+    if follow && found == CHAIN {
+        for _ in 0..STEPS {
+            let waits = go_waiting(tgid, scratch);
+            if go_step(tgid, scratch, cookie, waits) != CHAIN {
+                break;
+            }
+        }
+    }
+    found
 }
 
 #[inline(always)]
-fn read<const FOLLOW: bool>(tgid: u64, scratch: u64, cookie: u64) -> u64 {
-    let Some(entry) = entry(tgid, RuntimeKind::GO) else {
-        return 0;
-    };
-    let offsets = &entry.go;
+fn tasks(scratch: u64) -> Option<&'static mut Tasks> {
     // SAFETY: as in `read_tasks`.
-    let Some(tasks) = super::TASKS
+    super::TASKS
         .get_ptr_mut(scratch as u32)
         .map(|tasks| unsafe { &mut *tasks })
-    else {
-        return 0;
+}
+
+/// The goroutine that moves bytes, and the one that asked its connection.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn go_begin(tgid: u64, scratch: u64, cookie: u64) -> u64 {
+    let (Some(entry), Some(tasks)) = (entry(tgid, RuntimeKind::GO), tasks(scratch)) else {
+        return NOTHING;
     };
+    let offsets = &entry.go;
     let slot = thread_pointer().wrapping_add_signed(i64::from(offsets.g_tls));
     let Some(g) = pointer(slot) else {
-        return 0;
+        return NOTHING;
     };
     tasks.task = id(g, offsets);
-    let mut outermost = g;
+    tasks.outermost = g;
+    let mut next = KNOWN;
     if offsets.write_loop_chan != 0 {
-        let found = callers::<FOLLOW>(tgid, scratch, g, cookie, offsets, tasks);
-        if found != 0 {
-            outermost = found;
+        let caller = if relay::direction(scratch) == Direction::Send as u64 {
+            waiter(g, offsets)
+        } else {
+            note_reader(tgid, g, offsets);
+            remembered(cookie, offsets)
+        };
+        if let Some(caller) = caller {
+            tasks.awaiters[0] = id(caller, offsets);
+            tasks.outermost = caller;
+            next = CHAIN;
         }
     }
     if offsets.parent_goid != 0 {
-        tasks.creator = read_user(outermost.wrapping_add(u64::from(offsets.parent_goid))).unwrap_or(0);
+        tasks.creator = parent(tasks.outermost, offsets);
+        return next;
     }
-    1
+    KNOWN
 }
 
-/// Notes who waits for the goroutine `g`, which moves bytes over that connection; the `g` of the outermost, 0 if nobody does.
-#[inline(always)]
-fn callers<const FOLLOW: bool>(
-    tgid: u64,
-    scratch: u64,
-    g: u64,
-    cookie: u64,
-    offsets: &GoOffsets,
-    tasks: &mut Tasks,
-) -> u64 {
-    let is_send = crate::relay::direction(scratch) == Direction::Send as u64;
-    let caller = if is_send {
-        waiter(g, offsets)
-    } else {
-        note_reader(tgid, g, offsets);
-        remembered(cookie, offsets)
+/// Takes up the goroutine `waits`, which waits for the outermost of those found; 0 if nobody does.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn go_step(tgid: u64, scratch: u64, cookie: u64, waits: u64) -> u64 {
+    let (Some(entry), Some(tasks)) = (entry(tgid, RuntimeKind::GO), tasks(scratch)) else {
+        return NOTHING;
     };
-    let Some(caller) = caller else { return 0 };
-    tasks.awaiters[0] = id(caller, offsets);
-    if !FOLLOW || offsets.parent_goid == 0 || reads_sockets(tgid, caller, offsets) {
-        return caller;
-    }
-    let second = go_waiting(tgid, caller);
-    if second == 0 {
-        if is_send {
-            let _ = GO_CALLERS.insert(cookie, [caller, tasks.awaiters[0]], 0);
+    let offsets = &entry.go;
+    let is_first = tasks.awaiters[1] == 0;
+    if waits == 0 {
+        if is_first
+            && !reads_sockets(tgid, tasks.outermost, offsets)
+            && relay::direction(scratch) == Direction::Send as u64
+        {
+            let _ = GO_CALLERS.insert(cookie, [tasks.outermost, tasks.awaiters[0]], 0);
         }
-        return caller;
+        return KNOWN;
     }
-    tasks.awaiters[1] = id(second, offsets);
-    if reads_sockets(tgid, second, offsets) {
-        return second;
+    let waiter = id(waits, offsets);
+    if is_first {
+        tasks.awaiters[1] = waiter;
+    } else {
+        tasks.awaiters[2] = waiter;
     }
-    let third = go_waiting(tgid, second);
-    if third == 0 {
-        return second;
-    }
-    tasks.awaiters[2] = id(third, offsets);
-    third
+    tasks.outermost = waits;
+    tasks.creator = parent(waits, offsets);
+    CHAIN
 }
 
 /// The goroutine that waits to receive from the channel kept at the top of `g`'s stack.
@@ -162,66 +174,67 @@ fn reads_sockets(tgid: u64, g: u64, offsets: &GoOffsets) -> bool {
     unsafe { GO_READERS.get([tgid, startpc(g, offsets)]) }.is_some()
 }
 
-/// The goroutine that waits for what this one does, 0 if none does or two might.
+/// The goroutine that waits for what the outermost of those found does, 0 if none does or two might. A server's own asks for itself.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn go_waiting(tgid: u64, g: u64) -> u64 {
-    let Some(entry) = entry(tgid, RuntimeKind::GO) else {
+extern "C" fn go_waiting(tgid: u64, scratch: u64) -> u64 {
+    let (Some(entry), Some(tasks)) = (entry(tgid, RuntimeKind::GO), tasks(scratch)) else {
         return 0;
     };
-    let offsets = &entry.go;
-    let Some(low) = pointer(g) else { return 0 };
-    let Some(high) = pointer(g.wrapping_add(u64::from(offsets.stack_hi))) else {
+    let g = tasks.outermost;
+    if reads_sockets(tgid, g, &entry.go) {
         return 0;
-    };
-    let sp = read_user::<u64>(g.wrapping_add(SCHED_SP)).unwrap_or(0);
-    let parent = read_user::<u64>(g.wrapping_add(u64::from(offsets.parent_goid))).unwrap_or(0);
-    let own = startpc(g, offsets);
-    let mut only = 0;
+    }
+    // runtime.g.stack: lo, hi.
+    let Some(stack) = tasks.read(g) else { return 0 };
+    tasks.stack = stack;
+    // Below the stack's pointer lies what was there before.
+    let [sp] = tasks.read(g.wrapping_add(SCHED_SP)).unwrap_or([0]);
+    tasks.stack[0] = tasks.stack[0].max(sp);
+    tasks.only = 0;
     for word in 1..=WORDS {
-        let place = high.wrapping_sub(word * 8);
-        // Below the stack's pointer lies what was there before.
-        if place < sp {
+        let place = tasks.stack[1].wrapping_sub(word * 8);
+        if place < tasks.stack[0] {
             break;
         }
-        let Some(held) = pointer(place) else { continue };
-        if (held ^ g) >> HEAP_BITS != 0 || (held >= low && held < high) {
+        let Some([held]) = tasks.read(place) else { continue };
+        let is_on_stack = held >= tasks.stack[0] && held < tasks.stack[1];
+        if held % 8 != 0 || (held ^ tasks.outermost) >> HEAP_BITS != 0 || is_on_stack {
             continue;
         }
-        let found = go_waiter(tgid, held, parent);
+        let found = go_waiter(tgid, scratch, held);
         if found & CERTAIN != 0 {
             return found & !CERTAIN;
         }
-        // Workers of one kind wait for jobs at a channel that all of them hold.
-        if found == 0 || found == g || startpc(found, offsets) == own {
+        if found == 0 {
             continue;
         }
-        if only != 0 && only != found {
+        if tasks.only != 0 && tasks.only != found {
             return 0;
         }
-        only = found;
+        tasks.only = found;
     }
-    only
+    tasks.only
 }
 
-/// The goroutine that waits for what lies there, if that is a `sync.WaitGroup` or holds one and `parent` waits for it, or if it is a
-/// channel of replies and only one waits.
+/// The goroutine that waits for what lies there, if that is a `sync.WaitGroup` or holds one and the creator of the outermost waits for
+/// it, or if it is a channel of replies and only one waits.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn go_waiter(tgid: u64, held: u64, parent: u64) -> u64 {
-    let Some(entry) = entry(tgid, RuntimeKind::GO) else {
+extern "C" fn go_waiter(tgid: u64, scratch: u64, held: u64) -> u64 {
+    let (Some(entry), Some(tasks)) = (entry(tgid, RuntimeKind::GO), tasks(scratch)) else {
         return 0;
     };
     let offsets = &entry.go;
     // sync.WaitGroup: state (counter in the upper half, waiters in the lower one) and semaphore. An errgroup.Group has it behind a word.
     // runtime.hchan: qcount, dataqsiz, buf, elemsize and closed.
-    let Some([first, second, _, sizes]) = read_user::<[u64; 4]>(held) else {
+    let Some([first, second, _, sizes]) = tasks.read(held) else {
         return 0;
     };
     for (place, state) in [(8, first), (16, second)] {
         if state as u32 == 1 && state >> 32 != 0 && state >> 52 == 0 {
-            let found = semaphore_waiter(tgid, held.wrapping_add(place));
-            if found != 0 && id(found, offsets) == parent {
+            let found = semaphore_waiter(tgid, scratch, held.wrapping_add(place));
+            if found != 0 && id(found, offsets) == tasks.creator {
                 return found | CERTAIN;
             }
         }
@@ -231,15 +244,24 @@ extern "C" fn go_waiter(tgid: u64, held: u64, parent: u64) -> u64 {
     if first != 0 || second >> 20 != 0 || closed != 0 || element == 0 || element > 1024 {
         return 0;
     }
-    let Some([waits, last]) = read_user::<[u64; 2]>(held.wrapping_add(u64::from(offsets.chan_recvq))) else {
+    let Some([waits, last]) = tasks.read(held.wrapping_add(u64::from(offsets.chan_recvq))) else {
         return 0;
     };
     if waits == 0 || waits != last || waits % 8 != 0 {
         return 0;
     }
-    let Some(found) = pointer(waits) else { return 0 };
-    if id(found, offsets) == parent {
+    // runtime.sudog.g is its first field.
+    let Some([found]) = tasks.read(waits) else { return 0 };
+    if found < 4096 || found >> 56 != 0 || found % 8 != 0 {
+        return 0;
+    }
+    if id(found, offsets) == tasks.creator {
         return found | CERTAIN;
+    }
+    // Workers of one kind wait for jobs at a channel that all of them hold.
+    let g = tasks.outermost;
+    if found == g || startpc(found, offsets) == startpc(g, offsets) {
+        return 0;
     }
     found
 }
@@ -247,8 +269,8 @@ extern "C" fn go_waiter(tgid: u64, held: u64, parent: u64) -> u64 {
 /// The goroutine that waits for the semaphore (runtime/sema.go: semtable, a tree by address in each entry), 0 if none is found.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn semaphore_waiter(tgid: u64, address: u64) -> u64 {
-    let Some(entry) = entry(tgid, RuntimeKind::GO) else {
+extern "C" fn semaphore_waiter(tgid: u64, scratch: u64, address: u64) -> u64 {
+    let (Some(entry), Some(tasks)) = (entry(tgid, RuntimeKind::GO), tasks(scratch)) else {
         return 0;
     };
     let table = whole(entry.go.semtable);
@@ -257,21 +279,29 @@ extern "C" fn semaphore_waiter(tgid: u64, address: u64) -> u64 {
     }
     // semaRoot: lock, treap.
     let root = table.wrapping_add((address >> 3) % SEMAPHORES * CACHE_LINE).wrapping_add(8);
-    let mut next = pointer(root);
+    let [mut node] = tasks.read(root).unwrap_or([0]);
     for _ in 0..DEPTH {
-        let Some(node) = next else { return 0 };
+        if node < 4096 || node >> 56 != 0 || node % 8 != 0 {
+            return 0;
+        }
+        let [waits_for] = tasks
+            .read(node.wrapping_add(u64::from(entry.go.sudog_elem)))
+            .unwrap_or([0]);
         // g, next (greater addresses), prev (lesser ones).
-        let Some([g, greater, lesser]) = read_user::<[u64; 3]>(node) else {
+        let Some([g, greater, lesser]) = tasks.read(node) else {
             return 0;
         };
-        let waits_for = read_user::<u64>(node.wrapping_add(u64::from(entry.go.sudog_elem))).unwrap_or(0);
         if waits_for == address {
             return g & !7;
         }
-        let branch = if address < waits_for { lesser } else { greater };
-        next = (branch >= 4096 && branch >> 56 == 0 && branch % 8 == 0).then_some(branch);
+        node = if address < waits_for { lesser } else { greater };
     }
     0
+}
+
+#[inline(always)]
+fn parent(g: u64, offsets: &GoOffsets) -> u64 {
+    read_user(g.wrapping_add(u64::from(offsets.parent_goid))).unwrap_or(0)
 }
 
 #[inline(always)]

@@ -14,7 +14,7 @@ use aya_ebpf::{
     maps::LruHashMap,
     programs::BtfTracePointContext,
 };
-use tracer_common::{EventFlags, EventHeader, EventKind, MAX_AWAITERS, MAX_THREADS};
+use tracer_common::{EventFlags, EventHeader, EventKind, MAX_THREADS};
 
 use super::{RUNTIMES, in_use, java};
 use crate::{

@@ -12,7 +12,7 @@ mod tokio;
 
 use aya_ebpf::{
     Global,
-    helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf},
+    helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_user},
     macros::map,
     maps::{Array, HashMap, PerCpuArray},
 };
@@ -51,9 +51,20 @@ pub struct Tasks {
     pub awaiters: [u64; MAX_AWAITERS],
     /// Address of the socket.
     socket: u64,
+    /// Address of what `creator` created.
+    outermost: u64,
+    /// Where the part of its stack lies that is in use.
+    stack: [u64; 2],
+    /// Who may wait for it.
+    only: u64,
+    /// What was read last.
+    words: [u64; WORDS],
     /// [`EventFlags::TURN`], or nothing.
     pub flags: u64,
 }
+
+/// Words of a process's memory that are read at once.
+const WORDS: usize = 4;
 
 impl Tasks {
     pub const NONE: Self = Self {
@@ -61,8 +72,23 @@ impl Tasks {
         creator: 0,
         awaiters: [0; MAX_AWAITERS],
         socket: 0,
+        outermost: 0,
+        stack: [0; 2],
+        only: 0,
+        words: [0; WORDS],
         flags: 0,
     };
+
+    /// Reads words of the current process's memory without taking any of the stack.
+    #[inline(always)]
+    fn read<const N: usize>(&mut self, address: u64) -> Option<[u64; N]> {
+        const { assert!(N <= WORDS) };
+        // SAFETY: there is room for so many words; the helper refuses bad addresses.
+        let failed = unsafe {
+            bpf_probe_read_user(self.words.as_mut_ptr().cast(), 8 * N as u32, address as *const _)
+        };
+        (failed == 0).then(|| core::array::from_fn(|word| self.words[word]))
+    }
 
     #[inline(always)]
     fn turn(&mut self, turn: Turn) {
@@ -110,8 +136,7 @@ pub fn tasks<P: Find>(thread: Thread, scratch: u32, sk: *const u8, cookie: u64) 
     let scratch = u64::from(scratch);
     let found = match read_tasks(both, scratch) {
         // Not from there: the stacks of all that are called would be too large together.
-        OF_GO if P::FOLLOWS_WAITERS => go::read_go(both >> 32, scratch, cookie),
-        OF_GO => go::read_go_caller(both >> 32, scratch, cookie),
+        OF_GO => go::find(both >> 32, scratch, cookie, P::FOLLOWS_WAITERS),
         OF_TOKIO => tokio::read_tokio(both >> 32, scratch, sk, cookie),
         OF_PYTHON if P::FOLLOWS_WAITERS => python::find(both, scratch, cookie),
         OF_PYTHON => 0,

@@ -1,9 +1,10 @@
 //! What the BPF programs cost a message, by what the policy says of its connection. `cargo xtask bench capture` runs it, on the
-//! machine and in the guest that counts instructions; it prints one JSON object.
+//! machine and in the guest that counts instructions; it prints one JSON object. `capture load` tells what is lost instead ([`load`]).
 //!
 //! A child moves messages over its own sockets, one thread at both ends, and reads its own CPU clock. What a message costs more
 //! than without the programs is theirs, the kernel's way to them included.
 
+mod load;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -84,17 +85,27 @@ const ROWS: &[(&str, Kind, Verdict)] = &[
 ];
 
 fn main() -> anyhow::Result<()> {
-    if std::env::args().nth(1).as_deref() == Some("traffic") {
-        return traffic::serve();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match *words.as_slice() {
+        ["traffic"] => traffic::serve(),
+        ["flood", rate, millis] => load::flood(rate.parse()?, millis.parse()?),
+        ["load", rings @ ("sharded" | "one")] => load::run(rings == "one"),
+        [] => cost(None),
+        [backend] => cost(Some(backend)),
+        _ => anyhow::bail!("say nothing, a back end, or `load sharded|one`"),
     }
+}
+
+/// What a message costs through that back end, or the best one.
+fn cost(backend: Option<&str>) -> anyhow::Result<()> {
     let mut child = Child::start()?;
     for (_, kind, _) in ROWS {
         child.run(*kind, MESSAGES / 10)?; // caches, buffers, lazily bound symbols
     }
     let before = measure_all(&mut child, |_, _| Ok(()))?;
 
-    // The back end may be named; the best one otherwise.
-    let wanted = match std::env::args().nth(1) {
+    let wanted = match backend {
         Some(name) => {
             let found = kernel::Backend::ALL.iter().find(|backend| backend.name() == name);
             Some(*found.with_context(|| format!("there is no back end {name}"))?)

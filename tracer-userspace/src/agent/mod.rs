@@ -54,6 +54,7 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
         Options {
             ring_bytes: config.capture.ring_bytes,
             log: config.capture.log,
+            ..Options::default()
         },
     )?;
     let there_before = look_around.join().unwrap_or_default();

@@ -25,9 +25,9 @@ const OFF: u8 = 0;
 const MIN_RING_BYTES: u32 = 256 << 10;
 
 /// Ring buffers that are used.
-pub fn shards() -> anyhow::Result<usize> {
+pub fn shards(options: Options) -> anyhow::Result<usize> {
     let cpus = aya::util::nr_cpus().map_err(|(path, error)| anyhow::Error::new(error).context(path))?;
-    Ok(cpus.min(RING_SHARDS))
+    Ok(cpus.min(if options.one_ring { 1 } else { RING_SHARDS }))
 }
 
 /// Loads. What follows the tasks of runtimes is the most that the verifier has to walk, and the limits of old kernels are tighter:
@@ -58,7 +58,7 @@ pub fn load(plan: &Plan, options: Options) -> anyhow::Result<Loaded<'_>> {
 pub fn try_out(plan: &Plan) -> anyhow::Result<Recipes> {
     let options = Options {
         ring_bytes: MIN_RING_BYTES,
-        log: false,
+        ..Options::default()
     };
     load(plan, options).map(|loaded| loaded.recipes)
 }
@@ -95,6 +95,9 @@ fn attempt(plan: &Plan, options: Options, recipes: Recipes, is_last: bool) -> an
         .override_global("OWN_TGID", &own_tgid, true)
         .override_global("RECIPES", &recipes.0, true)
         .override_global("WAKE_ABOVE", &wake_above, true);
+    if options.one_ring {
+        loader.override_global("RING_MASK", &0_u64, true);
+    }
     for (name, value) in &plan.globals {
         loader.override_global(name, value, true);
     }
@@ -107,7 +110,7 @@ fn attempt(plan: &Plan, options: Options, recipes: Recipes, is_last: bool) -> an
         loader.map_max_entries("TASKS", MESSAGE_PROGRAMS);
         loader.map_max_entries("WALKS", MESSAGE_PROGRAMS);
     }
-    for name in ring_names().iter().take(shards()?) {
+    for name in ring_names().iter().take(shards(options)?) {
         loader.map_max_entries(name, ring_bytes);
     }
     let mut ebpf = loader

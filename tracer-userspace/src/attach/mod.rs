@@ -44,6 +44,8 @@ pub use stats::{ProgramStats, RunTimeStats};
 pub struct Options {
     /// Bytes of each ring buffer: a power of two, at least 256 KiB. There is one for each CPU, at most eight.
     pub ring_bytes: u32,
+    /// One ring for all CPUs, which then wait for each other: to see what sharding is worth.
+    pub one_ring: bool,
     /// Let the programs log (aya-log).
     pub log: bool,
 }
@@ -52,6 +54,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             ring_bytes: 2 << 20,
+            one_ring: false,
             log: false,
         }
     }
@@ -113,7 +116,7 @@ impl Capture {
         let rings = ring_names();
         let rings = rings
             .iter()
-            .take(load::shards()?)
+            .take(load::shards(options)?)
             .map(|name| Ok((ring_fd(take(&mut ebpf, name)?)?, ring_bytes as usize)))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let mut asleep: Array<MapData, u32> =

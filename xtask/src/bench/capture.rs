@@ -1,5 +1,5 @@
-//! What the BPF programs cost a message, by what the policy says of its connection. The example `capture` of the daemon's crate
-//! does the work: here, where the figures are nanoseconds, or in the guest that counts instructions.
+//! What the BPF programs cost a message, by what the policy says of its connection, and what is lost under load. The example
+//! `capture` of the daemon's crate does the work: here, where the figures are nanoseconds, or in the guest that counts instructions.
 
 use std::process::Command;
 
@@ -47,28 +47,97 @@ const PROGRAMS: [&str; 3] = ["sock_send_length", "sock_recv_length", "sk_data_re
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let program = super::build("tracer-userspace", &["--example", "capture"])?;
     if !args.vm {
-        let text = shell::output(&mut Command::new(program))?;
-        println!(
-            "nanoseconds a message on this machine\n{}",
-            table(&serde_json::from_str(&text)?)?
-        );
+        let run = |words: &[&str]| -> anyhow::Result<Value> {
+            Ok(serde_json::from_str(&shell::output(
+                Command::new(&program).args(words),
+            )?)?)
+        };
+        println!("nanoseconds a message on this machine\n{}", table(&run(&[])?)?);
+        for (rings, what) in [
+            ("sharded", "a ring for each CPU"),
+            ("one", "one ring for all CPUs"),
+        ] {
+            println!("{what}\n{}", losses(&run(&["load", rings])?)?);
+        }
         return Ok(());
     }
     let programs = [(program, vm::guest::CAPTURE.to_owned())];
     let (kernel, results) = vm::in_guest("capture", &programs, "--capture")?;
-    let report = results
+    let reports: Vec<(&str, &Value)> = results
         .iter()
-        .find_map(|result| result.get("report"))
-        .context("the guest told no figures")?;
-    println!(
-        "instructions a message, 1 vCPU, kernel {kernel}\n{}",
-        table(report)?
-    );
+        .filter_map(|result| Some((result.get("label")?.as_str()?, result.get("report")?)))
+        .collect();
+    println!("instructions a message, 1 vCPU, kernel {kernel}");
+    for (backend, report) in &reports {
+        println!("{backend}\n{}", table(report)?);
+    }
+    println!("{}", side_by_side(&reports));
     if args.check {
         let path = shell::root().join("xtask/src/bench/capture.json");
+        let (_, report) = reports.first().context("the guest told no figures")?;
         vm::bounds::check(&path, |row, name| figure(report, row, name))?;
     }
     Ok(())
+}
+
+/// What each back end costs, and its ratio to the first one.
+fn side_by_side(reports: &[(&str, &Value)]) -> Table {
+    let mut table = Table::default();
+    table.row(
+        std::iter::once(String::new())
+            .chain(reports.iter().map(|(backend, _)| (*backend).to_owned()))
+            .chain(reports.iter().skip(1).map(|_| "ratio".to_owned())),
+    );
+    for (name, what) in ROWS {
+        let costs: Vec<f64> = reports
+            .iter()
+            .map(|(_, report)| figure(report, name, "cost").unwrap_or(f64::NAN))
+            .collect();
+        let first = costs.first().copied().unwrap_or(f64::NAN);
+        table.row(
+            std::iter::once((*what).to_owned())
+                .chain(costs.iter().map(|cost| format!("{cost:.0}")))
+                .chain(costs.iter().skip(1).map(|cost| {
+                    // Next to nothing has no ratio.
+                    if first < 50.0 {
+                        "-".to_owned()
+                    } else {
+                        format!("{:.2}", cost / first)
+                    }
+                })),
+        );
+    }
+    table
+}
+
+/// Losses and wake-ups by what was offered.
+fn losses(report: &Value) -> anyhow::Result<Table> {
+    let rows = report
+        .get("rows")
+        .and_then(Value::as_array)
+        .context("the example told no rows")?;
+    let mut table = Table::new(["offered", "messages/s", "events", "wake-ups per 1,000", "lost"]);
+    for row in rows {
+        let number = |name: &str| {
+            row.get(name)
+                .and_then(Value::as_f64)
+                .with_context(|| format!("a row without {name}"))
+        };
+        let (share, events) = (number("share")?, number("events")?);
+        let offered = if share == 0.0 {
+            "all it can".to_owned()
+        } else {
+            format!("{:.0}%", share * 100.0)
+        };
+        table.row([
+            offered,
+            format!("{:.0}", number("messages_per_second")?),
+            format!("{events:.0}"),
+            format!("{:.2}", number("turns")? * 1000.0 / events),
+            format!("{:.0}", number("lost")?),
+        ]);
+    }
+    Ok(table)
 }
 
 fn figure(report: &Value, row: &str, name: &str) -> Option<f64> {
