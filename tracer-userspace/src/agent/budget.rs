@@ -95,11 +95,16 @@ impl Budget {
             tracing::info!("nothing is shed any more: {used:.1}% of a core used, the budget is {budget:.1}%");
             return;
         }
-        let kept = format!(
-            "1 of {} traces and 1 of {} connections from outside are kept",
-            (1.0 / shed.traces).round(),
-            (1.0 / shed.connections).round()
-        );
+        let one_of = |share: f64| (1.0 / share).round();
+        let kept = if shed.connections < 1.0 {
+            format!(
+                "1 of {} traces and 1 of {} connections from outside are kept",
+                one_of(shed.traces),
+                one_of(shed.connections)
+            )
+        } else {
+            format!("1 of {} traces is kept", one_of(shed.traces))
+        };
         if shed.traces < before.traces || shed.connections < before.connections {
             tracing::warn!(
                 "{used:.1}% of a core used (kernel side: {how}), the budget is {budget:.1}%: from now on {kept}"

@@ -228,9 +228,10 @@ fn cpu_budget<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Erro
         Number(f64),
         Text(String),
     }
-    let text = match Written::deserialize(from)? {
-        Written::Number(number) => number.to_string(),
-        Written::Text(text) => text,
+    let text = match Option::<Written>::deserialize(from)? {
+        None => return Ok(None),
+        Some(Written::Number(number)) => number.to_string(),
+        Some(Written::Text(text)) => text,
     };
     parse_cpu_budget(&text).map_err(D::Error::custom)
 }

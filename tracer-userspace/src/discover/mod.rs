@@ -140,7 +140,7 @@ impl Processes {
         let program = told::Program::of(facts);
         let mut before = Vec::new();
         if let Some(known) = self.known.remove(&facts.tgid) {
-            if known.told == Some(program) {
+            if known.told == Some(program) && !facts.is_exec {
                 self.known.insert(facts.tgid, known);
                 return false;
             }

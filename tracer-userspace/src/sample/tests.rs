@@ -21,6 +21,8 @@ struct Trace {
     duration: Nanos,
     spans: u64,
     failed: bool,
+    /// Its root is a request, and no call.
+    from_outside: bool,
     caller: Option<bool>,
     state: &'static str,
 }
@@ -34,6 +36,7 @@ impl Trace {
             duration: 10 * MS,
             spans: 3,
             failed: false,
+            from_outside: true,
             caller: None,
             state: "",
         }
@@ -74,7 +77,11 @@ impl Trace {
                         joined_late: false,
                     }),
                     protocol: "http1",
-                    role: if is_root { Role::Server } else { Role::Client },
+                    role: if is_root && self.from_outside {
+                        Role::Server
+                    } else {
+                        Role::Client
+                    },
                     start: stamp(end - self.duration),
                     first_byte: None,
                     end: stamp(end),
@@ -389,4 +396,97 @@ fn memory_is_bounded_and_late_spans_follow_their_trace() {
         assert_eq!(early.is_empty(), late.is_empty(), "the verdict is remembered");
         assert!(sampler.waiting.is_empty() && sampler.held == 0);
     }
+}
+
+/// Sheds by what `shed` says before each span of each trace, and returns the kept spans by trace.
+fn shed(
+    traces: &[Trace],
+    shedding: &Shedding,
+    mut before: impl FnMut(usize, usize),
+) -> BTreeMap<TraceId, u64> {
+    let ledger = Arc::new(Ledger::default());
+    let mut shedder = Shedder::new(shedding.clone(), Arc::clone(&ledger));
+    let mut kept = Vec::new();
+    let mut now = SECOND;
+    for (n, trace) in traces.iter().enumerate() {
+        for (at, span) in trace.spans(now).into_iter().enumerate() {
+            before(n, at);
+            ledger.seen(1);
+            shedder.offer(&mut vec![span], now, &mut kept);
+        }
+        now += 10 * MS;
+    }
+    shedder.finish(&mut kept);
+    ledger.exported("shop", kept.len() as u64);
+    assert_eq!(ledger.snapshot().open(), 0, "the ledger balances");
+    let mut found = BTreeMap::new();
+    for span in &kept {
+        *found.entry(span.trace_id).or_insert(0) += 1;
+    }
+    found
+}
+
+#[test]
+fn shedding_keeps_what_the_sampler_of_that_ratio_keeps() {
+    let traces = many(20, 500);
+    for ratio in [1.0, 0.5, 0.125] {
+        let shedding = Shedding::default();
+        shedding.set(Shed {
+            traces: ratio,
+            connections: 1.0,
+        });
+        let kept = shed(&traces, &shedding, |_, _| {});
+        let (sampled, _) = run(&head(Kind::TraceIdRatio, ratio), &traces, MS);
+        assert!(kept.keys().eq(sampled.keys()), "{ratio}");
+        assert!(kept.values().all(|&spans| spans == 3), "whole traces only");
+    }
+}
+
+#[test]
+fn a_change_of_what_is_shed_does_not_part_a_trace() {
+    let traces = many(21, 400);
+    let shedding = Shedding::default();
+    let kept = shed(&traces, &shedding, |n, at| {
+        // In the middle of each trace, in both directions, connections too.
+        let halvings = (n + at) % 7;
+        shedding.set(Shed {
+            traces: 0.5f64.powi(halvings as i32),
+            connections: if n % 50 < 25 { 1.0 } else { 0.5 },
+        });
+    });
+    assert!(kept.values().all(|&spans| spans == 3), "{kept:?}");
+    assert!(kept.len() > 20 && kept.len() < 380, "{}", kept.len());
+}
+
+#[test]
+fn connections_are_shed_where_requests_come_from_outside() {
+    let conn = |id: u64, port| Conn {
+        id: ConnId(id),
+        local: Endpoint {
+            address: Address::Ip(Ipv4Addr::LOCALHOST.into()),
+            port,
+        },
+        tgid: 1,
+        ..(*many(1, 1)[0].spans(SECOND)[0].exchange.conn).clone()
+    };
+    let shedding = Shedding::default();
+    let of = |port| (0..10_000).filter(|&id| shedding.sheds(&conn(id, port))).count();
+    let half = Shed {
+        traces: 1.0,
+        connections: 0.5,
+    };
+    shedding.set(half);
+    assert_eq!(of(80), 0, "nobody knows where its requests come from");
+    // The made-up traces begin with a request at port 80, whose process calls somebody then.
+    let whole = many(22, 10);
+    assert_eq!(shed(&whole, &shedding, |_, _| {}).len(), 10);
+    assert!((4_000..6_000).contains(&of(80)), "{}", of(80));
+    assert_eq!(of(81), 0);
+    // From now on its calls may be part of what was not seen, unless a request is seen that caused them.
+    let mut parts = many(23, 10);
+    parts.iter_mut().for_each(|trace| trace.from_outside = false);
+    assert_eq!(shed(&parts, &shedding, |_, _| {}).len(), 0);
+    assert_eq!(shed(&whole, &shedding, |_, _| {}).len(), 10);
+    shedding.set(Shed::NOTHING);
+    assert_eq!((of(80), shed(&parts, &shedding, |_, _| {}).len()), (0, 10));
 }
