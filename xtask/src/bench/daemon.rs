@@ -16,7 +16,7 @@ use super::process;
 const READY: &str = "tracer: ready";
 
 /// An emulated kernel verifies slowly.
-const READY_WITHIN: Duration = Duration::from_secs(180);
+const READY_WITHIN: Duration = Duration::from_secs(600);
 
 /// Where its spans go.
 #[derive(Clone, Debug)]
