@@ -158,6 +158,10 @@ pub fn message<A: Access, P: Find>(ctx: &impl EbpfContext, message: Moved<A>, pl
                 Direction::Recv => (received, sent),
             }
         }
+        Stream::Udp => {
+            positioned = EventFlags::DATAGRAM;
+            (0, 0)
+        }
     };
 
     // SAFETY: no arguments.

@@ -17,7 +17,7 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use tracer_common::{
-    COMM_BYTES, EventHeader, EventKind, MAX_AWAITERS, MAX_INTRODUCED, PROCESS_ARGUMENTS, PROCESS_BYTES,
+    COMM_BYTES, EventHeader, EventKind, MAX_INTRODUCED, PROCESS_ARGUMENTS, PROCESS_BYTES,
     PROCESS_COMM, PROCESS_ENVIRONMENT, PROCESS_EXECUTABLE, PROCESS_PATH,
 };
 
@@ -199,30 +199,10 @@ fn write(record: &Record, kind: EventKind, ts: u64, thread: Thread) {
     unsafe {
         *record.header() = EventHeader {
             ts,
-            cookie: 0,
-            arrival: 0,
-            task: 0,
-            creator: 0,
-            awaiters: [0; MAX_AWAITERS],
             tgid: thread.tgid,
             tid: thread.tid,
-            len: 0,
-            captured: 0,
-            pos: 0,
-            peer_pos: 0,
-            netns: 0,
-            flags: 0,
             kind: kind.0,
-            dir: 0,
-            family: 0,
-            lport: 0,
-            rport: 0,
-            state: 0,
-            old_state: 0,
-            laddr: [0; 16],
-            raddr: [0; 16],
-            tail: 0,
-            error: 0,
+            ..EventHeader::EMPTY
         }
     };
 }

@@ -23,12 +23,16 @@ static HAS_UNIX_SOCK: Global<u32> = Global::new(1);
 
 /// `SOCK_STREAM` (include/linux/net.h: enum sock_type; the same on x86_64 and aarch64).
 const SOCK_STREAM: u16 = 1;
+/// `SOCK_DGRAM`.
+const SOCK_DGRAM: u16 = 2;
 /// `SOCK_SEQPACKET`.
 const SOCK_SEQPACKET: u16 = 5;
 /// `RCV_SHUTDOWN` (include/net/sock.h).
 const RCV_SHUTDOWN: u8 = 1;
 /// `IPPROTO_TCP`.
 const IPPROTO_TCP: u16 = 6;
+/// `IPPROTO_UDP`.
+const IPPROTO_UDP: u16 = 17;
 
 /// `1 << SOCK_DONE` (include/net/sock.h: enum sock_flags): the peer's FIN has arrived in sequence (`tcp_fin`).
 const SOCK_DONE: u64 = 1 << 1;
@@ -51,11 +55,13 @@ pub mod tcp_state {
 #[derive(Clone, Copy)]
 pub struct Socket<A>(*const u8, PhantomData<A>);
 
-/// What kind of stream a socket is.
+/// What bytes travel in over a socket.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     Tcp,
     Unix,
+    /// No stream: each message is one of its own.
+    Udp,
 }
 
 impl<A: Access> Socket<A> {
@@ -89,13 +95,17 @@ impl<A: Access> Socket<A> {
         self.field(&layout::SOCK__FAMILY)
     }
 
-    /// The kind of stream, or `None` for what makes no events (datagrams, netlink, raw sockets).
+    /// The kind of stream, or `None` for what makes no events (Unix datagrams, netlink, raw sockets).
     #[inline(always)]
     pub fn stream(self, family: u16) -> Option<Stream> {
         let kind: u16 = self.field(&layout::SOCK__TYPE);
         let is_stream = kind == SOCK_STREAM;
         if family == Family::INET.0 || family == Family::INET6.0 {
-            (is_stream && self.field::<u16>(&layout::SOCK__PROTOCOL) == IPPROTO_TCP).then_some(Stream::Tcp)
+            match (kind, self.field::<u16>(&layout::SOCK__PROTOCOL)) {
+                (SOCK_STREAM, IPPROTO_TCP) => Some(Stream::Tcp),
+                (SOCK_DGRAM, IPPROTO_UDP) => Some(Stream::Udp),
+                _ => None,
+            }
         } else if family == Family::UNIX.0 {
             (is_stream || kind == SOCK_SEQPACKET).then_some(Stream::Unix)
         } else {

@@ -7,6 +7,7 @@ mod chain;
 mod clients;
 mod context;
 mod databases;
+mod dns;
 mod export;
 mod lifecycle;
 mod load;

@@ -26,7 +26,7 @@ use crate::{
     message::{Moved, message},
     opaque::opaque,
     registers::Registers,
-    socket::Socket,
+    socket::{Socket, Stream},
 };
 use descriptor::{File, Files};
 use entry::Entry;
@@ -206,7 +206,7 @@ fn target(call: &Call) -> Option<(Socket<Untyped>, Direction)> {
     Some((file.socket()?, direction))
 }
 
-/// Unix sockets that have just been connected are new, whatever socket had their addresses before.
+/// Unix sockets that have just been connected are new (and UDP sockets may be), whatever socket had their addresses before.
 #[inline(always)]
 fn connected(call: &Call) -> Option<()> {
     let begun = Entry::begun()?;
@@ -220,6 +220,10 @@ fn connected(call: &Call) -> Option<()> {
         return Some(());
     }
     let socket = files.get(call.arguments[0])?.socket()?;
+    if socket.stream(socket.family()) == Some(Stream::Udp) {
+        identity::forget_before(socket.address(), begun);
+        return None;
+    }
     let peer = socket.unix_peer()?;
     identity::forget_before(socket.address(), begun);
     identity::forget_before(peer.address(), begun);

@@ -80,7 +80,7 @@ const ROWS: &[(&str, Kind, Verdict)] = &[
     ("tcp_ignored", Kind::Tcp(128), Verdict::Ignore),
     ("unix_128_captured", Kind::Unix(128), Verdict::Capture(128)),
     ("unix_ignored", Kind::Unix(128), Verdict::Ignore),
-    ("udp_not_traced", Kind::Udp(128), Verdict::Undecided),
+    ("udp_ignored", Kind::Udp(128), Verdict::Ignore),
     ("getppid", Kind::Getppid, Verdict::Undecided),
 ];
 

@@ -33,6 +33,7 @@ pub enum Kind {
 pub struct Conns {
     tcp: [ConnId; 2],
     unix: [ConnId; 2],
+    udp: ConnId,
 }
 
 impl Conns {
@@ -40,6 +41,7 @@ impl Conns {
     pub fn of(self, kind: Kind) -> [ConnId; 2] {
         match kind {
             Kind::Unix(_) => self.unix,
+            Kind::Udp(_) => [self.udp; 2],
             _ => self.tcp,
         }
     }
@@ -69,7 +71,7 @@ impl Child {
             .map(str::parse)
             .collect::<Result<_, _>>()
             .with_context(|| format!("the child said {line:?}"))?;
-        let [a, b, c, d] = cookies.try_into().ok().context("four cookies")?;
+        let [a, b, c, d, e] = cookies.try_into().ok().context("five cookies")?;
         Ok(Self {
             process,
             input,
@@ -77,6 +79,7 @@ impl Child {
             conns: Conns {
                 tcp: [ConnId(a), ConnId(b)],
                 unix: [ConnId(c), ConnId(d)],
+                udp: ConnId(e),
             },
         })
     }
@@ -116,11 +119,12 @@ pub fn serve() -> anyhow::Result<()> {
     let udp = UdpSocket::bind(("127.0.0.1", 0))?;
     udp.connect(udp.local_addr()?)?;
     println!(
-        "{} {} {} {}",
+        "{} {} {} {} {}",
         cookie(&client)?,
         cookie(&server)?,
         cookie(&unix.0)?,
-        cookie(&unix.1)?
+        cookie(&unix.1)?,
+        cookie(&udp)?
     );
     for line in io::stdin().lines() {
         let line = line?;

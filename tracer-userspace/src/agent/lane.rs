@@ -16,7 +16,7 @@ use crate::model::{
     Act, Address, Chunk, Close, Conn, ConnId, Deed, Endpoint, Mark, Nanos, Runs, Signal, SignalKind, Stamp,
     Taken, Task, Turn, Unit,
 };
-use crate::protocol::{CapturePolicy, Conversation, Output, REGISTRY};
+use crate::protocol::{CapturePolicy, Conversation, Output, REGISTRY, Transport};
 use crate::telemetry::{Ledger, Reason};
 
 /// Connections that one worker follows.
@@ -24,6 +24,9 @@ const MAX_FLOWS: usize = 65_536;
 /// A flow that has not moved for this long may be forgotten once its process is gone, or if it is a Unix socket (whose
 /// end no event tells).
 const IDLE: Nanos = 600_000_000_000;
+
+/// The same for sockets that send datagrams: no event tells their end, and resolvers make one for each lookup.
+const IDLE_DATAGRAMS: Nanos = 30_000_000_000;
 
 /// `TCP_ESTABLISHED` … of include/net/tcp_states.h.
 mod tcp_state {
@@ -164,9 +167,12 @@ impl<S: Selects> Lane<S> {
     /// Forgets what has been idle for long and can't come back.
     pub fn sweep(&mut self, now: Nanos) {
         let selection = &self.selection;
-        let gone = self.table.expire(now.saturating_sub(IDLE), |flow| {
+        let mut gone = self.table.expire(now.saturating_sub(IDLE), |flow| {
             matches!(flow.conn.local.address, Address::Unix(_)) || !selection.is_alive(flow.conn.tgid)
         });
+        gone.extend(self.table.expire(now.saturating_sub(IDLE_DATAGRAMS), |flow| {
+            flow.consumer.transport() == Transport::Datagrams
+        }));
         for flow in gone {
             self.voice.finish(flow, Close::Forgotten, now);
         }
@@ -244,8 +250,12 @@ impl<S: Selects> Lane<S> {
     fn open(&mut self, header: &EventHeader) -> Place {
         let id = ConnId(header.cookie);
         let opening = self.opening.remove(&id);
-        let conn = conn_of(header, header.tgid, opening.is_none());
-        let conversation = if self.selection.selects(&conn) {
+        let transport = transport_of(header);
+        // A datagram needs nothing before it.
+        let joined_late = opening.is_none() && transport == Transport::Streams;
+        let conn = conn_of(header, header.tgid, joined_late);
+        let is_wanted = transport == Transport::Streams || !is_multicast_dns(&conn);
+        let conversation = if is_wanted && self.selection.selects(&conn) {
             if let Some((_, side)) = opening {
                 self.selection
                     .happened(Event::Opened, Some(side), &conn, header.ts);
@@ -253,14 +263,14 @@ impl<S: Selects> Lane<S> {
             if self.selection.sheds(&conn) {
                 self.shed.push(id);
                 self.voice.policies.push((id, CapturePolicy::Ignore));
-                Conversation::opaque()
+                Conversation::opaque(transport)
             } else {
-                Conversation::new(REGISTRY)
+                Conversation::new(REGISTRY, transport)
             }
         } else {
             let policy = ignoring(unit_of(header).turn().is_some());
             self.voice.policies.push((id, policy));
-            Conversation::opaque()
+            Conversation::opaque(transport)
         };
         self.voice.ledger.health().opened();
         let (place, evicted) = self.table.insert(Arc::new(conn), header.ts, conversation);
@@ -397,7 +407,7 @@ impl Voice {
             out.given_up = Reason::Shed;
             consumer.close(Close::Forgotten, &nobody(now), out);
         });
-        *consumer = Conversation::opaque();
+        *consumer = Conversation::opaque(consumer.transport());
         self.policies.push((conn.id, CapturePolicy::Ignore));
     }
 
@@ -467,6 +477,20 @@ fn stream(flow: &mut Flow<Conversation>, direction: Direction) -> &mut Stream {
         Direction::Send => send,
         Direction::Recv => recv,
     }
+}
+
+const fn transport_of(header: &EventHeader) -> Transport {
+    if EventFlags(header.flags).has(EventFlags::DATAGRAM) {
+        Transport::Datagrams
+    } else {
+        Transport::Streams
+    }
+}
+
+/// RFC 6762: questions to nobody in particular, which look like DNS.
+fn is_multicast_dns(conn: &Conn) -> bool {
+    const PORT: u16 = 5353;
+    conn.local.port == PORT || conn.remote.port == PORT
 }
 
 const fn direction(header: &EventHeader) -> Option<Direction> {

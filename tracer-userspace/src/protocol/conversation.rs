@@ -1,14 +1,14 @@
 //! One connection's bytes on their way to its session: detection first, then whole messages.
 //!
 //! Bounds: at most [`HELD_BYTES`] bytes in [`HELD_CHUNKS`] chunks wait for a detection; a run that no protocol recognises is
-//! dropped; after [`RUNS_FROM_START`] such runs (or [`RUNS_JOINED_LATE`], because a connection joined late can be in the
+//! dropped (each datagram counts as one); after [`RUNS_FROM_START`] such runs (or [`RUNS_JOINED_LATE`], because a connection joined late can be in the
 //! middle of anything) the connection is opaque and the kernel is told to ignore it.
 
 use std::sync::Arc;
 
 use tracer_common::Direction;
 
-use super::{CapturePolicy, Detect, MAX_BUFFER, Marks, Output, Prefix, Protocol, Session, Side};
+use super::{CapturePolicy, Detect, MAX_BUFFER, Marks, Output, Prefix, Protocol, Session, Side, Transport};
 use crate::model::{Chunk, Close, Conn, Mark};
 
 /// Most bytes kept while detection is undecided.
@@ -23,6 +23,7 @@ pub const RUNS_JOINED_LATE: u32 = 32;
 /// Follows one connection.
 pub struct Conversation {
     registry: &'static [&'static dyn Protocol],
+    transport: Transport,
     state: State,
     carry: [Carry; 2],
 }
@@ -79,11 +80,12 @@ impl Side {
 }
 
 impl Conversation {
-    /// A connection about which nothing is known, to be recognised as one of `registry`.
+    /// A connection about which nothing is known, to be recognised as one of `registry` that travels in that.
     #[must_use]
-    pub fn new(registry: &'static [&'static dyn Protocol]) -> Self {
+    pub fn new(registry: &'static [&'static dyn Protocol], transport: Transport) -> Self {
         Self {
             registry,
+            transport,
             state: State::Detecting(Box::default()),
             carry: Default::default(),
         }
@@ -91,12 +93,19 @@ impl Conversation {
 
     /// A connection that is of no interest.
     #[must_use]
-    pub fn opaque() -> Self {
+    pub fn opaque(transport: Transport) -> Self {
         Self {
             registry: &[],
+            transport,
             state: State::Opaque,
             carry: Default::default(),
         }
+    }
+
+    /// What its messages travel in.
+    #[must_use]
+    pub const fn transport(&self) -> Transport {
+        self.transport
     }
 
     /// Whether nothing more will come of this connection.
@@ -358,7 +367,7 @@ impl Conversation {
         let State::Detecting(detecting) = &mut self.state else {
             return;
         };
-        let verdict = detecting.add(chunk, out.conn, self.registry);
+        let verdict = detecting.add(chunk, out.conn, self.registry, self.transport);
         match verdict {
             Verdict::Wait => {}
             Verdict::GiveUp => self.give_up(out),
@@ -390,11 +399,12 @@ impl Detecting {
         chunk: &Chunk<'_>,
         conn: &Arc<Conn>,
         registry: &'static [&'static dyn Protocol],
+        transport: Transport,
     ) -> Verdict {
         if self
             .run
             .as_ref()
-            .is_none_or(|run| run.direction != chunk.direction)
+            .is_none_or(|run| run.direction != chunk.direction || transport == Transport::Datagrams)
         {
             self.start_run(chunk.direction, conn);
         }
@@ -419,7 +429,7 @@ impl Detecting {
             from_start: run.from_start,
         };
         let mut undecided = false;
-        for protocol in registry {
+        for protocol in registry.iter().filter(|p| p.transport() == transport) {
             match protocol.detect(prefix) {
                 Detect::Yes { sender } => {
                     let local = if chunk.direction == Direction::Send {

@@ -6,6 +6,7 @@
 
 pub mod context;
 mod conversation;
+mod dns;
 mod fastcgi;
 pub mod http1;
 mod output;
@@ -22,10 +23,11 @@ mod tests;
 
 pub use conversation::Conversation;
 pub use output::{CapturePolicy, Output, Started};
-pub use session::{Detect, MAX_BUFFER, Marks, Prefix, Protocol, Session, Side};
+pub use session::{Detect, MAX_BUFFER, Marks, Prefix, Protocol, Session, Side, Transport};
 
 /// Every protocol. Detection does not depend on the order.
 pub static REGISTRY: &[&dyn Protocol] = &[
+    &dns::Dns,
     &http1::Http1,
     &postgresql::Postgresql,
     &redis::Redis,

@@ -58,3 +58,21 @@ pub mod http {
         NETWORK_PROTOCOL_VERSION,
     ];
 }
+
+/// Names for DNS.
+pub mod dns {
+    use crate::model::Key;
+
+    /// The name asked for.
+    pub const QUESTION_NAME: Key = "dns.question.name";
+    /// The type of the records asked for (`A`). Not in the conventions.
+    pub const QUESTION_TYPE: Key = "dns.question.type";
+    /// Name of the response code (`NXDOMAIN`). Not in the conventions.
+    pub const RESPONSE_CODE: Key = "dns.response_code";
+    /// Records in the answer. Not in the conventions.
+    pub const ANSWERS_COUNT: Key = "dns.answers.count";
+    /// The answer was cut off.
+    pub const TRUNCATED: Key = "tracer.dns.truncated";
+    /// `udp`.
+    pub const NETWORK_TRANSPORT: Key = "network.transport";
+}

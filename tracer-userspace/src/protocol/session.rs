@@ -37,10 +37,24 @@ pub struct Prefix<'a> {
     pub from_start: bool,
 }
 
+/// What a protocol's messages travel in.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Transport {
+    /// Two streams of bytes.
+    Streams,
+    /// Datagrams, each of which is whole messages.
+    Datagrams,
+}
+
 /// A protocol: how to recognise it and how to follow a connection that speaks it.
 pub trait Protocol: Sync {
     /// Registry name (`http1`); also the name of its captures' folder.
     fn name(&self) -> &'static str;
+
+    /// What its messages travel in: it is not asked about anything else.
+    fn transport(&self) -> Transport {
+        Transport::Streams
+    }
 
     /// Whether these bytes are this protocol. Called with the first bytes of each direction until one protocol says yes,
     /// all say no, or the bounds of `flow/` are reached. Must be cheap and must not depend on other protocols.

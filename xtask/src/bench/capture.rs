@@ -37,7 +37,7 @@ const ROWS: &[(&str, &str)] = &[
     ("tcp_ignored", "TCP, 128 bytes, ignored"),
     ("unix_128_captured", "Unix socket, 128 bytes, captured whole"),
     ("unix_ignored", "Unix socket, 128 bytes, ignored"),
-    ("udp_not_traced", "UDP, 128 bytes, not traced"),
+    ("udp_ignored", "UDP, 128 bytes, ignored"),
     ("getppid", "a system call without a socket"),
 ];
 
