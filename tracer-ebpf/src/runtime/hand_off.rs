@@ -21,7 +21,7 @@ use crate::{
     access::{Access, Typed, Untyped, load},
     emit, layout,
     registers::Registers,
-    unit::{HAS_TASK_BTF, Thread},
+    unit::{HAS_TASK_BTF, HAS_TASK_REGISTERS, Thread},
 };
 
 /// By thread id: threads of processes whose hand-offs are followed.
@@ -91,7 +91,7 @@ pub fn sched_wakeup_new(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 pub fn followed(tgid: u32) -> bool {
     // SAFETY: as in `read_tasks`.
-    in_use() && unsafe { RUNTIMES.get(tgid) }.is_some_and(|entry| entry.hand_offs != 0)
+    can_follow() && in_use() && unsafe { RUNTIMES.get(tgid) }.is_some_and(|entry| entry.hand_offs != 0)
 }
 
 /// The current thread moved bytes: `received` is the connection they came from, 0 if they were sent.
@@ -110,9 +110,18 @@ pub fn moved(tid: u32, received: u64, ts: u64) {
     }
 }
 
+/// Whether this kernel has what [`woken`] needs. Where it does not (before Linux 5.15), verifiers do not get through all of this either.
+#[inline(always)]
+fn can_follow() -> bool {
+    HAS_TASK_REGISTERS.load() != 0
+}
+
 /// The current thread takes a connection: tells who handed it its work, which is used up by that. Returns flags.
 #[inline(always)]
 pub fn take(thread: Thread, fields: &mut EventHeader) -> u16 {
+    if !can_follow() {
+        return 0;
+    }
     // SAFETY: as in `read_tasks`.
     let Some(entry) = (unsafe { RUNTIMES.get(thread.tgid) }) else {
         return 0;

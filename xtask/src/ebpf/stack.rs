@@ -15,7 +15,7 @@ const ROUNDING: u64 = 32;
 const FRAMES: usize = 8;
 
 /// Programs that are loaded only where programs are preempted; what they call in between makes their chains longer.
-const STAND_INS: [&str; 2] = ["_second", "_last"];
+const STAND_INS: [&str; 3] = ["_second", "_last", "_meanwhile"];
 
 /// A function: where it is, its frame in bytes, and the places that it calls.
 struct Function {
