@@ -49,8 +49,8 @@ fn two_hundred_that_are_gone() {
     let address = listener.local_addr().expect("its address");
     let tracer = host.trace(&Selection::of(&[&app]).port(address.port()));
     let named = |n: u64, of: usize| {
-        let mut command = Command::new(if n % 2 == 0 { &program } else { &jobs[of] });
-        if n % 2 == 0 {
+        let mut command = Command::new(if n.is_multiple_of(2) { &program } else { &jobs[of] });
+        if n.is_multiple_of(2) {
             command.env("OTEL_SERVICE_NAME", format!("short-{n}"));
         }
         command
@@ -64,13 +64,15 @@ fn two_hundred_that_are_gone() {
         write!(client, "GET /hello/{n} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a request");
         let mut command = named(n, 1);
         let listener = listener.as_raw_fd();
-        // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
-        unsafe {
-            command.pre_exec(move || match libc::dup2(listener, 3) {
+        let inherit = move || {
+            // SAFETY: no memory is involved.
+            match unsafe { libc::dup2(listener, 3) } {
                 3 => Ok(()),
                 _ => Err(std::io::Error::last_os_error()),
-            });
-        }
+            }
+        };
+        // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+        unsafe { command.pre_exec(inherit) };
         succeed(command.args(["serve", &n.to_string()]));
         let mut answer = String::new();
         client.read_to_string(&mut answer).expect("an answer");
@@ -83,7 +85,7 @@ fn two_hundred_that_are_gone() {
         "one for each process, and one for each request that nginx served",
     );
     let name = |n: u64, other: &str| {
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             format!("short-{n}")
         } else {
             other.to_owned()
@@ -120,7 +122,7 @@ fn another_program_on_the_same_connection() {
     }
     let finished = tracer.finish();
     let name = |n: u64| {
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             format!("before-{n}")
         } else {
             format!("after-{n}")

@@ -44,6 +44,8 @@ pub struct Inline<S> {
     next_sweep: Nanos,
 }
 
+type Told = dyn Fn(&ProcessFacts<'_>, Nanos) -> bool + Send;
+
 /// Several workers.
 pub struct Sharded {
     workers: Vec<Worker>,
@@ -52,7 +54,7 @@ pub struct Sharded {
     ledger: Arc<Ledger>,
     dropped: u64,
     /// Takes in who a process is; whether something else was known under its id.
-    told: Box<dyn Fn(&ProcessFacts<'_>, Nanos) -> bool + Send>,
+    told: Box<Told>,
 }
 
 struct Worker {
