@@ -161,9 +161,14 @@ pub fn nginx(setup: Setup) -> App {
         .replace("@NEXT@", &host_and_port(setup.next.as_ref()))
         .replace("@PORT@", &port.to_string())
         .replace("@DIR@", dir.text());
-    let config = dir.write("nginx.conf", config);
     std::fs::create_dir_all(dir.path().join("www")).expect("the document root");
-    let mut command = setup.command("nginx", port);
+    let program = start_nginx(setup.command("nginx", port), dir, config, port);
+    setup.titled("nginx").app(program, port)
+}
+
+/// nginx with that configuration, all of whose files are in that folder.
+fn start_nginx(mut command: Command, dir: TempDir, config: String, port: u16) -> Program {
+    let config = dir.write("nginx.conf", config);
     command
         .arg("-p")
         .arg(dir.path())
@@ -171,8 +176,7 @@ pub fn nginx(setup: Setup) -> App {
         .arg(dir.path().join("error.log"))
         .arg("-c")
         .arg(config);
-    let program = Program::spawn("nginx", dir, &mut command).listening(port);
-    setup.titled("nginx").app(program, port)
+    Program::spawn("nginx", dir, &mut command).listening(port)
 }
 
 /// Apache httpd with the event MPM: `/status/503`, `/status/404`, the files `/hello/<n>` for n below `HELLO_FILES`, reverse proxy.

@@ -88,9 +88,9 @@ pub struct Finished {
     pub output: String,
 }
 
-/// Twice the default: the tests count every exchange exactly while clients, servers, collector and a hardly optimised daemon
+/// Holds all that any test makes: they count every exchange exactly while clients, servers, collector and a hardly optimised daemon
 /// compete for the processors of a test machine. What the default holds is the benches' subject.
-const RING_BYTES: &str = "4194304";
+const RING_BYTES: &str = "16777216";
 
 impl Tracer {
     /// Starts it and waits until it says that it is attached.

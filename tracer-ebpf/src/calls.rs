@@ -181,6 +181,7 @@ const SOCKETCALLS: [(u64, Kind); 10] = [
 
 /// A system call that concerns sockets.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub struct Call {
     pub kind: Kind,
     /// Its first five arguments.

@@ -124,16 +124,7 @@ fn php(setup: Setup) -> (App, App) {
         .replace("@LISTEN@", &listen)
         .replace("@PORT@", &entrance.to_string())
         .replace("@DIR@", dir.text());
-    let config = dir.write("nginx.conf", config);
-    let mut command = Command::new("nginx");
-    command
-        .arg("-p")
-        .arg(dir.path())
-        .arg("-e")
-        .arg(dir.path().join("error.log"))
-        .arg("-c")
-        .arg(config);
-    let nginx = Program::spawn("nginx", dir, &mut command).listening(entrance);
+    let nginx = start_nginx(Command::new("nginx"), dir, config, entrance);
     (setup.app(fpm, port), Setup::named("nginx").app(nginx, entrance))
 }
 

@@ -35,35 +35,54 @@ struct State {
     /// The connection (socket cookie) that it has received from, and when; 0 if it has sent since.
     received: u64,
     received_at: u64,
-    /// The thread that handed it its work (0: nobody that is known), that one's task, and when.
-    woken_by: u32,
-    /// It was made by that one and has done nothing yet.
+    work: Work,
+    /// The work for which it took a connection last, and its own task then.
+    told: Work,
+    told_task: u64,
+    /// It was made by the one it works for and has done nothing yet.
     is_new: u32,
-    waker_task: u64,
-    woken_at: u64,
+    /// It has taken a connection since it was last told that it woke somebody.
+    has_taken: u32,
+}
+
+/// Where a thread's work came from.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Work {
+    /// That one's task, and when it handed the work over.
+    task: u64,
+    at: u64,
     /// What that one had received: connection and time.
     cause: u64,
     cause_at: u64,
-    /// It has taken a connection since it was last told that it woke somebody.
-    has_taken: u32,
-    /// Who had handed it work before that was not seen to be used up (0: nobody), and that one's task. A wake is not always work: locks
+    /// The thread that handed it over (0: nobody that is known).
+    by: u32,
+    /// Who had handed over work before that was not seen to be used up (0: nobody), and that one's task. A wake is not always work: locks
     /// wake, too.
     before: u32,
     before_task: u64,
 }
 
-const NOTHING: State = State {
-    received: 0,
-    received_at: 0,
-    woken_by: 0,
-    is_new: 0,
-    waker_task: 0,
-    woken_at: 0,
+const NO_WORK: Work = Work {
+    task: 0,
+    at: 0,
     cause: 0,
     cause_at: 0,
-    has_taken: 0,
+    by: 0,
     before: 0,
     before_task: 0,
+};
+
+/// Not a constant: that would be made on the stack wherever it is used.
+#[unsafe(no_mangle)]
+static NOTHING: State = State {
+    received: 0,
+    received_at: 0,
+    work: NO_WORK,
+    told: NO_WORK,
+    told_task: 0,
+    is_new: 0,
+    has_taken: 0,
 };
 
 /// Number of the system call `futex`.
@@ -97,17 +116,25 @@ pub fn followed(tgid: u32) -> bool {
 /// The current thread moved bytes: `received` is the connection they came from, 0 if they were sent.
 #[inline(always)]
 pub fn moved(tid: u32, received: u64, ts: u64) {
-    if let Some(state) = find(tid) {
+    if can_follow() {
+        hand_off_moved(u64::from(tid), received, ts);
+    }
+}
+
+/// A function of its own, so that its stack is not that of every program which tells of bytes.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn hand_off_moved(tid: u64, received: u64, ts: u64) -> u64 {
+    let tid = tid as u32;
+    let known = find(tid);
+    if known.is_none() && received == 0 {
+        return 0;
+    }
+    if let Some(state) = known.or_else(|| add(tid)) {
         state.received = received;
         state.received_at = ts;
-    } else if received != 0 {
-        let state = State {
-            received,
-            received_at: ts,
-            ..NOTHING
-        };
-        let _ = THREADS.insert(tid, state, 0);
     }
+    0
 }
 
 /// Whether this kernel has what [`woken`] needs. Where it does not (before Linux 5.15), verifiers do not get through all of this either.
@@ -122,32 +149,47 @@ pub fn take(thread: Thread, fields: &mut EventHeader) -> u16 {
     if !can_follow() {
         return 0;
     }
+    let flags = hand_off_take(u64::from(thread.tgid) << 32 | u64::from(thread.tid)) as u16;
+    if flags != 0
+        && let Some(state) = find(thread.tid)
+    {
+        let work = &state.told;
+        fields.task = state.told_task;
+        fields.len = work.by;
+        fields.creator = work.task;
+        fields.arrival = work.at;
+        fields.awaiters = [work.cause, work.cause_at, u64::from(work.before), work.before_task];
+    }
+    flags
+}
+
+/// Does that, but for the header; 0 if the process does not ask for its hand-offs. `thread` is its thread group and its own id.
+///
+/// A function of its own, whose argument is a number: the verifier walks it once, not for every way in which it is reached.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn hand_off_take(thread: u64) -> u64 {
+    if !can_follow() {
+        return 0;
+    }
     // SAFETY: as in `read_tasks`.
-    let Some(entry) = (unsafe { RUNTIMES.get(thread.tgid) }) else {
+    let Some(entry) = (unsafe { RUNTIMES.get((thread >> 32) as u32) }) else {
         return 0;
     };
     if entry.hand_offs == 0 {
         return 0;
     }
-    fields.task = java::virtual_thread(&entry.java);
-    if let Some(state) = find(thread.tid) {
-        fields.len = state.woken_by;
-        fields.creator = state.waker_task;
-        fields.arrival = state.woken_at;
-        fields.awaiters[0] = state.cause;
-        fields.awaiters[1] = state.cause_at;
-        fields.awaiters[2] = u64::from(state.before);
-        fields.awaiters[3] = state.before_task;
+    let tid = thread as u32;
+    if let Some(state) = find(tid).or_else(|| add(tid)) {
+        state.told = state.work;
+        state.told_task = java::virtual_thread(&entry.java);
         used_up(state);
         state.has_taken = 1;
-    } else {
-        let state = State { has_taken: 1, ..NOTHING };
-        let _ = THREADS.insert(thread.tid, state, 0);
     }
     if current_is_client_thread() {
-        EventFlags::TAKEN | EventFlags::CLIENT_THREAD
+        u64::from(EventFlags::TAKEN | EventFlags::CLIENT_THREAD)
     } else {
-        EventFlags::TAKEN
+        u64::from(EventFlags::TAKEN)
     }
 }
 
@@ -158,16 +200,17 @@ fn find(tid: u32) -> Option<&'static mut State> {
     THREADS.get_ptr_mut(tid).map(|state| unsafe { &mut *state })
 }
 
+/// A thread of which nothing is known yet.
+#[inline(always)]
+fn add(tid: u32) -> Option<&'static mut State> {
+    let _ = THREADS.insert(tid, &NOTHING, 0);
+    find(tid)
+}
+
 #[inline(always)]
 fn used_up(state: &mut State) {
-    state.woken_by = 0;
+    state.work = NO_WORK;
     state.is_new = 0;
-    state.waker_task = 0;
-    state.woken_at = 0;
-    state.before = 0;
-    state.before_task = 0;
-    state.cause = 0;
-    state.cause_at = 0;
 }
 
 /// `task` is typed, if `A` is.
@@ -213,7 +256,7 @@ fn woken(target: *const u8, is_new: bool) -> Option<()> {
     let known = find(tid);
     let starts = known
         .as_ref()
-        .is_some_and(|state| state.is_new != 0 && state.woken_by == thread.tid);
+        .is_some_and(|state| state.is_new != 0 && state.work.by == thread.tid);
     if is_new || client || starts {
         return hand_over(thread, tid, is_new, now);
     }
@@ -237,37 +280,32 @@ fn woken(target: *const u8, is_new: bool) -> Option<()> {
 fn hand_over(thread: Thread, tid: u32, is_new: bool, now: u64) -> Option<()> {
     // SAFETY: as in `read_tasks`.
     let entry = unsafe { RUNTIMES.get(thread.tgid) }?;
-    let mut state = State {
-        woken_by: thread.tid,
-        is_new: u32::from(is_new),
-        waker_task: java::virtual_thread(&entry.java),
-        woken_at: now,
-        ..NOTHING
+    let mut work = Work {
+        task: java::virtual_thread(&entry.java),
+        at: now,
+        by: thread.tid,
+        ..NO_WORK
     };
     if let Some(waker) = find(thread.tid) {
-        if waker.received != 0 && waker.received_at > waker.woken_at {
-            (state.cause, state.cause_at) = (waker.received, waker.received_at);
+        if waker.received != 0 && waker.received_at > waker.work.at {
+            (work.cause, work.cause_at) = (waker.received, waker.received_at);
         } else {
-            (state.cause, state.cause_at) = (waker.cause, waker.cause_at);
+            (work.cause, work.cause_at) = (waker.work.cause, waker.work.cause_at);
             if !is_new {
-                waker.cause = 0;
-                waker.cause_at = 0;
+                waker.work.cause = 0;
+                waker.work.cause_at = 0;
             }
         }
     }
-    if let Some(target) = find(tid) {
-        if target.woken_by != 0 && target.woken_by != thread.tid {
-            target.before = target.woken_by;
-            target.before_task = target.waker_task;
-        }
-        target.woken_by = state.woken_by;
-        target.is_new = state.is_new;
-        target.waker_task = state.waker_task;
-        target.woken_at = state.woken_at;
-        target.cause = state.cause;
-        target.cause_at = state.cause_at;
-    } else {
-        let _ = THREADS.insert(tid, state, 0);
+    if let Some(target) = find(tid).or_else(|| add(tid)) {
+        let former = &target.work;
+        (work.before, work.before_task) = if former.by != 0 && former.by != thread.tid {
+            (former.by, former.task)
+        } else {
+            (former.before, former.before_task)
+        };
+        target.work = work;
+        target.is_new = u32::from(is_new);
     }
     Some(())
 }

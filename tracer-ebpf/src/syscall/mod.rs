@@ -31,16 +31,23 @@ use crate::{
 use descriptor::{File, Files};
 use entry::Entry;
 
-/// `sys_exit_next`, for calls that move several messages.
+/// `sys_exit_next`, which tells of a message.
 #[map]
 static NEXT_MESSAGE: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
-/// How far the call of this CPU's thread has been told.
+/// The call of this CPU's thread, and how far it has been told.
 #[map]
 static PROGRESS: PerCpuArray<Progress> = PerCpuArray::with_max_entries(1, 0);
 
 #[repr(C)]
 struct Progress {
+    call: Call,
+    /// Address of the socket.
+    socket: u64,
+    /// [`Direction`] as a number.
+    direction: u64,
+    /// Messages that moved, where the call moves several, else 0.
+    messages: u64,
     /// The message that comes next.
     index: u64,
     /// Bytes of it and of all that come after it.
@@ -73,69 +80,68 @@ pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Goes on with the next message of the same call.
+/// Tells of the call's next message. A program of its own: what the call is and which socket it is about is found in many ways, and the
+/// verifier does not walk this once for each of them.
 #[btf_tracepoint(function = "sys_exit")]
 pub fn sys_exit_next(ctx: BtfTracePointContext) -> i32 {
-    // SAFETY: the first argument of the prototype above.
-    let registers = unsafe { Registers::new(ctx.arg(0)) };
-    let result: i64 = ctx.arg(1);
-    next(&ctx, registers, result);
+    next(&ctx);
     0
 }
 
 #[inline(always)]
 fn exit(ctx: &BtfTracePointContext, registers: Registers, result: i64) -> Option<()> {
     let call = Call::of(registers)?;
-    if result < 0 || (result == 0 && call.asks_for_nothing()) {
+    if result < 0 || (result == 0 && (call.asks_for_nothing() || call.kind.is_many())) {
         return None;
     }
-    match call.kind {
-        Kind::CONNECT | Kind::SOCKETPAIR => connected(&call),
-        Kind::RECVMMSG | Kind::SENDMMSG => {
-            let progress = progress()?;
-            progress.index = 0;
-            progress.left = 0;
-            let mut at = 0;
-            while at < MOST_MESSAGES && at < result as u64 {
-                progress.left += u64::from(call.message_bytes(at)?);
-                at = opaque(at + 1); // or the compiler writes the loop out
-            }
-            follow(ctx);
-            None // the tail call failed
-        }
-        _ => {
-            let (socket, direction) = target(&call)?;
-            let moved = Moved {
-                socket,
-                direction,
-                result: result as i32,
-                flags: call.flags(),
-                later: 0,
-                scratch: direction as u32,
-            };
-            message(ctx, moved, OfMessage { call, index: 0 })
-        }
+    if matches!(call.kind, Kind::CONNECT | Kind::SOCKETPAIR) {
+        return connected(&call);
     }
+    let (socket, direction) = target(&call)?;
+    let progress = progress()?;
+    let (messages, left) = if call.kind.is_many() {
+        let mut left = 0;
+        let mut at = 0;
+        while at < MOST_MESSAGES && at < result as u64 {
+            left += u64::from(call.message_bytes(at)?);
+            at = opaque(at + 1); // or the compiler writes the loop out
+        }
+        (result as u64, left)
+    } else {
+        (0, result as u64)
+    };
+    *progress = Progress {
+        call,
+        socket: socket.address() as u64,
+        direction: direction as u64,
+        messages,
+        index: 0,
+        left,
+    };
+    follow(ctx);
+    None // the tail call failed
 }
 
 #[inline(always)]
-fn next(ctx: &BtfTracePointContext, registers: Registers, messages: i64) -> Option<()> {
-    let call = Call::of(registers)?;
+fn next(ctx: &BtfTracePointContext) -> Option<()> {
     let progress = progress()?;
-    let index = progress.index;
-    if !call.kind.is_many() || index >= messages as u64 {
-        return None;
-    }
-    let (socket, direction) = target(&call)?;
+    let (call, index) = (progress.call, progress.index);
+    let is_one_of_many = index < progress.messages && index < TOLD;
     progress.index = index + 1;
-    let moved = if index < TOLD {
+    let moved = if is_one_of_many {
         u64::from(call.message_bytes(index)?)
     } else {
         progress.left
     };
     progress.left = progress.left.wrapping_sub(moved);
+    let direction = if progress.direction == Direction::Recv as u64 {
+        Direction::Recv
+    } else {
+        Direction::Send
+    };
     let moved = Moved {
-        socket,
+        // SAFETY: the address of a `struct sock`, as `target` found it.
+        socket: unsafe { Socket::<Untyped>::new(progress.socket as *const u8) },
         direction,
         result: moved as i32,
         flags: call.flags(),
@@ -143,7 +149,7 @@ fn next(ctx: &BtfTracePointContext, registers: Registers, messages: i64) -> Opti
         scratch: direction as u32,
     };
     message(ctx, moved, OfMessage { call, index });
-    if index < TOLD {
+    if is_one_of_many && index + 1 < progress.messages {
         follow(ctx);
     }
     Some(())

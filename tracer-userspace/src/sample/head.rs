@@ -1,8 +1,8 @@
 //! The standard samplers (OpenTelemetry specification, "Built-in samplers"), each for a whole trace.
 
-use super::Verdict;
 use super::config::Kind;
 use super::threshold::{self, Mark, Said, Threshold};
+use super::verdict::Verdict;
 use crate::model::Span;
 
 /// A head sampler.

@@ -10,6 +10,7 @@ mod head;
 mod shed;
 mod tail;
 mod threshold;
+mod verdict;
 
 #[cfg(test)]
 mod tests;
@@ -25,21 +26,10 @@ pub use self::config::{Config, Kind, Tail, parse_ratio};
 use self::head::Head;
 pub use self::shed::{Shed, Shedder, Shedding};
 use self::tail::Judge;
-use self::threshold::Mark;
+use self::verdict::Verdicts;
 
-/// Traces whose verdict is remembered for spans that come late.
-const MAX_DECIDED: usize = 65_536;
 /// How long after its root a trace may still get spans before it is judged.
 const SETTLE: Nanos = 200_000_000;
-
-/// What becomes of a trace.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Verdict {
-    /// It is exported. What is known of the probability is told.
-    Keep(Option<Mark>),
-    /// It is not.
-    Leave,
-}
 
 /// A trace that waits for its verdict.
 struct Waiting {
@@ -59,8 +49,7 @@ pub struct Sampler {
     /// When which trace is due; a trace that became due earlier stands here twice.
     order: std::collections::BTreeSet<(Nanos, TraceId)>,
     held: usize,
-    /// Verdicts of two generations: the older is forgotten when the younger is full.
-    decided: [HashMap<TraceId, Verdict>; 2],
+    verdicts: Verdicts,
 }
 
 impl Sampler {
@@ -76,13 +65,13 @@ impl Sampler {
             waits: judge.is_some() || head.waits(),
             head,
             judge,
+            verdicts: Verdicts::new(Arc::clone(&ledger), Reason::NotSampled),
             ledger,
             wait: config.tail.decision_wait.as_nanos() as Nanos,
             max_spans: config.tail.max_spans.max(1),
             waiting: HashMap::new(),
             order: std::collections::BTreeSet::new(),
             held: 0,
-            decided: [HashMap::new(), HashMap::new()],
         })
     }
 
@@ -91,9 +80,9 @@ impl Sampler {
         for span in spans.drain(..) {
             if !self.waits {
                 let verdict = self.head.judge(std::slice::from_ref(&span));
-                self.settle(vec![span], verdict, kept);
-            } else if let Some(verdict) = self.verdict(span.trace_id) {
-                self.settle(vec![span], verdict, kept);
+                self.verdicts.carry_out(vec![span], verdict, kept);
+            } else if let Some(verdict) = self.verdicts.of(span.trace_id) {
+                self.verdicts.carry_out(vec![span], verdict, kept);
             } else {
                 self.hold(span, now, kept);
             }
@@ -165,34 +154,6 @@ impl Sampler {
         if overflows {
             self.ledger.health().sampling_overflowed(1);
         }
-        if self.decided[0].len() >= MAX_DECIDED / 2 {
-            self.decided.swap(0, 1);
-            self.decided[0].clear();
-        }
-        self.decided[0].insert(trace, verdict);
-        self.settle(spans, verdict, kept);
-    }
-
-    fn verdict(&self, trace: TraceId) -> Option<Verdict> {
-        self.decided
-            .iter()
-            .find_map(|verdicts| verdicts.get(&trace).copied())
-    }
-
-    fn settle(&self, spans: Vec<Span>, verdict: Verdict, kept: &mut Vec<Span>) {
-        match verdict {
-            Verdict::Leave => {
-                for span in &spans {
-                    self.ledger
-                        .dropped(Some(&span.service.name), Reason::NotSampled, 1);
-                }
-            }
-            Verdict::Keep(mark) => kept.extend(spans.into_iter().map(|mut span| {
-                if let Some(mark) = mark {
-                    span.trace_state = threshold::write(&span.trace_state, mark);
-                }
-                span
-            })),
-        }
+        self.verdicts.decide(trace, spans, verdict, kept);
     }
 }

@@ -11,14 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::{HashMap, HashSet};
 
-use super::Verdict;
 use super::head::by_threshold;
-use super::threshold::{self, Threshold};
+use super::threshold::Threshold;
+use super::verdict::{Verdict, Verdicts};
 use crate::model::{Conn, Nanos, Span, TraceId};
 use crate::telemetry::{Ledger, Reason};
 
-/// Traces whose verdict is remembered for spans that come later.
-const MAX_DECIDED: usize = 65_536;
 /// Spans that wait for the root of their trace, and how long.
 const MAX_WAITING: usize = 20_000;
 const WAIT: Nanos = 1_000_000_000;
@@ -118,9 +116,7 @@ impl Shedding {
 /// The stage.
 pub struct Shedder {
     shedding: Shedding,
-    ledger: Arc<Ledger>,
-    /// Verdicts of two generations: the older is forgotten when the younger is full.
-    decided: [HashMap<TraceId, Verdict>; 2],
+    verdicts: Verdicts,
     waiting: HashMap<TraceId, Vec<Span>>,
     order: VecDeque<(Nanos, TraceId)>,
     held: usize,
@@ -132,8 +128,7 @@ impl Shedder {
     pub fn new(shedding: Shedding, ledger: Arc<Ledger>) -> Self {
         Self {
             shedding,
-            ledger,
-            decided: Default::default(),
+            verdicts: Verdicts::new(ledger, Reason::Shed),
             waiting: HashMap::new(),
             order: VecDeque::new(),
             held: 0,
@@ -150,8 +145,8 @@ impl Shedder {
         for span in spans.drain(..) {
             let trace = span.trace_id;
             let is_root = span.parent.is_none();
-            if let Some(verdict) = self.verdict(trace) {
-                self.settle(vec![span], verdict, kept);
+            if let Some(verdict) = self.verdicts.of(trace) {
+                self.verdicts.carry_out(vec![span], verdict, kept);
             } else if !may_be_fragments && !self.waiting.contains_key(&trace) {
                 self.decide(trace, vec![span], shed, kept);
             } else {
@@ -219,12 +214,7 @@ impl Shedder {
         } else {
             Verdict::Keep(None)
         };
-        if self.decided[0].len() >= MAX_DECIDED / 2 {
-            self.decided.swap(0, 1);
-            self.decided[0].clear();
-        }
-        self.decided[0].insert(trace, verdict);
-        self.settle(spans, verdict, kept);
+        self.verdicts.decide(trace, spans, verdict, kept);
     }
 
     /// Whether the trace may have begun with a request that was not seen.
@@ -237,27 +227,5 @@ impl Shedder {
             let process = root.exchange.conn.tgid;
             !root.exchange.role.is_inbound() && self.shedding.known().partly_seen.contains(&process)
         })
-    }
-
-    fn verdict(&self, trace: TraceId) -> Option<Verdict> {
-        self.decided
-            .iter()
-            .find_map(|verdicts| verdicts.get(&trace).copied())
-    }
-
-    fn settle(&self, spans: Vec<Span>, verdict: Verdict, kept: &mut Vec<Span>) {
-        match verdict {
-            Verdict::Leave => {
-                for span in &spans {
-                    self.ledger.dropped(Some(&span.service.name), Reason::Shed, 1);
-                }
-            }
-            Verdict::Keep(mark) => kept.extend(spans.into_iter().map(|mut span| {
-                if let Some(mark) = mark {
-                    span.trace_state = threshold::write(&span.trace_state, mark);
-                }
-                span
-            })),
-        }
     }
 }

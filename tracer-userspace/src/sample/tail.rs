@@ -3,11 +3,11 @@
 //! What decides that a trace is kept for itself (it failed, is slow, or rare) does not look at its randomness, and what is left is kept
 //! by a probability that does not either. So each trace's weight is the inverse of its own probability, and sums over weights are true.
 
-use super::Verdict;
 use super::config::Tail;
 use super::endpoints::Endpoints;
 use super::head::by_threshold;
 use super::threshold::Threshold;
+use super::verdict::Verdict;
 use crate::model::{Nanos, Outcome, Span};
 
 const SECOND: Nanos = 1_000_000_000;
