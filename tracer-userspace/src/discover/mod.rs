@@ -52,6 +52,9 @@ const MAX_CLIMB: usize = 4;
 const RECHECK: Duration = Duration::from_millis(250);
 /// Times that tasks which were not found are looked for again.
 const TRIES: u8 = 8;
+/// Looks at a moment's notice, each a little after the one before: a process at work is changing what is looked at.
+const LOOKS: u32 = 4;
+const BETWEEN_LOOKS: Duration = Duration::from_micros(300);
 /// A process that is gone is remembered this long: what it did last is still on its way through the pipeline.
 const KEEP_GONE: Duration = Duration::from_secs(30);
 /// Programs remembered that a process has run before its current one.
@@ -375,11 +378,18 @@ impl Processes {
         let ids: Vec<u32> = self
             .known
             .iter()
-            .filter(|(_, known)| known.search.is_some() && known.gone.is_none())
+            .filter(|(_, known)| (known.search.is_some() || known.tries > 0) && known.gone.is_none())
             .map(|(&tgid, _)| tgid)
             .collect();
         for &tgid in &ids {
-            self.search(tgid);
+            // A process that keeps its connections has no new one to be looked at for.
+            match self.known.get_mut(&tgid) {
+                Some(known) if known.tries > 0 => {
+                    known.tries -= 1;
+                    self.look_for_tasks(tgid);
+                }
+                _ => self.search(tgid),
+            }
         }
         ids
     }
@@ -536,10 +546,17 @@ fn tasks_of(process: &Snapshot, language: Language, binary: &Binary) -> Result<O
         go: binary.go.as_ref(),
         tokio: binary.tokio.as_ref(),
     };
-    match tasks::find(&subject) {
-        None => Ok(None),
-        Some((_, Ok(entry))) => Ok(Some(entry)),
-        Some((kind, Err(why))) => Err(format!("{kind} tasks are not read: {why}")),
+    let mut looks = 1;
+    loop {
+        match tasks::find(&subject) {
+            None => return Ok(None),
+            Some((_, Ok(entry))) => return Ok(Some(entry)),
+            Some((kind, Err(why))) if looks == LOOKS => {
+                return Err(format!("{kind} tasks are not read: {why}"));
+            }
+            Some((_, Err(_))) => std::thread::sleep(BETWEEN_LOOKS),
+        }
+        looks += 1;
     }
 }
 

@@ -262,7 +262,8 @@ fn pointer_in(code: &[u8], address: u64) -> Option<u64> {
         .checked_add_signed(i64::from(offset))
 }
 
-/// Thread control blocks in small mappings without a file, the highest first: the loader puts the main thread's among the libraries.
+/// Thread control blocks in mappings without a file, the highest first: the loader puts the main thread's among the libraries. What is
+/// mapped later lies below, and the kernel makes one mapping of neighbours: so the end of each is looked at.
 /// Their first and third words are their own address (glibc's `tcbhead_t`).
 fn blocks<'a>(live: &'a Live<'_>) -> impl Iterator<Item = u64> + 'a {
     let is_anonymous = |mapping: &&Mapping| mapping.path.is_empty() && mapping.permissions.starts_with("rw");
@@ -271,8 +272,10 @@ fn blocks<'a>(live: &'a Live<'_>) -> impl Iterator<Item = u64> + 'a {
         .iter()
         .rev()
         .filter(is_anonymous)
-        .map(|mapping| (mapping.start, mapping.end.saturating_sub(mapping.start)))
-        .filter(|&(_, size)| size <= MAX_BLOCK)
+        .map(|mapping| {
+            let size = mapping.end.saturating_sub(mapping.start).min(MAX_BLOCK);
+            (mapping.end.saturating_sub(size), size)
+        })
         .take_while(move |&(_, size)| {
             left = left.saturating_sub(size);
             left > 0
