@@ -4,7 +4,7 @@ use super::elf::Elf;
 use super::go::GoBinary;
 use super::procfs::Snapshot;
 use super::runtimes::runtime_name;
-use super::tasks::tokio::TokioBinary;
+use super::tasks::{Subject, tokio::TokioBinary};
 use crate::model::Language;
 use std::io::Read;
 
@@ -65,6 +65,17 @@ impl Binary {
             go: None,
             tokio,
             ask_maps: true,
+        }
+    }
+
+    /// A process of that language that runs this executable, for the recipes of its tasks.
+    #[must_use]
+    pub fn subject<'a>(&'a self, process: &'a Snapshot, language: Language) -> Subject<'a> {
+        Subject {
+            process,
+            language,
+            go: self.go.as_ref(),
+            tokio: self.tokio.as_ref(),
         }
     }
 

@@ -193,11 +193,8 @@ impl Processes {
             // Gone is not replaced: its last connections keep its name.
             if current.is_some() && current != known.identity {
                 self.known.remove(&tgid);
-            } else if known.tries > 0 {
-                known.tries -= 1;
-                self.look_for_tasks(tgid);
             } else {
-                self.search(tgid);
+                self.look_again(tgid);
             }
         }
         self.service(tgid)
@@ -294,12 +291,7 @@ impl Processes {
             if let Some(name) = language.as_str() {
                 count(&mut census.languages, name);
             }
-            let subject = tasks::Subject {
-                process: &process,
-                language,
-                go: binary.go.as_ref(),
-                tokio: binary.tokio.as_ref(),
-            };
+            let subject = binary.subject(&process, language);
             match tasks::find(&subject) {
                 Some((kind, Ok(_))) => count(&mut census.tasks, kind),
                 Some((kind, Err(why))) => {
@@ -345,6 +337,17 @@ impl Processes {
         service
     }
 
+    /// Looks once more for what is not known yet of a process's tasks, if anything.
+    fn look_again(&mut self, tgid: u32) {
+        match self.known.get_mut(&tgid) {
+            Some(known) if known.tries > 0 => {
+                known.tries -= 1;
+                self.look_for_tasks(tgid);
+            }
+            _ => self.search(tgid),
+        }
+    }
+
     /// Looks once more for what only a process at work shows of its runtime.
     fn search(&mut self, tgid: u32) {
         let Some(known) = self.known.get_mut(&tgid) else {
@@ -358,12 +361,7 @@ impl Processes {
             return;
         };
         let binary = self.binary(&process);
-        let subject = tasks::Subject {
-            process: &process,
-            language,
-            go: binary.go.as_ref(),
-            tokio: binary.tokio.as_ref(),
-        };
+        let subject = binary.subject(&process, language);
         if search.look(&subject, &mut entry) {
             tracing::debug!("process {tgid}: {entry:?}");
         }
@@ -383,13 +381,7 @@ impl Processes {
             .collect();
         for &tgid in &ids {
             // A process that keeps its connections has no new one to be looked at for.
-            match self.known.get_mut(&tgid) {
-                Some(known) if known.tries > 0 => {
-                    known.tries -= 1;
-                    self.look_for_tasks(tgid);
-                }
-                _ => self.search(tgid),
-            }
+            self.look_again(tgid);
         }
         ids
     }
@@ -540,12 +532,7 @@ impl Processes {
 
 /// The tasks of a process's runtime, if it has one that we know; or why they can't be read.
 fn tasks_of(process: &Snapshot, language: Language, binary: &Binary) -> Result<Option<RuntimeEntry>, String> {
-    let subject = tasks::Subject {
-        process,
-        language,
-        go: binary.go.as_ref(),
-        tokio: binary.tokio.as_ref(),
-    };
+    let subject = binary.subject(process, language);
     let mut looks = 1;
     loop {
         match tasks::find(&subject) {
