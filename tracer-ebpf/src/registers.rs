@@ -37,8 +37,18 @@ impl Registers {
     pub fn current() -> Self {
         // SAFETY: no arguments.
         let task = unsafe { bpf_get_current_task_btf() };
-        // SAFETY: takes the typed current task; its result is typed `struct pt_regs`.
-        Self(unsafe { bpf_task_pt_regs(task) } as *const u8)
+        // SAFETY: the typed current task.
+        unsafe { Self::of(task.cast_const().cast()) }
+    }
+
+    /// Those of a thread that sleeps (Linux 5.15).
+    ///
+    /// # Safety
+    /// `task` is a `struct task_struct *` that the verifier knows as one.
+    #[inline(always)]
+    pub unsafe fn of(task: *const u8) -> Self {
+        // SAFETY: takes a typed task; its result is typed `struct pt_regs`.
+        Self(unsafe { bpf_task_pt_regs(task.cast_mut().cast()) } as *const u8)
     }
 
     /// Number of the system call.

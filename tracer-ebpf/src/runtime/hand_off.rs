@@ -19,6 +19,7 @@ use tracer_common::{EventFlags, EventHeader, EventKind, MAX_THREADS};
 use super::{RUNTIMES, in_use, java};
 use crate::{
     access::{Access, Typed, Untyped, load},
+    buffers::read_user,
     emit, layout,
     registers::Registers,
     unit::{HAS_TASK_BTF, HAS_TASK_REGISTERS, Thread},
@@ -90,6 +91,9 @@ static NOTHING: State = State {
 const FUTEX: u64 = 202;
 #[cfg(bpf_target_arch = "aarch64")]
 const FUTEX: u64 = 98;
+
+/// Nanoseconds; no monitor of HotSpot is waited for longer at once (`MAX_RECHECK_INTERVAL`).
+const LONGEST_LOCK_WAIT: u64 = 1_000_000_000;
 
 /// How the names of the client's threads begin.
 const CLIENT_THREADS: [u8; 8] = *b"HttpClie";
@@ -257,8 +261,11 @@ fn woken(target: *const u8, is_new: bool) -> Option<()> {
     let starts = known
         .as_ref()
         .is_some_and(|state| state.is_new != 0 && state.work.by == thread.tid);
-    if is_new || client || starts {
+    if is_new || starts || (client && waits_for_work(target, now)) {
         return hand_over(thread, tid, is_new, now);
+    }
+    if client {
+        return None;
     }
     let waker = find(thread.tid)?;
     if client_wakes {
@@ -273,6 +280,23 @@ fn woken(target: *const u8, is_new: bool) -> Option<()> {
     }
     waker.has_taken = 0;
     tell(thread, tid, now)
+}
+
+/// Whether a thread of the client's pool waits for work: for up to a minute (`keepAliveTime` of `Executors.newCachedThreadPool`), where for
+/// locks threads wait without end, or look again within a second (HotSpot's monitors).
+#[inline(always)]
+fn waits_for_work(target: *const u8, now: u64) -> bool {
+    // SAFETY: the typed argument of the tracepoint.
+    let registers = unsafe { Registers::of(target) };
+    if registers.number() != FUTEX {
+        return false;
+    }
+    // A `struct timespec` on the monotonic clock, in memory that the two threads share.
+    let Some([seconds, nanoseconds]) = read_user::<[u64; 2]>(registers.argument::<3>()) else {
+        return false;
+    };
+    let until = seconds.wrapping_mul(1_000_000_000).wrapping_add(nanoseconds);
+    until.wrapping_sub(now.wrapping_add(LONGEST_LOCK_WAIT)) <= i64::MAX as u64
 }
 
 /// The current thread hands work to the thread `tid`; one that it has just made it wakes once more, to start.
