@@ -98,8 +98,8 @@ impl EventFlags {
     pub const TURN: u16 = 8;
     /// The thread takes the connection for what follows on it (a probe, a connect), in a process whose hand-offs are followed. Then these
     /// fields tell who handed it its work: [`EventHeader::len`] the thread (0: not known), [`EventHeader::creator`] that thread's
-    /// task, [`EventHeader::arrival`] when; and `awaiters` what that one had received before: socket cookie and time of that event;
-    /// then the thread and its task that had woken it before that (0: none), if nothing shows that this work was done.
+    /// task, [`EventHeader::arrival`] when; and `awaiters` the thread and its task that had woken it before that (0: none), if nothing shows
+    /// that this work was done.
     pub const TAKEN: u16 = 16;
     /// The thread belongs to a client library's own pool (by its name), whatever it works for.
     pub const CLIENT_THREAD: u16 = 32;

@@ -33,9 +33,8 @@ static THREADS: LruHashMap<u32, State> = LruHashMap::with_max_entries(MAX_THREAD
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct State {
-    /// The connection (socket cookie) that it has received from, and when; 0 if it has sent since.
+    /// The connection (socket cookie) that it has received from; 0 if it has sent since.
     received: u64,
-    received_at: u64,
     work: Work,
     /// The work for which it took a connection last, and its own task then.
     told: Work,
@@ -53,9 +52,6 @@ struct Work {
     /// That one's task, and when it handed the work over.
     task: u64,
     at: u64,
-    /// What that one had received: connection and time.
-    cause: u64,
-    cause_at: u64,
     /// The thread that handed it over (0: nobody that is known).
     by: u32,
     /// Who had handed over work before that was not seen to be used up (0: nobody), and that one's task. A wake is not always work: locks
@@ -67,8 +63,6 @@ struct Work {
 const NO_WORK: Work = Work {
     task: 0,
     at: 0,
-    cause: 0,
-    cause_at: 0,
     by: 0,
     before: 0,
     before_task: 0,
@@ -78,7 +72,6 @@ const NO_WORK: Work = Work {
 #[unsafe(no_mangle)]
 static NOTHING: State = State {
     received: 0,
-    received_at: 0,
     work: NO_WORK,
     told: NO_WORK,
     told_task: 0,
@@ -119,16 +112,16 @@ pub fn followed(tgid: u32) -> bool {
 
 /// The current thread moved bytes: `received` is the connection they came from, 0 if they were sent.
 #[inline(always)]
-pub fn moved(tid: u32, received: u64, ts: u64) {
+pub fn moved(tid: u32, received: u64) {
     if can_follow() {
-        hand_off_moved(u64::from(tid), received, ts);
+        hand_off_moved(u64::from(tid), received);
     }
 }
 
 /// A function of its own, so that its stack is not that of every program which tells of bytes.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn hand_off_moved(tid: u64, received: u64, ts: u64) -> u64 {
+extern "C" fn hand_off_moved(tid: u64, received: u64) -> u64 {
     let tid = tid as u32;
     let known = find(tid);
     if known.is_none() && received == 0 {
@@ -136,7 +129,6 @@ extern "C" fn hand_off_moved(tid: u64, received: u64, ts: u64) -> u64 {
     }
     if let Some(state) = known.or_else(|| add(tid)) {
         state.received = received;
-        state.received_at = ts;
     }
     0
 }
@@ -162,7 +154,7 @@ pub fn take(thread: Thread, fields: &mut EventHeader) -> u16 {
         fields.len = work.by;
         fields.creator = work.task;
         fields.arrival = work.at;
-        fields.awaiters = [work.cause, work.cause_at, u64::from(work.before), work.before_task];
+        fields.awaiters = [u64::from(work.before), work.before_task, 0, 0];
     }
     flags
 }
@@ -310,17 +302,6 @@ fn hand_over(thread: Thread, tid: u32, is_new: bool, now: u64) -> Option<()> {
         by: thread.tid,
         ..NO_WORK
     };
-    if let Some(waker) = find(thread.tid) {
-        if waker.received != 0 && waker.received_at > waker.work.at {
-            (work.cause, work.cause_at) = (waker.received, waker.received_at);
-        } else {
-            (work.cause, work.cause_at) = (waker.work.cause, waker.work.cause_at);
-            if !is_new {
-                waker.work.cause = 0;
-                waker.work.cause_at = 0;
-            }
-        }
-    }
     if let Some(target) = find(tid).or_else(|| add(tid)) {
         let former = &target.work;
         (work.before, work.before_task) = if former.by != 0 && former.by != thread.tid {

@@ -550,7 +550,7 @@ fn taken_of(header: &EventHeader) -> Taken {
             })
         },
     };
-    let [cause, cause_at, before, before_task] = header.awaiters;
+    let [before, before_task, ..] = header.awaiters;
     Taken {
         stamp: Stamp {
             ts: header.ts,
@@ -562,7 +562,6 @@ fn taken_of(header: &EventHeader) -> Taken {
             unit: unit(header.len, header.creator),
         }),
         before: (before != 0).then(|| unit(before as u32, before_task)),
-        cause: (cause != 0).then_some((ConnId(cause), cause_at)),
     }
 }
 

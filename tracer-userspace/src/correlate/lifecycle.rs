@@ -332,7 +332,6 @@ impl Correlator {
             self.close_request(key, process, neighbours);
         } else {
             self.ids_end(key, begun_by);
-            self.remember_answered(key);
             if responded {
                 self.ids_response(key, unit);
                 self.order_event(unit, Last::ReadResponse(key));

@@ -31,7 +31,7 @@ use hashbrown::HashMap;
 
 pub use config::Config;
 
-use crate::model::{ConnId, Nanos, Service, Signal, SignalKind, Span};
+use crate::model::{Nanos, Service, Signal, SignalKind, Span};
 use crate::telemetry::{Ledger, Reason};
 use arena::{Arena, Key};
 use evidence::header::{Carriers, ContextId};
@@ -74,8 +74,6 @@ pub struct Correlator {
     /// Ends of messages whose other end was not seen, by [`evidence::message`]'s name for them.
     messages: Index,
     contexts: HashMap<ContextId, Carriers>,
-    /// The last call that was answered on a connection, where it is told who takes connections.
-    answered_calls: HashMap<ConnId, Key>,
     /// Deadlines, each in order: requests that wait for their sender, loop hints on probation, ended exchanges that are
     /// held, records that outlive their span.
     peer_waits: VecDeque<(Nanos, Key)>,
@@ -109,7 +107,6 @@ impl Correlator {
             units,
             messages: Index::default(),
             contexts: HashMap::new(),
-            answered_calls: HashMap::new(),
             peer_waits: VecDeque::new(),
             probation: VecDeque::new(),
             segment_ends: VecDeque::new(),

@@ -35,8 +35,6 @@ pub struct Taken {
     pub handed: Option<Stamp>,
     /// Who had woken it before that, if nothing shows that this work was done: a wake may mean a lock and no work.
     pub before: Option<Unit>,
-    /// What that one had received just before: the connection, and when.
-    pub cause: Option<(ConnId, Nanos)>,
 }
 
 /// A thread did something that tells who causes what, whether or not bytes of an exchange moved. Told only of processes whose runtime

@@ -4,8 +4,8 @@
 //! that finds nothing on an idle connection, or a connect), and threads wake each other:
 //! - *took*: a unit that serves a request took the connection itself (a synchronous call through an asynchronous client);
 //! - *handed*: a thread of the client's pool took it, and a unit that serves a request had woken it for that. Such pools hand each task to
-//!   a thread that waits for one, so the last waker is whose task it is. If the waker had been woken by the arrival of
-//!   the response to another call, then this call goes on from there, and belongs to whom the other belongs;
+//!   a thread that waits for one, so the last waker is whose task it is. That says nothing of a thread that the arrival of a response
+//!   woke: it may have had nothing to do, and have got its next task while it was awake;
 //! - *woken*: a thread that serves nobody made the call, and when it was over woke a thread that had a request open since before. It is
 //!   the last call before the wake alone that this can be said of.
 //!
@@ -16,9 +16,6 @@ use crate::correlate::Correlator;
 use crate::correlate::arena::Key;
 use crate::correlate::unit::{Pending, UnitId, UnitState, Via};
 use crate::model::{Confidence, Nanos, Stamp, Taken, Unit};
-
-/// Most connections whose last call is remembered.
-const MAX_ANSWERED: usize = 8_192;
 
 /// Whether it serves requests, as far as it has shown.
 fn serves(unit: &UnitState) -> bool {
@@ -61,7 +58,7 @@ impl Correlator {
         );
     }
 
-    /// Who handed the thread its work, or for whom the call was made whose response did; and since when.
+    /// Who handed the thread its work, and when.
     fn owner_before(&self, taken: &Taken) -> Option<(Key, Nanos)> {
         let serving = |unit: Unit| {
             let key = self.units.find(UnitId::mover(&unit)?)?;
@@ -73,26 +70,7 @@ impl Correlator {
             // Whose work it does can't be told: one of the two may have woken it for a lock.
             return None;
         }
-        if handed.is_some() {
-            return handed;
-        }
-        let (conn, at) = taken.cause?;
-        let before = self.records.get(*self.answered_calls.get(&conn)?)?;
-        let is_it = before.ended_at == at && before.taken_for != Key::NONE;
-        is_it.then_some((before.taken_for, before.taken_at))
-    }
-
-    /// A call was answered whole.
-    pub(in crate::correlate) fn remember_answered(&mut self, call: Key) {
-        let Some(record) = self.records.get(call).filter(|r| r.taken_for != Key::NONE) else {
-            return;
-        };
-        if self.answered_calls.len() >= MAX_ANSWERED {
-            let records = &self.records;
-            self.answered_calls
-                .retain(|_, key| records.get(*key).is_some_and(|r| !r.emitted));
-        }
-        self.answered_calls.insert(record.begin.conn.id, call);
+        handed
     }
 
     fn note_last_call(&mut self, call: Key, unit: Key) {

@@ -204,11 +204,6 @@ impl Player {
         self.end(id, stamp);
     }
 
-    /// Where and when an exchange ended.
-    pub fn ended(&self, id: u64) -> Option<(ConnId, Nanos)> {
-        Some((self.begins.get(&id)?.conn.id, *self.ends.get(&id)?))
-    }
-
     pub fn wake(&mut self, waker: Stamp, woken: u32) {
         self.signal(waker.ts, SignalKind::Wake(waker, woken));
     }

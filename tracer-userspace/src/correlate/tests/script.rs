@@ -17,7 +17,7 @@
 //! `process.thread/task<creator@caller<creator`. Other verbs: `body` (last byte of the request), `drop`, `advance`; and checks in
 //! the middle: `out A`, `held A`. Options: `ctx=trace:span` (`-` for none), `unix`, `nat`, `nopos`, `peer=n`.
 //! Who took the connection of a call: `took=unit` or `took=unit:ms`, `client` if it is a thread of the client's own; `handed=unit:ms`
-//! who handed it its work, `before=unit` who had before, `cause=exchange` the call whose end made that one do so. `woke UNIT` instead of an exchange: a thread wakes another.
+//! who handed it its work, `before=unit` who had before. `woke UNIT` instead of an exchange: a thread wakes another.
 //! More expectations: `expect A < ctx`, `expect A dropped`, `expect B link A reason`, `expect B nolink`, `expect A same B` (one trace),
 //! `expect A other B`, `expect A from 1 to 4.5` (ms).
 
@@ -170,7 +170,6 @@ impl Run {
                         by_client_thread: options.contains(&"client"),
                         handed: None,
                         before: None,
-                        cause: None,
                     });
                 }
                 Some(("handed", value)) => {
@@ -179,14 +178,6 @@ impl Run {
                 }
                 Some(("before", value)) => {
                     taken.as_mut().ok_or("before= comes after took=")?.before = Some(unit(value)?);
-                }
-                Some(("cause", value)) => {
-                    let taken = taken.as_mut().ok_or("cause= comes after took=")?;
-                    taken.cause = Some(
-                        self.player
-                            .ended(self.id(value)?)
-                            .ok_or("the cause has not ended")?,
-                    );
                 }
                 None if *option == "client" => {}
                 None if *option == "unix" => variant.unix = true,
