@@ -7,17 +7,21 @@ use anyhow::Context as _;
 use crate::guest::Arch;
 use crate::shell;
 
+/// The revision that is checked out.
+pub fn revision() -> anyhow::Result<String> {
+    let revision = shell::output(shell::command("git").args(["rev-parse", "--short=10", "HEAD"]))?;
+    Ok(revision.trim().to_owned())
+}
+
 /// Replaces the table of an architecture. `options`: those that the run was told, besides the architecture.
-pub fn write(arch: Arch, options: &str, table: &str) -> anyhow::Result<()> {
+pub fn write(arch: Arch, options: &str, revision: &str, table: &str) -> anyhow::Result<()> {
     let path = shell::root().join("docs/kernels.md");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let date = shell::output(shell::command("date").args(["--utc", "+%Y-%m-%d"]))?;
-    let revision = shell::output(shell::command("git").args(["rev-parse", "--short=10", "HEAD"]))?;
     let body = format!(
-        "`cargo xtask kernels --arch {}{options}` on {}, at {}.\n\n{table}",
+        "`cargo xtask kernels --arch {}{options}` on {}, at {revision}.\n\n{table}",
         arch.name(),
-        date.trim(),
-        revision.trim()
+        date.trim()
     );
     let text = replaced(&text, &heading(arch), &body)
         .with_context(|| format!("{} has no line {:?}", path.display(), heading(arch)))?;

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::guest::kernel::{self, Kernel, Series};
 use crate::guest::qemu::{Emulator, Machine};
@@ -127,6 +127,8 @@ fn matrix(args: &Args) -> anyhow::Result<()> {
     fs::create_dir_all(&dir)?;
 
     let started = Instant::now();
+    // Of what is built now: the run takes long.
+    let revision = document::revision()?;
     let mut guests = Vec::new();
     let mut images: Vec<(Arch, PathBuf)> = Vec::new();
     for (arch, series, backends) in selection {
@@ -175,7 +177,7 @@ fn matrix(args: &Args) -> anyhow::Result<()> {
         let text = table::markdown(&own, &wanted);
         println!("## {}\n\n{text}", arch.name());
         if whole {
-            document::write(arch, if args.dev { " --dev" } else { "" }, &text)?;
+            document::write(arch, if args.dev { " --dev" } else { "" }, &revision, &text)?;
         }
     }
     for column in &columns {
@@ -281,29 +283,32 @@ impl Job {
         let logs = dir.join(release);
         fs::create_dir_all(&logs)?;
         let started = Instant::now();
+        let mut told = Vec::new();
         for attempt in 1..=ATTEMPTS {
             eprintln!("kernels: {release} boots");
-            let told = self.boot(&logs)?;
-            if told.is_empty() {
-                eprintln!("kernels: {release} did not boot (attempt {attempt} of {ATTEMPTS})");
-                continue;
+            told = self.boot(&logs)?;
+            if !told.is_empty() {
+                break;
             }
-            let seconds = started.elapsed().as_secs();
-            eprintln!("kernels: {release} is done after {seconds} s");
-            return Ok(table::Column {
-                arch: self.arch,
-                release: release.clone(),
-                verdicts: verdict::judge(self.arch, &self.kernel, &told),
-                seconds,
-            });
+            eprintln!("kernels: {release} did not boot (attempt {attempt} of {ATTEMPTS})");
         }
-        bail!(
-            "{release} does not boot; its last words are in {}",
-            logs.join("console.log").display()
-        )
+        if told.is_empty() {
+            let console = logs.join("console.log");
+            let why = format!("it does not boot; its last words are in {}", console.display());
+            told.push(json!({ "error": why }));
+        }
+        let seconds = started.elapsed().as_secs();
+        eprintln!("kernels: {release} is done after {seconds} s");
+        Ok(table::Column {
+            arch: self.arch,
+            release: release.clone(),
+            verdicts: verdict::judge(self.arch, &self.kernel, &told),
+            seconds,
+        })
     }
 
-    /// What the guest told; nothing if it never came to its first words.
+    /// What the guest told; nothing if it never came to its first words. One that comes to no end is judged by what it told before,
+    /// and fails for that.
     fn boot(&self, logs: &Path) -> anyhow::Result<Vec<Value>> {
         let append = format!(
             "loglevel=4 panic=-1 mitigations=off rdinit=/init -- kernels guest {}",
@@ -323,21 +328,16 @@ impl Job {
         let mut told = Vec::new();
         loop {
             let Some(line) = guest.line(if told.is_empty() { BOOT } else { SILENCE }) else {
-                if told.is_empty() {
-                    return Ok(told);
+                if !told.is_empty() {
+                    let why = format!("it fell silent; its console ends:\n{}", guest.last_words());
+                    told.push(json!({ "error": why }));
                 }
-                bail!(
-                    "{} fell silent; its console ends:\n{}",
-                    self.kernel.release,
-                    guest.last_words()
-                );
+                return Ok(told);
             };
             let value: Value = serde_json::from_str(line.trim())
                 .with_context(|| format!("{} said: {line}", self.kernel.release))?;
-            if let Some(error) = value.get("error").and_then(Value::as_str) {
-                bail!("in {}: {error}", self.kernel.release);
-            }
-            if value.get("done").is_some() {
+            if value.get("error").is_some() || value.get("done").is_some() {
+                told.push(value);
                 return Ok(told);
             }
             keep(logs, &value)?;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::cases::CASES;
 use super::limits::LIMITS;
-use super::verdict::{DOCTOR, LEDGER, LOADS, Verdict, Verdicts, WAYS, WHOLE};
+use super::verdict::{DOCTOR, ENDS, LEDGER, LOADS, Verdict, Verdicts, WAYS, WHOLE};
 use crate::guest::Arch;
 
 /// A kernel's column.
@@ -44,6 +44,7 @@ pub fn markdown(columns: &[&Column], backends: &[String]) -> String {
     };
     let _ = writeln!(text, "| |{heading}\n|---|{rule}");
     row(&mut text, "", DOCTOR, DOCTOR);
+    row(&mut text, "", ENDS, ENDS);
     for backend in backends {
         let _ = writeln!(text, "\n### `{backend}`\n\n| |{heading}\n|---|{rule}");
         row(&mut text, backend, LOADS, LOADS);

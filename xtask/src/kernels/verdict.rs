@@ -34,10 +34,19 @@ pub const LEDGER: &str = "the ledger balances, nothing is lost";
 /// Rows of the C cases begin so.
 pub const WAYS: &str = "way:";
 pub const DOCTOR: &str = "`tracer doctor` tells the truth";
+/// The back end is "", too.
+pub const ENDS: &str = "the guest comes to its end";
 
 /// Judges all that a guest told.
 pub fn judge(arch: Arch, kernel: &Kernel, told: &[Value]) -> Verdicts {
     let mut verdicts = Verdicts::new();
+    let end = told.last();
+    let problem = match end.and_then(|line| line.get("error")).and_then(Value::as_str) {
+        Some(error) => Some(error.to_owned()),
+        None if end.is_none_or(|line| line.get("done").is_none()) => Some("it told no end".to_owned()),
+        None => None,
+    };
+    verdicts.insert((String::new(), ENDS.to_owned()), Verdict::from_problem(problem));
     let doctor = told.iter().find(|line| line.get("doctor").is_some());
     let results: Vec<(&str, &Value)> = told
         .iter()
@@ -246,7 +255,11 @@ mod tests {
     }
 
     fn check(release: &str, doctor: Value, result: Value, row: (&str, &str), expected: Option<Verdict>) {
-        let told = [doctor, json!({"backend": "tracepoint", "result": result})];
+        let told = [
+            doctor,
+            json!({"backend": "tracepoint", "result": result}),
+            json!({"done": true}),
+        ];
         let verdicts = judge(Arch::X86_64, &kernel(release), &told);
         let found = verdicts.get(&(row.0.to_owned(), row.1.to_owned()));
         match expected {
@@ -315,6 +328,25 @@ mod tests {
         let mut wrong = doctor(new, true, true);
         wrong["hooks"]["tracepoint sock_send_length"] = false.into();
         check(new, wrong, good(), ("", DOCTOR), None);
+    }
+
+    #[test]
+    fn a_guest_that_does_not_end_fails() {
+        let new = "6.12.1-cloud-amd64";
+        let kept = json!({"backend": "tracepoint", "result": good()});
+        for (last, passes) in [
+            (json!({"done": true}), true),
+            (json!({"error": "it fell silent"}), false),
+            (kept.clone(), false),
+        ] {
+            let told = [doctor(new, true, true), kept.clone(), last];
+            let verdicts = judge(Arch::X86_64, &kernel(new), &told);
+            let of = |backend: &str, row: &str| {
+                verdicts.get(&(backend.to_owned(), row.to_owned())) == Some(&Verdict::Passed)
+            };
+            assert_eq!(of("", ENDS), passes, "{told:?}");
+            assert!(of("tracepoint", LEDGER), "{told:?}");
+        }
     }
 
     #[test]
