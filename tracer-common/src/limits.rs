@@ -53,8 +53,10 @@ pub mod counter {
     pub const EVENTS: u32 = 4;
     /// Messages on connections that the policy ignores.
     pub const IGNORED: u32 = 5;
+    /// Calls of `io_uring_enter`, which may have moved messages that the back end does not see. Only `syscall` counts them.
+    pub const RING_CALLS: u32 = 6;
     /// Number of counters.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 7;
 }
 
 /// Threads that stand-ins tell apart at a time (`tracer-ebpf/src/relay.rs`): elements of `TOLD`, a power of two.

@@ -16,12 +16,13 @@ use aya_ebpf::{
     maps::{PerCpuArray, ProgramArray},
     programs::BtfTracePointContext,
 };
-use tracer_common::Direction;
+use tracer_common::{Direction, counter};
 
 use crate::{
     access::Untyped,
     buffers::{Buffers, Find, read_user},
     calls::{Call, Kind},
+    conns::count,
     identity,
     message::{Moved, message},
     opaque::opaque,
@@ -61,6 +62,9 @@ const TOLD: u64 = 32;
 /// `UIO_MAXIOV` (include/uapi/linux/uio.h): messages of one call.
 const MOST_MESSAGES: u64 = 1_024;
 
+/// Number of `io_uring_enter`, the same for all programs of all architectures: what it moves is not among its arguments.
+const IO_URING_ENTER: u64 = 426;
+
 #[btf_tracepoint(function = "sys_enter")]
 pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the first argument of the prototype above.
@@ -90,7 +94,12 @@ pub fn sys_exit_next(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn exit(ctx: &BtfTracePointContext, registers: Registers, result: i64) -> Option<()> {
-    let call = Call::of(registers)?;
+    let Some(call) = Call::of(registers) else {
+        if registers.number() == IO_URING_ENTER && result >= 0 {
+            count(counter::RING_CALLS);
+        }
+        return None;
+    };
     if result < 0 || (result == 0 && (call.asks_for_nothing() || call.kind.is_many())) {
         return None;
     }

@@ -219,6 +219,9 @@ impl<S: Selects> Lane<S> {
         if consumer.is_opaque() {
             return;
         }
+        if let Order::Gap(_) = order {
+            self.voice.ledger.gap();
+        }
         let taken = match direction {
             Direction::Send if !self.taken.is_empty() => self.taken.remove(&conn.id),
             Direction::Send | Direction::Recv => None,

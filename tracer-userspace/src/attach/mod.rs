@@ -211,6 +211,7 @@ impl Capture {
             ("payload_unavailable", counter::PAYLOAD_UNAVAILABLE),
             ("events", counter::EVENTS),
             ("ignored", counter::IGNORED),
+            ("ring_calls", counter::RING_CALLS),
         ];
         let counted = NAMES.iter().map(|(name, index)| {
             let values = self

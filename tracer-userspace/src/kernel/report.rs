@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    backend::{Backend, Need, Sight, TABLES, Table},
+    backend::{Backend, Need, Sight, TABLES, Table, Unseen},
     features::{Answer, Features, Release},
     layout::Group,
     plan::{applies, plan, way},
@@ -147,7 +147,7 @@ pub fn report(features: &Features, wanted: Option<Backend>) -> Report {
             findings.extend(table.sights.iter().filter_map(|sight| seen(features, sight)));
         }
         if wanted.or(backend) == Some(table.backend) {
-            findings.extend(table.unseen.iter().map(|(what, why)| unseen(what, why)));
+            findings.extend(table.unseen.iter().map(unseen));
         }
     }
     findings.push(fields(features, Group::Watch, false));
@@ -338,10 +338,26 @@ fn seen(features: &Features, sight: &Sight) -> Option<Finding> {
 }
 
 /// What a back end cannot see on any host.
-fn unseen(what: &str, why: &str) -> Finding {
-    let answer = Answer::No(why.to_owned());
-    let remedy = "works without; the other back ends see it";
-    finding(what, false, "seeing all that processes move", &answer, remedy)
+fn unseen(unseen: &Unseen) -> Finding {
+    let counted = match unseen.counter {
+        Some(counter) => format!("counted in the ledger as kernel.{counter}"),
+        None => "nothing counts it".to_owned(),
+    };
+    let others: Vec<_> = unseen.seen_by.iter().map(|backend| backend.name()).collect();
+    let remedy = match others.as_slice() {
+        [] => "works without; no back end sees it".to_owned(),
+        _ => format!(
+            "works without; where this host allows it, --capture {} sees it",
+            others.join(" or ")
+        ),
+    };
+    finding(
+        unseen.what,
+        false,
+        "seeing all that processes move",
+        &Answer::No(format!("{}; {counted}", unseen.why)),
+        &remedy,
+    )
 }
 
 fn processes(features: &Features) -> Finding {
@@ -435,10 +451,16 @@ mod tests {
         assert_eq!(report.can_run, used.is_some(), "{name}");
         assert_eq!(report.hooks.is_empty(), used.is_none(), "{name}");
         assert_eq!(report.backend, used.map(Backend::name), "{name}");
+        // What the back end never sees is told in any case, and nothing of the others.
+        for unseen in TABLES.iter().flat_map(|table| table.unseen) {
+            let is_told = report.findings.iter().any(|f| f.name == unseen.what);
+            let is_own = wanted.or(used).is_some_and(|backend| tells(backend, unseen.what));
+            assert_eq!(is_told, is_own, "{name}: {unseen:?}");
+        }
         let found: Vec<_> = report
             .findings
             .iter()
-            .filter(|f| f.status != Status::Ok)
+            .filter(|f| f.status != Status::Ok && !is_never_seen(&f.name))
             .collect();
         assert_eq!(
             found.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(),
@@ -451,6 +473,18 @@ mod tests {
                 assert!(report.obstacles().contains(&finding.name), "{name}");
             }
         }
+    }
+
+    /// Whether the back end has such a line.
+    fn tells(backend: Backend, what: &str) -> bool {
+        let tables = TABLES.iter().filter(|table| table.backend == backend);
+        tables
+            .flat_map(|table| table.unseen)
+            .any(|unseen| unseen.what == what)
+    }
+
+    fn is_never_seen(what: &str) -> bool {
+        Backend::ALL.iter().any(|&backend| tells(backend, what))
     }
 
     #[test]
@@ -511,7 +545,6 @@ mod tests {
                 "capture back end tracepoint",
                 "capture back end fentry",
                 "tracepoint sk_data_ready",
-                "messages of io_uring",
             ],
         );
         check(
@@ -522,7 +555,6 @@ mod tests {
             &[
                 "capture back end syscall",
                 "fields of kernel structs for finding the socket of a descriptor",
-                "messages of io_uring",
             ],
         );
         check(
@@ -689,10 +721,55 @@ mod tests {
     }
 
     #[test]
+    fn what_is_never_seen_is_told_with_what_counts_it() {
+        let check = |backend: Backend, name: &str, detail: &str, remedy: &str| {
+            let report = report(&good(), Some(backend));
+            let finding = report.findings.iter().find(|f| f.name == name);
+            let finding = finding.unwrap_or_else(|| panic!("{name} is not told"));
+            assert!(
+                !finding.required && finding.status == Status::Missing,
+                "{finding:?}"
+            );
+            let has = |text: &Option<String>, part| text.as_deref().is_some_and(|text| text.contains(part));
+            assert!(has(&finding.detail, detail), "{finding:?}");
+            assert!(has(&finding.remedy, remedy), "{finding:?}");
+        };
+        let pages = "bytes that sendfile and splice move";
+        for backend in Backend::ALL {
+            check(
+                *backend,
+                pages,
+                "kernel.payload_unavailable",
+                "no back end sees it",
+            );
+        }
+        check(
+            Backend::Tracepoint,
+            "what splice takes out of a socket",
+            "kernel.gaps",
+            "--capture fentry or syscall",
+        );
+        check(
+            Backend::Syscall,
+            "messages of io_uring",
+            "kernel.ring_calls",
+            "--capture tracepoint or fentry",
+        );
+        check(
+            Backend::Fentry,
+            "messages that a process waits for when the tracer comes",
+            "nothing counts it",
+            "--capture tracepoint or syscall",
+        );
+    }
+
+    #[test]
     fn what_the_verifier_said_is_told() {
         let mut taken = report(&good(), None);
         taken.tried(Ok(Vec::new()));
-        assert!(taken.can_run && taken.findings.iter().all(|f| f.status == Status::Ok));
+        assert!(taken.can_run);
+        let known = |f: &Finding| f.status == Status::Ok || is_never_seen(&f.name);
+        assert!(taken.findings.iter().all(known), "{taken:?}");
 
         let mut partly = report(&good(), None);
         partly.tried(Ok(vec!["Python"]));

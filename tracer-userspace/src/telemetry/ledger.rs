@@ -109,6 +109,7 @@ pub struct Ledger {
     dropped: [AtomicU64; Reason::ALL.len()],
     spilled: AtomicU64,
     services: Mutex<BTreeMap<Box<str>, PerService>>,
+    gaps: AtomicU64,
     kernel: Mutex<BTreeMap<&'static str, u64>>,
     exporters: Mutex<BTreeMap<&'static str, Delivered>>,
     health: Health,
@@ -182,6 +183,12 @@ impl Ledger {
         });
     }
 
+    /// A place in a stream where bytes passed that no program told of: an event was lost, or something moved them that the back end
+    /// does not see. Counted as `kernel.gaps`.
+    pub fn gap(&self) {
+        self.gaps.fetch_add(1, Relaxed);
+    }
+
     /// Sets a total of the kernel side (events, not exchanges).
     pub fn kernel(&self, name: &'static str, total: u64) {
         let mut kernel = self
@@ -221,6 +228,15 @@ impl Ledger {
             .filter(|&(_, n)| n > 0)
             .collect();
         let exported = self.exported.load(Relaxed);
+        let mut kernel = self
+            .kernel
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone();
+        let gaps = self.gaps.load(Relaxed);
+        if gaps > 0 {
+            kernel.insert("gaps", gaps);
+        }
         let services = self
             .services
             .lock()
@@ -234,11 +250,7 @@ impl Ledger {
                 .iter()
                 .map(|(name, s)| (name.clone(), (s.seen, s.exported, s.dropped.values().sum())))
                 .collect(),
-            kernel: self
-                .kernel
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .clone(),
+            kernel,
             exporters: self
                 .exporters
                 .lock()
@@ -350,5 +362,10 @@ mod tests {
         assert!(s.to_string().ends_with("lost=1 stored=3"), "{s}");
         assert_eq!(s.services["a"], (7, 6, 1));
         assert_eq!(s.services["unknown"], (1, 0, 1));
+        assert!(!s.to_string().contains("kernel.gaps"), "{s}");
+        ledger.gap();
+        ledger.gap();
+        let s = ledger.snapshot().to_string();
+        assert!(s.contains(" kernel.gaps=2"), "{s}");
     }
 }

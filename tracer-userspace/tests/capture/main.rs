@@ -3,9 +3,9 @@
 mod cases;
 mod harness;
 
-use harness::{Event, Running, by_connection, capture, pattern, skip};
+use harness::{AMPLE, Event, Running, attach_with, backend, by_connection, capture, pattern, skip};
 use tracer_common::{Direction, EventFlags, EventKind};
-use tracer_userspace::attach::Limit;
+use tracer_userspace::{attach::Limit, kernel};
 
 const DATA: u8 = EventKind::DATA.0;
 const EOF: u8 = EventKind::EOF.0;
@@ -385,6 +385,41 @@ fn nothing_is_lost_and_order_is_true() {
         };
         assert!(*sent >= 0, "received before it was sent: {:?}", event.header);
     }
+}
+
+#[test]
+fn calls_of_io_uring_are_counted_where_their_messages_are_not_seen() {
+    if skip() {
+        return;
+    }
+    let others = [kernel::Backend::Tracepoint, kernel::Backend::Fentry];
+    if backend().is_some_and(|backend| others.contains(&backend)) {
+        return;
+    }
+    // `struct io_uring_params` (include/uapi/linux/io_uring.h).
+    let mut parameters = [0u64; 15];
+    // SAFETY: the call writes 120 bytes there.
+    let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, parameters.as_mut_ptr()) };
+    if ring < 0 {
+        eprintln!("this host has no io_uring: {}", std::io::Error::last_os_error());
+        return;
+    }
+    let capture = attach_with(Some(kernel::Backend::Syscall), AMPLE);
+    let counted = || {
+        let counters = capture.counters().expect("the counters");
+        let found = counters.iter().find(|(name, _)| *name == "ring_calls");
+        found.expect("the counter").1
+    };
+    let before = counted();
+    for _ in 0..3 {
+        // SAFETY: nothing is submitted, nothing waited for.
+        let result = unsafe { libc::syscall(libc::SYS_io_uring_enter, ring, 0, 0, 0, 0, 0) };
+        assert_eq!(result, 0);
+    }
+    // Others may use io_uring meanwhile.
+    assert!(counted() >= before + 3, "{before} before, {} after", counted());
+    // SAFETY: the descriptor of above.
+    unsafe { libc::close(ring as i32) };
 }
 
 #[test]

@@ -18,6 +18,7 @@ use programs::Build;
 mod cases;
 mod document;
 mod guest;
+mod kept;
 mod limits;
 mod programs;
 mod table;
@@ -54,6 +55,9 @@ pub struct Args {
     /// Boot the images of the last run, build nothing
     #[arg(long)]
     no_build: bool,
+    /// Boot nothing: judge again what the guests told last
+    #[arg(long, conflicts_with_all = ["quick", "no_build", "refresh"])]
+    kept: bool,
     /// Look for newer kernels than the cache has
     #[arg(long)]
     refresh: bool,
@@ -98,7 +102,7 @@ const QUICK: &[Row] = &[
 
 /// Until the first words, and until the next: a guest that is silent for longer has hung.
 const BOOT: Duration = Duration::from_secs(240);
-const SILENCE: Duration = Duration::from_secs(900);
+const SILENCE: Duration = Duration::from_secs(2_400);
 const ATTEMPTS: u32 = 2;
 
 /// Runs the subcommand.
@@ -128,7 +132,7 @@ fn matrix(args: &Args) -> anyhow::Result<()> {
 
     let started = Instant::now();
     // Of what is built now: the run takes long.
-    let revision = document::revision()?;
+    let mut revision = document::revision()?;
     let mut guests = Vec::new();
     let mut images: Vec<(Arch, PathBuf)> = Vec::new();
     for (arch, series, backends) in selection {
@@ -136,6 +140,7 @@ fn matrix(args: &Args) -> anyhow::Result<()> {
             .iter()
             .copied()
             .filter(|name| wanted.iter().any(|only| only == name))
+            .map(str::to_owned)
             .collect();
         if backends.is_empty() {
             continue;
@@ -145,7 +150,7 @@ fn matrix(args: &Args) -> anyhow::Result<()> {
             Some((_, path)) => path.clone(),
             None => {
                 let path = dir.join(format!("initramfs-{}.cpio", arch.name()));
-                if !args.no_build {
+                if !args.no_build && !args.kept {
                     programs::image(arch, build, &path)?;
                 }
                 images.push((arch, path.clone()));
@@ -159,6 +164,8 @@ fn matrix(args: &Args) -> anyhow::Result<()> {
             initramfs,
             emulator,
             append: format!("--backends {} --cases {}", backends.join(","), cases.join(",")),
+            backends,
+            revision: revision.clone(),
         });
     }
     eprintln!(
@@ -166,7 +173,15 @@ fn matrix(args: &Args) -> anyhow::Result<()> {
         started.elapsed().as_secs()
     );
 
-    let columns = run_all(&guests, &dir, args.jobs)?;
+    let columns = if args.kept {
+        revision = kept::revisions(guests.iter().map(|job| dir.join(&job.kernel.release)))?;
+        guests
+            .iter()
+            .map(|job| job.kept(&dir))
+            .collect::<Result<_, _>>()?
+    } else {
+        run_all(&guests, &dir, args.jobs)?
+    };
     let whole = !args.quick && args.kernel.is_empty() && args.backend.is_empty() && args.case.is_empty();
     let failures = table::failures(&columns);
     for arch in [Arch::X86_64, Arch::Aarch64] {
@@ -177,7 +192,13 @@ fn matrix(args: &Args) -> anyhow::Result<()> {
         let text = table::markdown(&own, &wanted);
         println!("## {}\n\n{text}", arch.name());
         if whole {
-            document::write(arch, if args.dev { " --dev" } else { "" }, &revision, &text)?;
+            let options = [(args.dev, " --dev"), (args.kept, " --kept")];
+            let options: String = options
+                .iter()
+                .filter(|(given, _)| *given)
+                .map(|(_, word)| *word)
+                .collect();
+            document::write(arch, &options, &revision, &text)?;
         }
     }
     for column in &columns {
@@ -242,6 +263,9 @@ struct Job {
     kernel: Kernel,
     initramfs: PathBuf,
     emulator: Emulator,
+    backends: Vec<String>,
+    /// What is in the initramfs.
+    revision: String,
     /// Words for the first process.
     append: String,
 }
@@ -281,7 +305,7 @@ impl Job {
     fn run(&self, dir: &Path) -> anyhow::Result<table::Column> {
         let release = &self.kernel.release;
         let logs = dir.join(release);
-        fs::create_dir_all(&logs)?;
+        kept::begin(&logs, &self.backends, &self.revision)?;
         let started = Instant::now();
         let mut told = Vec::new();
         for attempt in 1..=ATTEMPTS {
@@ -297,14 +321,27 @@ impl Job {
             let why = format!("it does not boot; its last words are in {}", console.display());
             told.push(json!({ "error": why }));
         }
+        if let Some(end) = told.last() {
+            kept::keep(&logs, end)?;
+        }
         let seconds = started.elapsed().as_secs();
         eprintln!("kernels: {release} is done after {seconds} s");
-        Ok(table::Column {
+        Ok(self.column(&told, seconds))
+    }
+
+    /// What its last run told.
+    fn kept(&self, dir: &Path) -> anyhow::Result<table::Column> {
+        let told = kept::told(&dir.join(&self.kernel.release), &self.backends)?;
+        Ok(self.column(&told, 0))
+    }
+
+    fn column(&self, told: &[Value], seconds: u64) -> table::Column {
+        table::Column {
             arch: self.arch,
-            release: release.clone(),
-            verdicts: verdict::judge(self.arch, &self.kernel, &told),
+            release: self.kernel.release.clone(),
+            verdicts: verdict::judge(self.arch, &self.kernel, told),
             seconds,
-        })
+        }
     }
 
     /// What the guest told; nothing if it never came to its first words. One that comes to no end is judged by what it told before,
@@ -340,31 +377,11 @@ impl Job {
                 told.push(value);
                 return Ok(told);
             }
-            keep(logs, &value)?;
+            kept::keep(logs, &value)?;
             if let Some(backend) = value.get("backend").and_then(Value::as_str) {
                 eprintln!("kernels: {}: {backend} is done", self.kernel.release);
             }
             told.push(value);
         }
     }
-}
-
-/// Keeps what the daemon said, with the verifier's log if a program was refused, and what doctor said.
-fn keep(logs: &Path, line: &Value) -> anyhow::Result<()> {
-    if let Some(report) = line.get("doctor") {
-        fs::write(logs.join("doctor.json"), format!("{report:#}\n"))?;
-    }
-    let (Some(backend), Some(result)) = (line.get("backend").and_then(Value::as_str), line.get("result"))
-    else {
-        return Ok(());
-    };
-    let said = result
-        .get("refused")
-        .or(result.get("said"))
-        .and_then(Value::as_str);
-    fs::write(logs.join(format!("{backend}.log")), said.unwrap_or_default())?;
-    Ok(fs::write(
-        logs.join(format!("{backend}.json")),
-        format!("{result:#}\n"),
-    )?)
 }

@@ -19,8 +19,8 @@ pub const NARROW: &str = "/usr/bin/cases-32";
 const VERDICTS: &str = "/tmp/verdicts";
 const SAID: &str = "/tmp/said";
 
-/// All cases with one back end; one that hangs would hang the guest.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// All cases with one back end; one that hangs would hang the guest. A busy machine needs half of it.
+const PATIENCE: Duration = Duration::from_secs(1_500);
 
 /// The sources of the program.
 pub fn sources() -> anyhow::Result<Vec<PathBuf>> {

@@ -195,6 +195,8 @@ fn the_exchange_after_a_lost_one_is_right_again() {
             bench.ledger.snapshot()
         );
         let ledger = bench.ledger.snapshot();
+        let gaps = u64::from(!request_seen) + u64::from(!response_seen);
+        assert_eq!(ledger.kernel.get("gaps"), Some(&gaps));
         let dropped: u64 = ledger.dropped.values().sum();
         assert_eq!(ledger.seen, ended.len() as u64 + dropped, "{ledger}");
     }

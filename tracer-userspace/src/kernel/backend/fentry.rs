@@ -8,8 +8,8 @@
 //! that was blocked in one of these functions when the tracer came; its connection is seen from the next message on.
 
 use super::{
-    Attach, Backend, HAND_OFFS, Hook, Need, PROCESSES, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES, Sight,
-    Table, sight,
+    Attach, Backend, HAND_OFFS, Hook, Need, PAGES, PROCESSES, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES,
+    Sight, Table, Unseen, sight,
 };
 use crate::kernel::{
     features::{Answer, Features},
@@ -250,7 +250,21 @@ pub const TABLE: Table = Table {
     groups: &[Group::Message],
     scratches: 24,
     typed: by_trampoline,
-    unseen: &[],
+    unseen: &[
+        Unseen {
+            what: "messages that a process waits for when the tracer comes",
+            why: "the call returns past the trampoline that is put there meanwhile: one message of a connection, the next is seen",
+            counter: None,
+            seen_by: &[Backend::Tracepoint, Backend::Syscall],
+        },
+        PAGES,
+        Unseen {
+            what: "bytes in registered buffers of io_uring",
+            why: "they have no address in the process: how many they are is seen",
+            counter: Some("payload_unavailable"),
+            seen_by: &[],
+        },
+    ],
     remedy: "use Linux 5.10 or newer with CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS or CONFIG_KPROBE_EVENTS, on a host whose policy \
              allows one of them",
 };

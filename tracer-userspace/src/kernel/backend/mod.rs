@@ -122,6 +122,27 @@ pub struct Sight {
     pub ways: &'static [&'static [Hook]],
 }
 
+/// A way to move bytes that a back end does not see, or not wholly.
+#[derive(Clone, Copy, Debug)]
+pub struct Unseen {
+    /// What is not seen.
+    pub what: &'static str,
+    /// Why.
+    pub why: &'static str,
+    /// The counter of the ledger's kernel side that tells when it happens; `None` if nothing can tell.
+    pub counter: Option<&'static str>,
+    /// Back ends that see it.
+    pub seen_by: &'static [Backend],
+}
+
+/// What `sendfile` and `splice` send.
+const PAGES: Unseen = Unseen {
+    what: "bytes that sendfile and splice move",
+    why: "they are in pages that no process has mapped: how many they are is seen",
+    counter: Some("payload_unavailable"),
+    seen_by: &[],
+};
+
 /// One back end.
 #[derive(Clone, Copy, Debug)]
 pub struct Table {
@@ -135,8 +156,8 @@ pub struct Table {
     pub scratches: u32,
     /// Whether the verifier knows the sockets of its programs by type on such a host: others cannot have the kernel's cookies.
     pub typed: fn(&Features) -> bool,
-    /// What it cannot see on any host: what that is, and why.
-    pub unseen: &'static [(&'static str, &'static str)],
+    /// What it cannot see on any host.
+    pub unseen: &'static [Unseen],
     /// What to do where it cannot be used.
     pub remedy: &'static str,
 }

@@ -2,8 +2,8 @@
 //! probes. Every system call of the host pays for it.
 
 use super::{
-    ARRIVALS, Attach, Backend, HAND_OFFS, Hook, Need, PROCESSES, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES,
-    Table, sight,
+    ARRIVALS, Attach, Backend, HAND_OFFS, Hook, Need, PAGES, PROCESSES, RESETS_IN, RESETS_OUT, RETRANSMITS,
+    STATES, Table, Unseen, sight,
 };
 use crate::kernel::layout::Group;
 
@@ -53,9 +53,21 @@ pub const TABLE: Table = Table {
     typed: |_| false,
     groups: &[Group::Descriptor],
     scratches: 2,
-    unseen: &[(
-        "messages of io_uring",
-        "no system call of the process moves them, its rings do",
-    )],
+    unseen: &[
+        Unseen {
+            what: "messages of io_uring",
+            why: "no system call of the process moves them, its rings do; calls that may have moved some are counted, but a ring \
+                  that the kernel polls needs none",
+            counter: Some("ring_calls"),
+            seen_by: &[Backend::Tracepoint, Backend::Fentry],
+        },
+        PAGES,
+        Unseen {
+            what: "bytes of the 33rd message of a call and of later ones",
+            why: "the kernel allows no more programs one after the other: all that follow are told as one message, with its length",
+            counter: Some("payload_unavailable"),
+            seen_by: &[Backend::Tracepoint, Backend::Fentry],
+        },
+    ],
     remedy: "use a kernel with CONFIG_FTRACE_SYSCALLS (all larger distributions have it)",
 };

@@ -1,8 +1,8 @@
 //! The back end `tracepoint` (`tracer-ebpf/src/tracepoint.rs`): the first choice. No process pays for it but at its own messages.
 
 use super::{
-    ARRIVALS, Backend, HAND_OFFS, Hook, Need, PROCESSES, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES, Table,
-    sight,
+    ARRIVALS, Backend, HAND_OFFS, Hook, Need, PAGES, PROCESSES, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES,
+    Table, Unseen, sight,
 };
 
 pub const TABLE: Table = Table {
@@ -35,6 +35,21 @@ pub const TABLE: Table = Table {
     groups: &[],
     scratches: 6,
     typed: |_| true,
-    unseen: &[],
+    unseen: &[
+        Unseen {
+            what: "what splice takes out of a socket",
+            why: "no tracepoint is there (net/socket.c: sock_splice_read); the stream's positions tell how much it was, once a message \
+                  follows",
+            counter: Some("gaps"),
+            seen_by: &[Backend::Fentry, Backend::Syscall],
+        },
+        PAGES,
+        Unseen {
+            what: "bytes that io_uring moves",
+            why: "its calls do not name the buffers: how many bytes they are is seen",
+            counter: Some("payload_unavailable"),
+            seen_by: &[Backend::Fentry],
+        },
+    ],
     remedy: "use Linux 6.3 or newer (for example Debian 13, Ubuntu 24.04, RHEL 10)",
 };
