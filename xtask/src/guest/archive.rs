@@ -27,6 +27,8 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The index of the packages for one architecture.
 pub struct Archive {
     root: PathBuf,
+    /// Why the index may not be whole.
+    trouble: Option<String>,
 }
 
 impl Archive {
@@ -53,25 +55,33 @@ impl Archive {
                  Dir::Etc::sourcelist \"{path}/sources.list\";\nDir::Etc::sourceparts \"/dev/null\";\n\
                  Dir::Etc::preferences \"/dev/null\";\nDir::Etc::preferencesparts \"/dev/null\";\n\
                  APT::Architecture \"{arch}\";\nAPT::Architectures {{ \"{arch}\"; }};\nAPT::Install-Recommends \"false\";\n\
-                 APT::Default-Release \"\";\nAPT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n\
+                 Acquire::Retries \"3\";\nAPT::Default-Release \"\";\nAPT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n\
                  Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n\
                  // Suites that are no longer updated stay as they are.\nAcquire::Check-Valid-Until \"false\";\n",
                 arch = arch.debian()
             ),
         )?;
-        let archive = Self { root };
+        let mut archive = Self { root, trouble: None };
         let stamp = archive.root.join("updated");
         let fresh = fs::metadata(&stamp)
             .and_then(|data| data.modified())
             .is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() < 24 * 3600));
         if !fresh {
             // A suite that a mirror has dropped must not keep the others away; what is missing then is told by what needs it.
-            if let Err(why) = shell::run(archive.apt("apt-get").args(["-qq", "update"])) {
-                eprintln!("    not every suite can be had: {why:#}");
+            match shell::run(archive.apt("apt-get").args(["-qq", "update", "--error-on=any"])) {
+                Ok(()) => fs::write(stamp, "")?,
+                Err(why) => {
+                    eprintln!("    not every suite can be had: {why:#}");
+                    archive.trouble = Some(format!("{why:#}"));
+                }
             }
-            fs::write(stamp, "")?;
         }
         Ok(archive)
+    }
+
+    /// Why what is not found may be there all the same, if something is known to be amiss.
+    pub fn trouble(&self) -> &str {
+        self.trouble.as_deref().unwrap_or("the index is whole")
     }
 
     /// Names of packages that match the extended regular expression.

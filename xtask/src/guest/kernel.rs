@@ -108,8 +108,9 @@ pub fn find(series: Series, arch: Arch, refresh: bool) -> anyhow::Result<Kernel>
         return in_folder(&place, arch).with_context(|| format!("no kernel in {}", place.display()));
     }
     anyhow::bail!(
-        "Debian's archives have no cloud kernel {series} for {}",
-        arch.debian()
+        "Debian's archives have no cloud kernel {series} for {}, as far as they could be read: {}",
+        arch.debian(),
+        archive.trouble()
     )
 }
 

@@ -122,7 +122,7 @@ mod tests {
         );
         let expected = [doctor.clone(), result("fentry", 1), result("syscall", 3), silent];
         assert_eq!(told(&logs, &both).expect("told"), expected);
-        run(&["syscall"], &[doctor.clone()]);
+        run(&["syscall"], std::slice::from_ref(&doctor));
         assert_eq!(told(&logs, &both).expect("told"), [doctor, result("fentry", 1)]);
         let twice = [logs.clone(), logs.clone()].into_iter();
         assert_eq!(revisions(twice).expect("a revision"), "abc");
