@@ -15,6 +15,9 @@ const MODE: &str = "/sys/kernel/debug/sched/preempt";
 /// and kernels that choose at boot have only `full` and `lazy` to choose from, which both preempt.
 const TRACEPOINTS: Release = Release { major: 7, minor: 0 };
 
+/// From this release on there is `lazy`, which distributions choose; before, most of them chose `voluntary`, which does not preempt.
+const LAZY: Release = Release { major: 6, minor: 13 };
+
 /// Asks the kernel.
 pub fn preemption() -> Answer {
     match std::fs::read_to_string(VERSION) {
@@ -40,11 +43,12 @@ impl Features {
     /// Whether programs that are attached that way can be preempted.
     #[must_use]
     pub fn is_preempted(&self, attach: Attach) -> bool {
-        let new = self.release.is_none_or(|release| release >= TRACEPOINTS);
+        let since = |first: Release| self.release.is_none_or(|release| release >= first);
+        let new = since(TRACEPOINTS);
         let preempts = match self.preemption {
             Answer::Yes => true,
             Answer::No(_) => false,
-            Answer::Unknown(_) => new,
+            Answer::Unknown(_) => since(LAZY),
         };
         preempts
             && match attach {
@@ -82,5 +86,32 @@ mod tests {
         check(dynamic, Some("none (voluntary) full\n"), no);
         check(dynamic, Some("none voluntary (full)\n"), yes);
         check(dynamic, Some("full (lazy)\n"), yes);
+    }
+
+    #[test]
+    fn where_the_mode_is_not_told_the_release_decides() {
+        let check = |(major, minor), preemption: Answer, attach, expected| {
+            let features = Features {
+                release: Some(Release { major, minor }),
+                preemption,
+                ..crate::kernel::report::tests::good()
+            };
+            let name = format!("{major}.{minor} {:?} {attach:?}", features.preemption);
+            assert_eq!(features.is_preempted(attach), expected, "{name}");
+        };
+        let unknown = || Answer::Unknown("debugfs is not mounted".to_owned());
+        for (release, tracepoint, fexit) in [
+            ((6, 1), false, false),
+            ((6, 12), false, false),
+            ((6, 13), false, true),
+            ((6, 19), false, true),
+            ((7, 0), true, true),
+        ] {
+            check(release, unknown(), Attach::BtfTracepoint, tracepoint);
+            check(release, unknown(), Attach::Fexit, fexit);
+            check(release, unknown(), Attach::Kretprobe, false);
+            check(release, Answer::Yes, Attach::Fexit, true);
+            check(release, Answer::No("none".to_owned()), Attach::Fexit, false);
+        }
     }
 }

@@ -379,12 +379,12 @@ fn processes(features: &Features) -> Finding {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::{backend::all_hooks, privileges::Privileges, probe::Helpers};
     use super::*;
 
     /// A host on which everything is well.
-    fn good() -> Features {
+    pub(in crate::kernel) fn good() -> Features {
         Features {
             release_name: "6.12.0-test".to_owned(),
             release: Some(Release { major: 6, minor: 12 }),

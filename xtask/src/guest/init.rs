@@ -66,6 +66,8 @@ fn mount_all() -> anyhow::Result<()> {
         ("tmpfs", "/tmp"),
         ("tmpfs", "/run"),
         ("tracefs", "/sys/kernel/tracing"),
+        // As every distribution has it: here the kernel says how it preempts.
+        ("debugfs", "/sys/kernel/debug"),
         ("bpf", "/sys/fs/bpf"),
         ("cgroup2", "/sys/fs/cgroup"),
     ] {
