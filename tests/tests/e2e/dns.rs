@@ -1,4 +1,4 @@
-//! Lookups over UDP: glibc's resolver and dig against a real server, in a network and with a resolv.conf of their own.
+//! Lookups over UDP and TCP: glibc's resolver and dig against a real server, in a network and with a resolv.conf of their own.
 
 use std::process::Command;
 
@@ -45,7 +45,8 @@ fn lookups() {
          until dig +tries=1 +time=1 @127.0.0.1 -p 5399 ready.example.test >/dev/null; do sleep 0.05; done
          echo ready; read -r go
          OTEL_SERVICE_NAME=asker python3 {getaddrinfo} www.example.test nobody.example.test.
-         dig @127.0.0.1 -p 5399 TXT other.example.test >/dev/null",
+         dig @127.0.0.1 -p 5399 TXT other.example.test >/dev/null
+         dig +tcp +keepopen @127.0.0.1 -p 5399 A www.example.test AAAA nobody.example.test >/dev/null",
         resolv = resolv.display(),
         getaddrinfo = getaddrinfo.display(),
     );
@@ -100,7 +101,18 @@ fn lookups() {
     // Not at the port where servers are looked for.
     let other = spans.service("dig");
     assert_attribute(lookup(&other, "TXT other.example.test"), "server.port", 5399);
-    spans.assert_len(5, "all of them");
+    // Both over one connection.
+    for (name, code, answers) in [
+        ("A www.example.test", "NOERROR", 1),
+        ("AAAA nobody.example.test", "NXDOMAIN", 0),
+    ] {
+        let span = lookup(&other, name);
+        assert_attribute(span, "dns.response_code", code);
+        assert_attribute(span, "dns.answers.count", answers);
+        assert_attribute(span, "network.transport", "tcp");
+        assert_attribute(span, "server.port", 5399);
+    }
+    spans.assert_len(7, "all of them");
     let measured = metrics::totals(&finished.points);
     let (count, _) = measured[&("asker".to_owned(), "dns.lookup.duration".to_owned())];
     assert_eq!(count, 4);

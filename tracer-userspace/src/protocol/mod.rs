@@ -28,6 +28,7 @@ pub use session::{Detect, MAX_BUFFER, Marks, Prefix, Protocol, Session, Side, Tr
 /// Every protocol. Detection does not depend on the order.
 pub static REGISTRY: &[&dyn Protocol] = &[
     &dns::Dns,
+    &dns::DnsOverTcp,
     &http1::Http1,
     &postgresql::Postgresql,
     &redis::Redis,

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::protocol::Side;
+
 /// Most bytes of a name on the wire (RFC 1035 section 2.3.4), and of one label.
 const MAX_NAME: usize = 255;
 const MAX_LABEL: u8 = 63;
@@ -41,6 +43,15 @@ impl Header {
     /// Whether it answers a query.
     pub const fn is_response(self) -> bool {
         self.flags & 0x8000 != 0
+    }
+
+    /// Who sends such a message.
+    pub const fn sender(self) -> Side {
+        if self.is_response() {
+            Side::Server
+        } else {
+            Side::Client
+        }
     }
 
     /// What is asked for: 0 is a standard query.

@@ -1,11 +1,12 @@
-//! DNS over UDP (RFC 1035, RFC 6891). Each lookup is one exchange, seen from the end that asks; servers' ends give none.
+//! DNS over UDP and over TCP (RFC 1035, RFC 6891, RFC 7766). Each lookup is one exchange, seen from the end that asks; servers' ends give none.
 //!
-//! What a datagram is, its contents tell, whatever the port. Queries sent again belong to the same lookup; one that nobody answers
+//! What a datagram or a stream is, its contents tell, whatever the port. Queries sent again belong to the same lookup; one that nobody answers
 //! within ten seconds has failed. Only the question and what kind of answer it got are kept.
 
 mod message;
 mod records;
 mod session;
+mod stream;
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::{Detect, Prefix, Protocol, Session, Side, Transport};
 use crate::model::Conn;
 use message::{Flaw, Message};
 
-/// The protocol.
+/// The protocol, in datagrams.
 pub struct Dns;
 
 impl Protocol for Dns {
@@ -28,11 +29,7 @@ impl Protocol for Dns {
     fn detect(&self, prefix: Prefix<'_>) -> Detect {
         match Message::looks(prefix.bytes) {
             Ok(message) => Detect::Yes {
-                sender: if message.header.is_response() {
-                    Side::Server
-                } else {
-                    Side::Client
-                },
+                sender: message.header.sender(),
             },
             Err(Flaw::Short) => Detect::NeedMore,
             Err(Flaw::Malformed) => Detect::No,
@@ -40,7 +37,24 @@ impl Protocol for Dns {
     }
 
     fn open(&self, conn: &Arc<Conn>, local: Side) -> Box<dyn Session> {
-        Box::new(session::DnsSession::new(conn, local))
+        Box::new(session::DatagramSession::new(conn, local))
+    }
+}
+
+/// The protocol, in streams. Exchanges are the same.
+pub struct DnsOverTcp;
+
+impl Protocol for DnsOverTcp {
+    fn name(&self) -> &'static str {
+        "dns_tcp"
+    }
+
+    fn detect(&self, prefix: Prefix<'_>) -> Detect {
+        stream::detect(prefix.bytes)
+    }
+
+    fn open(&self, conn: &Arc<Conn>, local: Side) -> Box<dyn Session> {
+        Box::new(stream::StreamSession::new(conn, local))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Lookups of one socket, several at a time: a response belongs to the query with its id and its question.
+//! Lookups of one socket, several at a time: a response belongs to the query with its id and its question. And datagrams that hold them.
 
 use std::sync::Arc;
 
@@ -15,10 +15,22 @@ const MAX_OPEN: usize = 256;
 const TIMEOUT: Nanos = 10_000_000_000;
 
 /// One socket's lookups.
-pub struct DnsSession {
+pub struct Lookups {
     conn: Arc<Conn>,
     local: Side,
+    /// Value of `network.transport`.
+    transport: &'static str,
     open: Vec<Lookup>,
+}
+
+/// Where a message stands.
+pub struct Arrived<'a> {
+    /// Its first byte.
+    pub first: &'a Mark,
+    /// Its last one.
+    pub last: Stamp,
+    /// Bytes on the wire.
+    pub bytes: u64,
 }
 
 struct Lookup {
@@ -28,30 +40,32 @@ struct Lookup {
     request_bytes: u64,
 }
 
-impl DnsSession {
+impl Lookups {
     /// A socket of which nothing is known yet.
-    pub fn new(conn: &Arc<Conn>, local: Side) -> Self {
+    pub fn new(conn: &Arc<Conn>, local: Side, transport: &'static str) -> Self {
         Self {
             conn: Arc::clone(conn),
             local,
+            transport,
             open: Vec::new(),
         }
     }
 
-    fn message(&mut self, side: Side, message: Message, mark: &Mark, bytes: u64, out: &mut Output<'_>) {
+    /// The next message of that side.
+    pub fn message(&mut self, side: Side, message: Message, arrived: Arrived<'_>, out: &mut Output<'_>) {
         if self.local == Side::Server {
             // A span is the asker's; at a server's socket there are many of them.
             return out.capture(CapturePolicy::Ignore);
         }
-        self.expire(mark.stamp.ts, out);
+        self.expire(arrived.first.stamp.ts, out);
         match (side, message.header.is_response()) {
-            (Side::Client, false) => self.query(message, mark, bytes, out),
-            (Side::Server, true) => self.response(&message, &mark.stamp, bytes, out),
+            (Side::Client, false) => self.query(message, &arrived, out),
+            (Side::Server, true) => self.response(&message, &arrived, out),
             _ => {}
         }
     }
 
-    fn query(&mut self, message: Message, mark: &Mark, bytes: u64, out: &mut Output<'_>) {
+    fn query(&mut self, message: Message, arrived: &Arrived<'_>, out: &mut Output<'_>) {
         let Some(question) = message.question.filter(|_| message.header.opcode() == 0) else {
             return;
         };
@@ -61,22 +75,24 @@ impl DnsSession {
             .iter_mut()
             .find(|lookup| lookup.id == id && lookup.question == question);
         if let Some(again) = asked {
-            again.request_bytes += bytes; // the same one, sent again
+            again.request_bytes += arrived.bytes; // the same one, sent again
             return;
         }
         if self.open.len() >= MAX_OPEN {
             let oldest = self.open.remove(0);
             out.drop_exchange(oldest.started.id, Reason::TooManyOpen);
         }
+        let started = out.begin(Role::Client, arrived.first, None);
+        out.request_end(started.id, arrived.last);
         self.open.push(Lookup {
-            started: out.begin(Role::Client, mark, None),
+            started,
             id,
             question,
-            request_bytes: bytes,
+            request_bytes: arrived.bytes,
         });
     }
 
-    fn response(&mut self, message: &Message, stamp: &Stamp, bytes: u64, out: &mut Output<'_>) {
+    fn response(&mut self, message: &Message, arrived: &Arrived<'_>, out: &mut Output<'_>) {
         // One without a question (RFC 9619) answers what has its id; with another question it answers nothing that was asked here.
         let is_answered = |lookup: &Lookup| {
             lookup.id == message.header.id
@@ -96,9 +112,9 @@ impl DnsSession {
                 message: Box::default(),
             },
         };
-        let mut exchange = self.exchange(lookup, *stamp, outcome);
-        exchange.first_byte = Some(*stamp);
-        exchange.response_bytes = bytes;
+        let mut exchange = self.exchange(lookup, arrived.last, outcome);
+        exchange.first_byte = Some(arrived.first.stamp);
+        exchange.response_bytes = arrived.bytes;
         let attributes = &mut exchange.attributes;
         attributes.push_str(dns::RESPONSE_CODE, &records::code(message.code));
         attributes.push_int(dns::ANSWERS_COUNT, i64::from(message.header.answers()));
@@ -120,7 +136,9 @@ impl DnsSession {
         };
         exchange.attributes.push_str(dns::QUESTION_NAME, name);
         exchange.attributes.push_str(dns::QUESTION_TYPE, &kind);
-        exchange.attributes.push_static(dns::NETWORK_TRANSPORT, "udp");
+        exchange
+            .attributes
+            .push_static(dns::NETWORK_TRANSPORT, self.transport);
         exchange
     }
 
@@ -150,16 +168,60 @@ impl DnsSession {
     }
 }
 
+impl Lookups {
+    /// A response may be what was lost.
+    pub fn lost(&mut self, out: &mut Output<'_>) {
+        self.drop_all(Reason::BytesLost, out);
+    }
+
+    /// The socket is gone.
+    pub fn close(&mut self, how: Close, mark: &Mark, out: &mut Output<'_>) {
+        if let Close::Finished(_) = how {
+            return;
+        }
+        self.expire(mark.stamp.ts, out);
+        let kind = match how {
+            Close::Reset => "connection_reset",
+            Close::Closed if self.transport == "tcp" => "connection_closed",
+            Close::Closed | Close::Forgotten | Close::Finished(_) => {
+                return self.drop_all(Reason::Abandoned, out);
+            }
+        };
+        for lookup in std::mem::take(&mut self.open) {
+            let outcome = Outcome::Error {
+                kind: kind.into(),
+                message: Box::default(),
+            };
+            out.end(self.exchange(lookup, mark.stamp, outcome));
+        }
+    }
+}
+
 /// Servers may repeat a name in other letters (RFC 4343), though most keep them.
 fn same(a: &Question, b: &Question) -> bool {
     (a.kind, a.class) == (b.kind, b.class) && a.name.eq_ignore_ascii_case(&b.name)
 }
 
-impl Session for DnsSession {
+/// A socket that sends datagrams.
+pub struct DatagramSession(Lookups);
+
+impl DatagramSession {
+    /// A socket of which nothing is known yet.
+    pub fn new(conn: &Arc<Conn>, local: Side) -> Self {
+        Self(Lookups::new(conn, local, "udp"))
+    }
+}
+
+impl Session for DatagramSession {
     /// A datagram is one message, captured whole or not; what is no message stands for itself alone.
     fn whole(&mut self, side: Side, chunk: &Chunk<'_>, out: &mut Output<'_>) -> bool {
         if let Ok(message) = Message::read_datagram(chunk.head) {
-            self.message(side, message, &chunk.mark, u64::from(chunk.len), out);
+            let arrived = Arrived {
+                first: &chunk.mark,
+                last: chunk.mark.stamp,
+                bytes: u64::from(chunk.len),
+            };
+            self.0.message(side, message, arrived, out);
         }
         true
     }
@@ -179,16 +241,11 @@ impl Session for DnsSession {
     ) {
     }
 
-    /// A response may be what was lost.
     fn lost(&mut self, _side: Side, _mark: &Mark, out: &mut Output<'_>) {
-        self.drop_all(Reason::BytesLost, out);
+        self.0.lost(out);
     }
 
     fn close(&mut self, how: Close, mark: &Mark, out: &mut Output<'_>) {
-        if let Close::Finished(_) = how {
-            return;
-        }
-        self.expire(mark.stamp.ts, out);
-        self.drop_all(Reason::Abandoned, out);
+        self.0.close(how, mark, out);
     }
 }
