@@ -50,7 +50,7 @@ static struct address loopback(void) {
     return address;
 }
 
-/* A connect that fails: refused at once, refused to one that does not block, unreachable, nobody answers. */
+/* A connect that fails: refused at once, refused to one that does not block, unreachable, nobody answers, closed before that. */
 static void connect_fails(const char *variant) {
     struct address address = loopback();
     int expected = ECONNREFUSED, fd = socket(AF_INET, SOCK_STREAM, 0), once = 1;
@@ -60,7 +60,7 @@ static void connect_fails(const char *variant) {
         /* A broadcast route has no TCP. */
         ((struct sockaddr_in *)&address.any)->sin_addr.s_addr = htonl(INADDR_BROADCAST);
         expected = ENETUNREACH;
-    } else if (!strcmp(variant, "timed-out")) {
+    } else if (!strcmp(variant, "timed-out") || !strcmp(variant, "given-up")) {
         /* A full queue: the kernel drops the handshake and nobody answers. */
         int listener = socket(AF_INET, SOCK_STREAM, 0);
         ((struct sockaddr_in *)&address.any)->sin_port = 0;
@@ -69,9 +69,13 @@ static void connect_fails(const char *variant) {
         connected(&address);
         MUST(setsockopt(fd, IPPROTO_TCP, TCP_SYNCNT, &once, sizeof once) == 0);
         expected = ETIMEDOUT;
+        if (!strcmp(variant, "given-up")) {
+            MUST(fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
+            expected = EINPROGRESS;
+        }
     }
     int result = connect(fd, &address.any, address.size), error = errno;
-    if (result < 0 && error == EINPROGRESS) {
+    if (result < 0 && error == EINPROGRESS && error != expected) {
         struct pollfd wait = {fd, POLLOUT, 0};
         socklen_t size = sizeof error;
         MUST(poll(&wait, 1, 10000) == 1);
@@ -86,5 +90,5 @@ static void connect_fails(const char *variant) {
 
 const struct test ending_cases[] = {
     {"half_close", half_close, "v4 unix"}, {"reset", reset, NULL},
-    {"connect_fails", connect_fails, "refused refused-later unreachable timed-out"}, {0},
+    {"connect_fails", connect_fails, "refused refused-later unreachable timed-out given-up"}, {0},
 };

@@ -4,7 +4,7 @@ use core::arch::asm;
 
 use aya_ebpf::{
     macros::map,
-    maps::{LruHashMap, PerCpuArray},
+    maps::{Array, LruHashMap, PerCpuArray},
 };
 use tracer_common::{ConnState, MAX_CONNS, counter};
 
@@ -26,6 +26,17 @@ static UNIX_BYTES: LruHashMap<u64, [u32; 2]> = LruHashMap::with_max_entries(16_3
 /// Indexed by `tracer_common::counter`.
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
+
+/// Its only entry is not 0 while user space wants to hear of no message, on no connection.
+#[map]
+static PAUSED: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Whether messages are passed over at present.
+#[inline(always)]
+pub fn is_paused() -> bool {
+    // SAFETY: an entry of an array is there as long as the program.
+    PAUSED.get_ptr(0).is_some_and(|paused| unsafe { paused.read_volatile() } != 0)
+}
 
 /// Adds 1 to a counter of this CPU; its value before.
 #[inline(always)]

@@ -90,6 +90,15 @@ pub fn message<A: Access, P: Find>(ctx: &impl EbpfContext, message: Moved<A>, pl
         count(counter::IGNORED);
         return None;
     }
+    if conns::is_paused() {
+        if stream == Stream::Unix {
+            // Both ends have to come to the same count, whenever messages are told again.
+            conns::count_unix_bytes(cookie, direction as usize, moved as u32);
+        }
+        conn.arrival = 0;
+        count(counter::IGNORED);
+        return None;
+    }
 
     let thread = Thread::current();
     if conn.checked != thread.tgid {

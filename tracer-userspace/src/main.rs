@@ -47,6 +47,8 @@ fn doctor(json: bool) -> ExitCode {
         let outcome = attach::try_out(&plan).map(attach::Recipes::missing);
         report.tried(outcome.map_err(|why| format!("{why:#}")));
     }
+    let budget = std::env::var("TRACER_CPU_BUDGET").ok();
+    report.budget(budget.as_deref(), agent::bpf_stats_enabled());
     let census = Processes::new(Selection::default(), Host::read()).census();
     let (text, code) = cli::doctor(&report, &census, json);
     // A closed pipe does not change what was found.

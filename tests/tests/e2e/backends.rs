@@ -92,6 +92,42 @@ fn failed_connects() {
     }
 }
 
+/// A connect that nobody answers, and whose caller has a time-out of its own.
+#[test]
+fn connects_given_up() {
+    const PORT: u16 = 7_531;
+    // Packets to the neighbour go to the other end of a cable, where nobody listens.
+    const SCRIPT: &str = "set -e
+        ip link add near type veth peer name far
+        ip address add 192.0.2.1/24 dev near
+        ip link set near up; ip link set far up
+        ip neighbour add 192.0.2.2 lladdr 02:00:00:00:00:02 dev near
+        for _ in 1 2 3; do
+            curl --silent --connect-timeout 0.3 http://192.0.2.2:7531/ && exit 1 || test $? = 28
+        done";
+    let Some(host) = Host::ready() else { return };
+    for backend in host.backends() {
+        let selection = Selection::default().port(PORT).with("--capture", &backend);
+        let tracer = host.trace(&selection);
+        run(Command::new("unshare").args(["--net", "sh", "-c", SCRIPT]));
+        let finished = tracer.finish();
+        finished
+            .spans
+            .assert_len(3, &format!("given up, through {backend}"));
+        for span in &finished.spans {
+            assert_eq!((span.name.as_str(), span.error), ("connect", true), "{span}");
+            assert_attribute(span, "error.type", "given_up");
+            assert_attribute(span, "server.address", "192.0.2.2");
+            assert_attribute(span, "server.port", i64::from(PORT));
+            assert_eq!(span.service, "curl", "{span}");
+            assert!(
+                span.end - span.start >= 200_000_000,
+                "as long as curl waited: {span}"
+            );
+        }
+    }
+}
+
 fn run(command: &mut Command) {
     let status = command.stdout(std::process::Stdio::null()).status();
     assert!(

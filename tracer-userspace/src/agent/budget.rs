@@ -2,8 +2,8 @@
 //!
 //! Measured once a second: the daemon's own time by its process clock, the kernel side's by the kernel's run statistics if somebody
 //! has turned them on (`kernel.bpf_stats_enabled`), else estimated from the events that it made. Above the budget the tracer sheds in
-//! steps, each of which halves what is left: first traces, by their ids, then connections. Below a part of the budget it takes steps
-//! back, slower than it went, and slower yet if that was too early.
+//! steps, each of which halves what is left: first traces, by their ids, then connections, in turns. Below a part of the budget it takes
+//! steps back, slower than it went, and slower yet if that was too early.
 
 use std::time::Duration;
 
@@ -11,13 +11,15 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::attach::Capture;
 use crate::model::Nanos;
-use crate::sample::{Shed, Shedding};
+use crate::sample::{Shed, Shedding, Step, TURN, Turns};
 use crate::source::monotonic;
 use crate::telemetry::Ledger;
 
 /// Steps by which traces are shed, and the further ones by which connections are.
 const TRACE_STEPS: u32 = 6;
-const CONNECTION_STEPS: u32 = 6;
+const CONNECTION_STEPS: u32 = 3;
+/// How long whoever calls may sleep while connections are followed in turns.
+const TURNS_NAP: Duration = Duration::from_millis(100);
 /// Readings above the budget before a step is taken: one may be a burst.
 const TOO_MANY: u32 = 2;
 /// A reading above this many times the budget counts at once.
@@ -38,6 +40,7 @@ pub struct Budget {
     cores: f64,
     controller: Controller,
     shedding: Shedding,
+    turns: Turns,
     was_measured: bool,
 }
 
@@ -48,6 +51,7 @@ impl Budget {
             cores,
             controller: Controller::new(cores),
             shedding,
+            turns: Turns::default(),
             was_measured: false,
         }
     }
@@ -63,14 +67,19 @@ impl Budget {
             Ok(kernel) => kernel,
             Err(why) => return tracing::debug!("what the kernel side costs can't be told: {why:#}"),
         };
-        if std::mem::replace(&mut self.was_measured, is_measured) != is_measured {
+        if std::mem::replace(&mut self.was_measured, is_measured) != is_measured || !self.turns.are_followed()
+        {
             self.controller.restart();
+        }
+        if !self.turns.are_followed() {
+            return;
         }
         let used = Used {
             daemon: own_time(),
             kernel,
         };
-        let Some(reading) = self.controller.read(monotonic(), used) else {
+        let followed = self.shedding.get().connections;
+        let Some(reading) = self.controller.read(monotonic(), used, followed) else {
             return;
         };
         if let Some(shed) = reading.change {
@@ -82,6 +91,40 @@ impl Budget {
         ledger
             .health()
             .set_budget(self.cores, reading.share, kept.traces, kept.connections);
+    }
+
+    /// Follows connections in turns, if that is asked for. To be called often; tells how long the caller may sleep until the next time.
+    pub fn take_turns(&mut self, capture: &mut Capture) -> Duration {
+        let share = self.shedding.get().connections;
+        if share >= 1.0 && !self.turns.go_on() {
+            return Duration::MAX;
+        }
+        let now = monotonic();
+        let done = match self.turns.next(share, wall_clock(), now) {
+            None => Ok(()),
+            Some(Step::EndTurn(closes, ends)) => {
+                self.shedding.end_turn(closes, ends);
+                Ok(())
+            }
+            Some(Step::Pause) => {
+                let done = capture.pause(true);
+                self.shedding.pause(monotonic());
+                done
+            }
+            Some(Step::Resume(window)) => {
+                self.controller.restart();
+                self.shedding.resume(window);
+                capture.pause(false)
+            }
+            Some(Step::Stay) => {
+                self.shedding.stay(now);
+                Ok(())
+            }
+        };
+        if let Err(why) = done {
+            tracing::warn!("connections can't be followed in turns: {why:#}");
+        }
+        TURNS_NAP
     }
 
     fn tell(&self, reading: &Reading, before: Shed, shed: Shed) {
@@ -98,9 +141,10 @@ impl Budget {
         let one_of = |share: f64| (1.0 / share).round();
         let kept = if shed.connections < 1.0 {
             format!(
-                "1 of {} traces and 1 of {} connections from outside are kept",
+                "1 of {} traces is kept, and connections are followed for {} of {} seconds",
                 one_of(shed.traces),
-                one_of(shed.connections)
+                TURN / 1_000_000_000,
+                one_of(shed.connections / (TURN / 1_000_000_000) as f64)
             )
         } else {
             format!("1 of {} traces is kept", one_of(shed.traces))
@@ -113,6 +157,23 @@ impl Budget {
             tracing::info!("{used:.1}% of a core used, the budget is {budget:.1}%: again {kept}");
         }
     }
+}
+
+/// Whether the kernel counts the time of BPF programs (`kernel.bpf_stats_enabled`), which costs a little and is the operator's choice.
+/// `None`: that can't be read.
+#[must_use]
+pub fn bpf_stats_enabled() -> Option<bool> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").ok()?;
+    Some(text.trim() == "1")
+}
+
+/// Nanoseconds since 1970, by the clock that hosts have in common.
+fn wall_clock() -> Nanos {
+    let time = clock_gettime(ClockId::Realtime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// Processor time of all threads of this process.
@@ -150,7 +211,7 @@ pub struct Used {
 /// What was decided about one reading.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Reading {
-    /// Share of one core that was used since the last reading.
+    /// Share of one core that was used since the last reading, or is over many turns if that is what is used in them.
     pub share: f64,
     /// What is shed from now on, if that is something else than before.
     pub change: Option<Shed>,
@@ -182,12 +243,12 @@ impl Controller {
         }
     }
 
-    /// Takes a reading, about once a second. `None`: the first one.
-    pub fn read(&mut self, now: Nanos, used: Used) -> Option<Reading> {
+    /// Takes a reading, about once a second, while connections are followed, which is for that share of the time. `None`: the first one.
+    pub fn read(&mut self, now: Nanos, used: Used, followed: f64) -> Option<Reading> {
         let used = used.daemon + used.kernel;
         let (before, used_before) = self.last.replace((now, used))?;
         let time = now.saturating_sub(before).max(1) as f64;
-        let share = used.saturating_sub(used_before).as_nanos() as f64 / time;
+        let share = used.saturating_sub(used_before).as_nanos() as f64 / time * followed;
         let step = self.next(share);
         let change = (step != self.step).then(|| shed(step));
         self.step = step;
@@ -275,7 +336,7 @@ mod tests {
                 changes: 0,
             };
             assert_eq!(
-                host.controller.read(host.now, host.used()),
+                host.controller.read(host.now, host.used(), 1.0),
                 None,
                 "nothing to compare with"
             );
@@ -292,11 +353,15 @@ mod tests {
         /// So many seconds under a load that would take so much of a core, of which exporting takes half and connections all.
         fn run(&mut self, seconds: u32, load: f64) -> Shed {
             for _ in 0..seconds {
-                let share = load * self.shed.connections * (0.5 + 0.5 * self.shed.traces);
+                let (share, followed) = (load * (0.5 + 0.5 * self.shed.traces), self.shed.connections);
                 self.now += SECOND;
                 self.used += Duration::from_secs_f64(share);
-                let reading = self.controller.read(self.now, self.used()).expect("a reading");
-                assert!((reading.share - share).abs() < 1e-6, "{reading:?} {share}");
+                let reading = self.controller.read(self.now, self.used(), followed);
+                let reading = reading.expect("a reading");
+                assert!(
+                    (reading.share - share * followed).abs() < 1e-3,
+                    "{reading:?} {share}"
+                );
                 if let Some(change) = reading.change {
                     (self.shed, self.changes) = (change, self.changes + 1);
                 }
@@ -328,7 +393,7 @@ mod tests {
             shed,
             Shed {
                 traces: 1.0 / 64.0,
-                connections: 1.0 / 64.0
+                connections: 1.0 / 8.0
             }
         );
     }

@@ -6,17 +6,26 @@ use crate::protocol::Output;
 /// Registry-like name of these exchanges.
 pub const NAME: &str = "connect";
 
-/// Says one failed connect: begun at `start`, given up at `end` with the socket's error number.
+/// `error.type` of one that its own process did not wait for.
+const GIVEN_UP: &str = "given_up";
+
+/// Says one failed connect: begun at `start`, over at `end` with the socket's error number, which is 0 if its own process closed the
+/// socket before there was an answer (a time-out of the caller's, or another address answered first).
 pub fn failed(start: Stamp, end: Stamp, errno: u32, out: &mut Output<'_>) {
     let mark = Mark {
         stamp: start,
         ..Mark::default()
     };
     let started = out.begin(Role::Client, &mark, None);
-    let kind = errno_name(errno).map_or_else(|| format!("errno {errno}").into(), Box::from);
-    let message = std::io::Error::from_raw_os_error(errno.cast_signed())
-        .to_string()
-        .into();
+    let (kind, message) = match errno {
+        0 => (GIVEN_UP.into(), "closed before there was an answer".into()),
+        errno => (
+            errno_name(errno).map_or_else(|| format!("errno {errno}").into(), Box::from),
+            std::io::Error::from_raw_os_error(errno.cast_signed())
+                .to_string()
+                .into(),
+        ),
+    };
     out.end(Exchange {
         end,
         outcome: Outcome::Error { kind, message },

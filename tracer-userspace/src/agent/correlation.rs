@@ -59,6 +59,13 @@ impl Correlation {
             self.correlator.signal(signal, &mut |tgid| services(tgid, at));
         }
         self.correlator.advance(watermark, &mut self.spans);
+        if self
+            .shedder
+            .as_mut()
+            .is_some_and(|shedder| shedder.turn_began(watermark))
+        {
+            self.correlator.forget_orders();
+        }
         self.pass_on(watermark, false);
     }
 
@@ -75,9 +82,10 @@ impl Correlation {
         self.measure();
         if let Some(shedder) = &mut self.shedder {
             let mut kept = Vec::with_capacity(self.spans.len());
+            shedder.torn(self.correlator.take_torn(), &mut kept);
             shedder.offer(&mut self.spans, watermark, &mut kept);
             if is_last {
-                shedder.finish(&mut kept);
+                shedder.finish(watermark, &mut kept);
             }
             match self.sampler {
                 Some(_) => self.spans = kept,

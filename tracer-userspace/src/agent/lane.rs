@@ -51,13 +51,9 @@ pub trait Selects {
     fn ended(&self, _tgid: u32) {}
     /// Whether the process still exists.
     fn is_alive(&self, tgid: u32) -> bool;
-    /// Whether the connection is shed while the tracer is above its budget.
-    fn sheds(&self, _conn: &Conn) -> bool {
-        false
-    }
-    /// Share of the connections that are not shed now, from 0 to 1.
-    fn connections_kept(&self) -> f64 {
-        1.0
+    /// Since when connections are not followed, while the tracer is above its budget.
+    fn paused_since(&self) -> Option<Nanos> {
+        None
     }
     /// Something happened to a connection as such.
     fn happened(&self, _event: Event, _side: Option<Side>, _conn: &Conn, _now: Nanos) {}
@@ -72,9 +68,9 @@ pub struct Lane<S> {
     taken: HashMap<ConnId, Taken>,
     voice: Voice,
     selection: S,
-    /// Share of the connections that were kept when that was last looked at, and those that were not.
-    kept: f64,
-    shed: Vec<ConnId>,
+    /// Connections are not followed; when they were taken up again.
+    is_paused: bool,
+    resumed: Nanos,
 }
 
 /// What a lane says: signals and policies.
@@ -102,8 +98,8 @@ impl<S: Selects> Lane<S> {
                 ledger,
             },
             selection,
-            kept: 1.0,
-            shed: Vec::new(),
+            is_paused: false,
+            resumed: 0,
         }
     }
 
@@ -137,30 +133,23 @@ impl<S: Selects> Lane<S> {
         &mut self.voice.policies
     }
 
-    /// Gives connections up that are shed now, and takes them up again when more are kept.
-    pub fn shed(&mut self, now: Nanos) {
-        let kept = self.selection.connections_kept();
-        let before = std::mem::replace(&mut self.kept, kept);
-        if kept > before {
-            for id in self.shed.drain(..) {
-                if self.table.remove(id).is_some() {
-                    self.voice.ledger.health().closed();
-                }
-                // Those that are still to be shed are found out again.
-                self.voice.policies.push((id, UNDECIDED));
-            }
-        } else if kept < before {
-            let (table, selection) = (&self.table, &self.selection);
-            let given_up = table
-                .iter()
-                .filter(|flow| !flow.consumer.is_opaque() && selection.sheds(&flow.conn));
-            let given_up: Vec<ConnId> = given_up.map(|flow| flow.conn.id).collect();
-            for id in given_up {
-                if let Some(flow) = self.table.get_mut(id) {
+    /// Gives all connections up when they are followed no longer; those that move bytes later are new. Whatever happened until `now` is known.
+    pub fn pause(&mut self, now: Nanos) {
+        match self.selection.paused_since() {
+            Some(since) if !self.is_paused && since <= now => {
+                self.is_paused = true;
+                self.taken.clear();
+                let followed = self.table.iter().filter(|flow| !flow.consumer.is_opaque());
+                let followed: Vec<ConnId> = followed.map(|flow| flow.conn.id).collect();
+                for flow in followed.into_iter().filter_map(|id| self.table.remove(id)) {
                     self.voice.give_up(flow, now);
-                    self.shed.push(id);
                 }
             }
+            None if self.is_paused => {
+                self.is_paused = false;
+                self.resumed = now;
+            }
+            Some(_) | None => {}
         }
     }
 
@@ -192,6 +181,7 @@ impl<S: Selects> Lane<S> {
         };
         let place = match self.table.find(ConnId(header.cookie)) {
             Some(place) => place,
+            None if self.is_paused => return,
             None => self.open(header),
         };
         let Some(flow) = self.table.at(place) else {
@@ -254,8 +244,10 @@ impl<S: Selects> Lane<S> {
         let id = ConnId(header.cookie);
         let opening = self.opening.remove(&id);
         let transport = transport_of(header);
+        // Its first bytes may have moved unseen.
+        let seen_from_start = opening.is_some_and(|(stamp, _)| stamp.ts >= self.resumed);
         // A datagram needs nothing before it.
-        let joined_late = opening.is_none() && transport == Transport::Streams;
+        let joined_late = !seen_from_start && transport == Transport::Streams;
         let conn = conn_of(header, header.tgid, joined_late);
         let is_wanted = transport == Transport::Streams || !is_multicast_dns(&conn);
         let conversation = if is_wanted && self.selection.selects(&conn) {
@@ -263,13 +255,7 @@ impl<S: Selects> Lane<S> {
                 self.selection
                     .happened(Event::Opened, Some(side), &conn, header.ts);
             }
-            if self.selection.sheds(&conn) {
-                self.shed.push(id);
-                self.voice.policies.push((id, CapturePolicy::Ignore));
-                Conversation::opaque(transport)
-            } else {
-                Conversation::new(REGISTRY, transport)
-            }
+            Conversation::new(REGISTRY, transport)
         } else {
             let policy = ignoring(unit_of(header).turn().is_some());
             self.voice.policies.push((id, policy));
@@ -341,7 +327,7 @@ impl<S: Selects> Lane<S> {
             }
             tcp_state::CLOSE => {
                 let opening = self.opening.remove(&ConnId(header.cookie));
-                match opening.filter(|_| header.old_state == tcp_state::SYN_SENT && header.error != 0) {
+                match opening.filter(|_| header.old_state == tcp_state::SYN_SENT) {
                     Some((start, _)) => self.connect_failed(header, start),
                     None => self.close(header, Close::Closed),
                 }
@@ -403,15 +389,15 @@ impl Voice {
         });
     }
 
-    /// The connection is shed.
-    fn give_up(&mut self, flow: &mut Flow<Conversation>, now: Nanos) {
-        let Flow { conn, consumer, .. } = flow;
+    /// The connection is followed no longer. If it ever is again, nothing is known about it.
+    fn give_up(&mut self, mut flow: Flow<Conversation>, now: Nanos) {
+        self.ledger.health().closed();
+        let Flow { conn, consumer, .. } = &mut flow;
         self.with(conn, now, |out| {
             out.given_up = Reason::Shed;
             consumer.close(Close::Forgotten, &nobody(now), out);
         });
-        *consumer = Conversation::opaque(consumer.transport());
-        self.policies.push((conn.id, CapturePolicy::Ignore));
+        self.policies.push((conn.id, UNDECIDED));
     }
 
     fn finish(&mut self, mut flow: Flow<Conversation>, how: Close, now: Nanos) {

@@ -29,6 +29,7 @@ use crate::sample::{Sampler, Shedder, Shedding};
 use crate::source::monotonic;
 use crate::telemetry::Ledger;
 
+pub use budget::bpf_stats_enabled;
 pub use lane::{Lane, Selects};
 
 /// Hosts with at most this many CPUs for each worker get one worker, which needs no copy of any event.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::budget::Budget;
+use super::budget::{Budget, bpf_stats_enabled};
 use super::pipeline::Pipeline;
 use super::selection::People;
 use super::{HOUSEKEEPING, stop};
@@ -71,7 +71,7 @@ impl Reader {
                 capture.follow_hand_offs();
                 capture.flush_log();
                 if let Some(budget) = &mut self.budget {
-                    budget.look(capture, &self.ledger, bpf_stats_enabled());
+                    budget.look(capture, &self.ledger, bpf_stats_enabled() == Some(true));
                 }
                 if self.is_watched {
                     self.tell_health(capture);
@@ -80,7 +80,9 @@ impl Reader {
                     return Ok(());
                 }
             }
-            self.source.wait(drained.pause).context("waiting for events")?;
+            let nap = self.budget.as_mut().map(|budget| budget.take_turns(capture));
+            let pause = nap.map_or(drained.pause, |nap| drained.pause.min(nap));
+            self.source.wait(pause).context("waiting for events")?;
         }
         Ok(())
     }
@@ -110,7 +112,7 @@ impl Reader {
         let health = self.ledger.health();
         let (used, size) = self.source.fill();
         health.rings(used, size);
-        if bpf_stats_enabled() {
+        if bpf_stats_enabled() == Some(true) {
             match capture.program_stats() {
                 Ok(all) => health.set_programs(all.into_iter().map(program).collect()),
                 Err(why) => tracing::debug!("what the programs cost can't be read: {why:#}"),
@@ -129,11 +131,6 @@ impl Reader {
         }
         self.ledger.kernel("malformed_events", self.malformed);
     }
-}
-
-/// Whether the kernel counts the time of BPF programs (`kernel.bpf_stats_enabled`), which costs a little and is the operator's choice.
-fn bpf_stats_enabled() -> bool {
-    std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|text| text.trim() == "1")
 }
 
 fn program(stats: ProgramStats) -> Program {

@@ -156,16 +156,8 @@ impl Selects for People {
         Path::new("/proc").join(tgid.to_string()).exists()
     }
 
-    fn sheds(&self, conn: &Conn) -> bool {
-        self.shedding
-            .as_ref()
-            .is_some_and(|shedding| shedding.sheds(conn))
-    }
-
-    fn connections_kept(&self) -> f64 {
-        self.shedding
-            .as_ref()
-            .map_or(1.0, |shedding| shedding.get().connections)
+    fn paused_since(&self) -> Option<Nanos> {
+        self.shedding.as_ref().and_then(Shedding::paused_since)
     }
 
     fn happened(&self, event: Event, side: Option<Side>, conn: &Conn, now: Nanos) {

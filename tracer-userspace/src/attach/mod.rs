@@ -72,6 +72,7 @@ pub struct Capture {
     runtimes: Runtimes,
     counters: PerCpuArray<MapData, u64>,
     source: Option<Source>,
+    paused: Array<MapData, u32>,
     /// What the kernel had counted when the programs were detached.
     missed: Option<stats::Missed>,
     hooks: Vec<Hook>,
@@ -119,6 +120,7 @@ impl Capture {
             .take(load::shards(options)?)
             .map(|name| Ok((ring_fd(take(&mut ebpf, name)?)?, ring_bytes as usize)))
             .collect::<anyhow::Result<Vec<_>>>()?;
+        let paused = Array::try_from(take(&mut ebpf, "PAUSED")?).context("PAUSED")?;
         let mut asleep: Array<MapData, u32> =
             Array::try_from(take(&mut ebpf, "READER_ASLEEP")?).context("READER_ASLEEP")?;
         let alarm = move || asleep.set(0, 1, 0).map_err(io::Error::other);
@@ -132,6 +134,7 @@ impl Capture {
             runtimes,
             counters,
             source: Some(source),
+            paused,
             missed: None,
             hooks: plan.hooks.clone(),
             on_demand: plan
@@ -169,6 +172,12 @@ impl Capture {
             tracing::warn!("event loops are seen only when they move bytes: {why:#}");
             self.loops = None;
         }
+    }
+
+    /// Tells of no message from now on (or of all again): what moves meanwhile is counted as `ignored`. Connections are still seen to
+    /// open and to close.
+    pub fn pause(&mut self, wanted: bool) -> anyhow::Result<()> {
+        self.paused.set(0, u32::from(wanted), 0).context("PAUSED")
     }
 
     /// Follows hand-offs between threads while a process is known that needs it. Call it about once a second.

@@ -357,7 +357,17 @@ impl Correlator {
             return;
         };
         let (unit, process, responded) = (record.unit, record.process, record.responded != 0);
-        if record.begin.role.is_inbound() {
+        let (is_inbound, trace) = (record.begin.role.is_inbound(), record.trace);
+        if let Some(trace) = trace
+            .and_then(|trace| self.traces.get(trace))
+            .map(|trace| trace.id)
+        {
+            self.tear(trace);
+        }
+        let Some(record) = self.records.get_mut(key) else {
+            return;
+        };
+        if is_inbound {
             let was_open = std::mem::take(&mut record.open_on_unit);
             let neighbours = (record.previous_open, record.next_open);
             self.answered(key, unit, was_open);

@@ -31,7 +31,7 @@ use hashbrown::HashMap;
 
 pub use config::Config;
 
-use crate::model::{Nanos, Service, Signal, SignalKind, Span};
+use crate::model::{Nanos, Service, Signal, SignalKind, Span, TraceId};
 use crate::telemetry::{Ledger, Reason};
 use arena::{Arena, Key};
 use evidence::header::{Carriers, ContextId};
@@ -84,6 +84,8 @@ pub struct Correlator {
     lingering: VecDeque<(Nanos, Key)>,
     next_sweep: Nanos,
     ready: Vec<Span>,
+    /// Traces that lost an exchange.
+    torn: Vec<TraceId>,
     stack: Vec<Key>,
     counters: Counters,
 }
@@ -114,6 +116,7 @@ impl Correlator {
             lingering: VecDeque::new(),
             next_sweep: 0,
             ready: Vec::new(),
+            torn: Vec::new(),
             stack: Vec::new(),
             counters: Counters::default(),
         }
@@ -196,6 +199,30 @@ impl Correlator {
         }
     }
 
+    /// Traces that lost an exchange since the last call, or in which something stands that belongs under a lost one.
+    pub fn take_torn(&mut self) -> Vec<TraceId> {
+        std::mem::take(&mut self.torn)
+    }
+
+    fn tear(&mut self, trace: TraceId) {
+        if self.torn.len() < MAX_TORN {
+            self.torn.push(trace);
+        }
+    }
+
+    /// Not all was seen of what threads did until now: what they have shown of the order in which they work begins again.
+    pub fn forget_orders(&mut self) {
+        for key in self.units.units.keys() {
+            if let Some(unit) = self.units.units.get_mut(key) {
+                unit.last = unit::Last::Nothing;
+                unit.order.forget();
+                if let Some(queue) = &mut unit.queue {
+                    queue.forget();
+                }
+            }
+        }
+    }
+
     /// What was done so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -209,6 +236,8 @@ impl Correlator {
     }
 }
 
+/// Most traces that are remembered as torn if nobody asks.
+const MAX_TORN: usize = 65_536;
 /// How often idle units are looked for, and how long a unit must have been idle to be forgotten.
 const SWEEP: Nanos = 1_000_000_000;
 const IDLE: Nanos = 30_000_000_000;

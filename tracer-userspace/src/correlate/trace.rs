@@ -120,6 +120,7 @@ impl Correlator {
         let Some(parent) = self.records.get(above) else {
             // The parent was lost before it could be told.
             let id = self.ids.trace();
+            self.tear(id);
             return self.start_trace(key, id);
         };
         let Some(trace_key) = parent.trace else {

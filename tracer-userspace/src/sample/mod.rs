@@ -10,6 +10,7 @@ mod head;
 mod shed;
 mod tail;
 mod threshold;
+mod turns;
 mod verdict;
 
 #[cfg(test)]
@@ -24,8 +25,9 @@ use crate::telemetry::{Ledger, Reason};
 
 pub use self::config::{Config, Kind, Tail, parse_ratio};
 use self::head::Head;
-pub use self::shed::{Shed, Shedder, Shedding};
+pub use self::shed::{Shed, Shedder, Shedding, Window};
 use self::tail::Judge;
+pub use self::turns::{Step, TURN, Turns};
 use self::verdict::Verdicts;
 
 /// How long after its root a trace may still get spans before it is judged.

@@ -416,7 +416,7 @@ fn shed(
         }
         now += 10 * MS;
     }
-    shedder.finish(&mut kept);
+    shedder.finish(now, &mut kept);
     ledger.exported("shop", kept.len() as u64);
     assert_eq!(ledger.snapshot().open(), 0, "the ledger balances");
     let mut found = BTreeMap::new();
@@ -447,46 +447,90 @@ fn a_change_of_what_is_shed_does_not_part_a_trace() {
     let traces = many(21, 400);
     let shedding = Shedding::default();
     let kept = shed(&traces, &shedding, |n, at| {
-        // In the middle of each trace, in both directions, connections too.
+        // In the middle of each trace, in both directions.
         let halvings = (n + at) % 7;
         shedding.set(Shed {
             traces: 0.5f64.powi(halvings as i32),
-            connections: if n % 50 < 25 { 1.0 } else { 0.5 },
+            connections: 1.0,
         });
     });
     assert!(kept.values().all(|&spans| spans == 3), "{kept:?}");
     assert!(kept.len() > 20 && kept.len() < 380, "{}", kept.len());
 }
 
-#[test]
-fn connections_are_shed_where_requests_come_from_outside() {
-    let conn = |id: u64, port| Conn {
-        id: ConnId(id),
-        local: Endpoint {
-            address: Address::Ip(Ipv4Addr::LOCALHOST.into()),
-            port,
-        },
-        tgid: 1,
-        ..(*many(1, 1)[0].spans(SECOND)[0].exchange.conn).clone()
-    };
+/// What is done to a trace before it comes to the shedder.
+type Harm = fn(&mut Vec<Span>, &mut Shedder, &mut Vec<Span>);
+
+/// One trace of a turn, that began at 11.0 s and takes traces in until 12 s: what is kept of it.
+fn in_turn(begins: Nanos, from_outside: bool, harm: Harm) -> usize {
     let shedding = Shedding::default();
-    let of = |port| (0..10_000).filter(|&id| shedding.sheds(&conn(id, port))).count();
-    let half = Shed {
+    shedding.set(Shed {
         traces: 1.0,
         connections: 0.5,
+    });
+    shedding.end_turn(SECOND, 2 * SECOND);
+    shedding.pause(2 * SECOND);
+    assert_eq!(shedding.paused_since(), Some(2 * SECOND));
+    shedding.resume(Window {
+        opens: 11 * SECOND,
+        closes: 12 * SECOND,
+        ends: 13 * SECOND,
+    });
+    assert_eq!(shedding.paused_since(), None);
+    let ledger = Arc::new(Ledger::default());
+    let mut shedder = Shedder::new(shedding, Arc::clone(&ledger));
+    let mut trace = many(22, 1).remove(0);
+    trace.from_outside = from_outside;
+    let mut spans = trace.spans(begins + trace.duration);
+    let mut kept = Vec::new();
+    harm(&mut spans, &mut shedder, &mut kept);
+    ledger.seen(spans.len() as u64);
+    // One after the other.
+    for span in spans {
+        shedder.offer(&mut vec![span], begins + trace.duration, &mut kept);
+    }
+    assert!(kept.is_empty(), "nobody knows yet what is still to come");
+    shedder.offer(&mut Vec::new(), 15 * SECOND, &mut kept);
+    ledger.exported("shop", kept.len() as u64);
+    assert_eq!(ledger.snapshot().open(), 0, "the ledger balances");
+    kept.len()
+}
+
+#[test]
+fn in_turns_only_whole_traces_are_kept() {
+    const IN_TIME: Nanos = 11 * SECOND + 500 * MS;
+    let whole: Harm = |_, _, _| ();
+    assert_eq!(in_turn(IN_TIME, true, whole), 3);
+    assert_eq!(in_turn(11 * SECOND - 1, true, whole), 0, "in the turn's lead");
+    assert_eq!(in_turn(12 * SECOND, true, whole), 0, "in its trail");
+    assert_eq!(in_turn(IN_TIME, false, whole), 3, "a process that serves nobody");
+    let rootless: Harm = |spans, _, _| {
+        spans.pop();
     };
-    shedding.set(half);
-    assert_eq!(of(80), 0, "nobody knows where its requests come from");
-    // The made-up traces begin with a request at port 80, whose process calls somebody then.
-    let whole = many(22, 10);
-    assert_eq!(shed(&whole, &shedding, |_, _| {}).len(), 10);
-    assert!((4_000..6_000).contains(&of(80)), "{}", of(80));
-    assert_eq!(of(81), 0);
-    // From now on its calls may be part of what was not seen, unless a request is seen that caused them.
-    let mut parts = many(23, 10);
-    parts.iter_mut().for_each(|trace| trace.from_outside = false);
-    assert_eq!(shed(&parts, &shedding, |_, _| {}).len(), 0);
-    assert_eq!(shed(&whole, &shedding, |_, _| {}).len(), 10);
-    shedding.set(Shed::NOTHING);
-    assert_eq!((of(80), shed(&parts, &shedding, |_, _| {}).len()), (0, 10));
+    assert_eq!(in_turn(IN_TIME, true, rootless), 0);
+    let parted: Harm = |spans, _, _| spans[0].parent = Some(SpanId([9; 8]));
+    assert_eq!(in_turn(IN_TIME, true, parted), 0);
+    let torn: Harm = |spans, shedder, kept| shedder.torn([spans[0].trace_id], kept);
+    assert_eq!(in_turn(IN_TIME, true, torn), 0);
+    // The process of the root has been asked before: its call may belong to a request that was not seen.
+    let serves: Harm = |spans, _, _| {
+        let asked = many(23, 1).remove(0).spans(10 * SECOND).remove(2);
+        spans.insert(0, asked);
+    };
+    assert_eq!(in_turn(IN_TIME, false, serves), 0);
+}
+
+#[test]
+fn a_turn_is_told_once() {
+    let shedding = Shedding::default();
+    let mut shedder = Shedder::new(shedding.clone(), Arc::default());
+    assert!(!shedder.turn_began(SECOND));
+    shedding.end_turn(SECOND, 2 * SECOND);
+    shedding.resume(Window {
+        opens: 5 * SECOND,
+        closes: 7 * SECOND,
+        ends: 8 * SECOND,
+    });
+    let told: Vec<bool> = (3..9).map(|at| shedder.turn_began(at * SECOND)).collect();
+    assert_eq!(told, [false, false, true, false, false, false]);
 }

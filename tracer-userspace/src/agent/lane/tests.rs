@@ -157,11 +157,14 @@ fn a_refused_connect_is_an_exchange_of_its_own() {
 }
 
 #[test]
-fn a_connect_that_its_own_process_gives_up_is_none() {
+fn a_connect_that_its_own_process_gives_up_is_told_so() {
     let mut bench = Bench::new(Everything::default());
     bench.state(7, tcp_state::SYN_SENT, 0, b"curl\0");
     bench.state(tcp_state::SYN_SENT, tcp_state::CLOSE, 0, &[]);
-    assert!(bench.ended().is_empty());
+    let ended = bench.ended();
+    assert_eq!((ended.len(), &*ended[0].name), (1, "connect"));
+    assert!(matches!(&ended[0].outcome, Outcome::Error { kind, .. } if &**kind == "given_up"));
+    assert!(ended[0].end.ts > ended[0].start.ts);
 }
 
 #[test]

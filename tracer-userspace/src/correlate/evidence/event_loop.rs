@@ -43,6 +43,11 @@ const PROBATION: Nanos = 100_000_000;
 const MAX_TENTATIVE: usize = 256;
 
 impl Order {
+    /// Begins again; what is tentative stays so.
+    pub(in crate::correlate) fn forget(&mut self) {
+        (self.backward, self.forward, self.broken) = (0, 0, false);
+    }
+
     fn trusted(&self) -> i8 {
         if self.broken { TRUSTED_AGAIN } else { TRUSTED }
     }

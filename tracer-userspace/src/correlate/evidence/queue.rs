@@ -39,6 +39,14 @@ const PROBATION: Nanos = 100_000_000;
 const MAX_WAITING: usize = 4_096;
 
 impl Queue {
+    /// What waits may have been passed on unseen.
+    pub(in crate::correlate) fn forget(&mut self) {
+        self.requests.clear();
+        self.responses.clear();
+        self.early.clear();
+        self.score = self.score.max(0);
+    }
+
     /// A pair on which the orders don't agree. One is left out: a call that waited for its connection was overtaken. Where
     /// that goes on, nothing that waits is in order.
     fn disagree(&mut self) {

@@ -1,4 +1,12 @@
 //! The back end `tracepoint` (`tracer-ebpf/src/tracepoint.rs`): the first choice. No process pays for it but at its own messages.
+//!
+//! The programs are told the socket and how much moved; where the bytes lie they read from the registers of the system call. What moves by
+//! a ring of io_uring has no such call: its lengths and positions are told without payload. The request tells where they lie (`struct
+//! io_kiocb`, with `struct io_sr_msg` or `struct io_rw` in it), and the tracepoint `io_uring_submit_req` shows it once it is prepared. What is missing
+//! is the way from there to the message: a request that has to wait goes on later, in task work or in a worker thread, and no tracepoint says
+//! which one does. So requests would have to be kept by socket and direction until `io_uring_complete`, with the buffers that are
+//! chosen only then (provided and registered ones, vectors in `req->async_data`) left out. Bytes that splice and sendfile move were never in memory of the
+//! process.
 
 use super::{
     ARRIVALS, Backend, HAND_OFFS, Hook, Need, PAGES, PROCESSES, RESETS_IN, RESETS_OUT, RETRANSMITS, STATES,
