@@ -46,7 +46,7 @@ fn lookups() {
          echo ready; read -r go
          OTEL_SERVICE_NAME=asker python3 {getaddrinfo} www.example.test nobody.example.test.
          dig @127.0.0.1 -p 5399 TXT other.example.test >/dev/null
-         dig +tcp +keepopen @127.0.0.1 -p 5399 A www.example.test AAAA nobody.example.test >/dev/null",
+         dig +tcp +keepopen @127.0.0.1 -p 5399 www.example.test A nobody.example.test AAAA >/dev/null",
         resolv = resolv.display(),
         getaddrinfo = getaddrinfo.display(),
     );

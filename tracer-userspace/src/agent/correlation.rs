@@ -82,7 +82,7 @@ impl Correlation {
         self.measure();
         if let Some(shedder) = &mut self.shedder {
             let mut kept = Vec::with_capacity(self.spans.len());
-            shedder.torn(self.correlator.take_torn(), &mut kept);
+            shedder.torn(self.correlator.take_torn(), watermark, &mut kept);
             shedder.offer(&mut self.spans, watermark, &mut kept);
             if is_last {
                 shedder.finish(watermark, &mut kept);

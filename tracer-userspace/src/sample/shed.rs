@@ -211,13 +211,19 @@ impl Shedder {
         begins
     }
 
-    /// These traces lost an exchange: what is left of them is not whole.
-    pub fn torn(&mut self, traces: impl IntoIterator<Item = TraceId>, kept: &mut Vec<Span>) {
-        for trace in traces {
-            if self.verdicts.of(trace).is_none() {
-                let spans = self.take(trace);
-                self.verdicts.decide(trace, spans, Verdict::Leave, kept);
+    /// These traces lost an exchange: what is left of them is not whole. Where connections are always followed, that was not for shedding.
+    pub fn torn(&mut self, traces: impl IntoIterator<Item = TraceId>, now: Nanos, kept: &mut Vec<Span>) {
+        if self.rule(now).in_turns {
+            for trace in traces {
+                self.leave(trace, kept);
             }
+        }
+    }
+
+    fn leave(&mut self, trace: TraceId, kept: &mut Vec<Span>) {
+        if self.verdicts.of(trace).is_none() {
+            let spans = self.take(trace);
+            self.verdicts.decide(trace, spans, Verdict::Leave, kept);
         }
     }
 
@@ -256,7 +262,7 @@ impl Shedder {
             self.order.pop_front();
             if due > now && rule.in_turns {
                 // Nobody knows yet whether it is whole.
-                self.torn([trace], kept);
+                self.leave(trace, kept);
             } else {
                 self.release(trace, rule, kept);
             }

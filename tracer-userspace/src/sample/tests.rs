@@ -510,7 +510,7 @@ fn in_turns_only_whole_traces_are_kept() {
     assert_eq!(in_turn(IN_TIME, true, rootless), 0);
     let parted: Harm = |spans, _, _| spans[0].parent = Some(SpanId([9; 8]));
     assert_eq!(in_turn(IN_TIME, true, parted), 0);
-    let torn: Harm = |spans, shedder, kept| shedder.torn([spans[0].trace_id], kept);
+    let torn: Harm = |spans, shedder, kept| shedder.torn([spans[0].trace_id], IN_TIME, kept);
     assert_eq!(in_turn(IN_TIME, true, torn), 0);
     // The process of the root has been asked before: its call may belong to a request that was not seen.
     let serves: Harm = |spans, _, _| {
