@@ -2,7 +2,6 @@
 
 mod applications;
 mod backends;
-mod budget;
 mod callers;
 mod chain;
 mod clients;

@@ -43,9 +43,9 @@ const PROBATION: Nanos = 100_000_000;
 const MAX_TENTATIVE: usize = 256;
 
 impl Order {
-    /// Begins again; what is tentative stays so.
+    /// Not all was seen: what broke the order meanwhile proves nothing. What is tentative stays so.
     pub(in crate::correlate) fn forget(&mut self) {
-        (self.backward, self.forward, self.broken) = (0, 0, false);
+        (self.backward, self.forward, self.broken) = (self.backward.max(0), self.forward.max(0), false);
     }
 
     fn trusted(&self) -> i8 {
