@@ -6,6 +6,7 @@
 
 pub mod context;
 mod conversation;
+mod depth;
 mod dns;
 mod fastcgi;
 pub mod http1;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Output;
-use crate::model::{Chunk, Close, Conn, Mark, Stamp};
+use crate::model::{Chunk, Close, Conn, Mark, Role, Stamp};
 
 /// Which end of the connection sent bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -12,6 +12,17 @@ pub enum Side {
     Client,
     /// The end that answers.
     Server,
+}
+
+impl Side {
+    /// The part that this end plays in its exchanges.
+    #[must_use]
+    pub const fn role(self) -> Role {
+        match self {
+            Self::Client => Role::Client,
+            Self::Server => Role::Server,
+        }
+    }
 }
 
 /// Answer of a detector. There is no "probably": bytes that two protocols could have sent are `NeedMore` for both.

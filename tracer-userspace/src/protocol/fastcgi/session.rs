@@ -3,7 +3,8 @@
 use super::exchange::{Failure, Head, Open};
 use super::record::{Framed, HEADER, Header, Kind, Role as Asked, Window, header, protocol_status, role};
 use crate::model::{Close, Mark, Role, Stamp};
-use crate::protocol::{CapturePolicy, Marks, Output, Session, Side};
+use crate::protocol::depth::{Depth, Limits};
+use crate::protocol::{Marks, Output, Session, Side};
 use crate::telemetry::Reason;
 
 /// Most requests that are open at a time. Applications that multiplex at all take a few tens.
@@ -15,9 +16,9 @@ const MAX_KEPT_IN_ALL: usize = 256 * 1024;
 
 /// Captured of requests: parameters with long cookies. Captured of responses: the CGI header; of what follows, records' headers where
 /// the application writes them one by one, and the end.
-const SHALLOW: [(u32, u32); 2] = [(32_768, 16_384), (8_192, 2_048)];
+const SHALLOW: Limits = [(32_768, 16_384), (8_192, 2_048)];
 /// For parameters that this is too little for.
-const DEEP: [(u32, u32); 2] = [(65_536, 65_536), (8_192, 2_048)];
+const DEEP: Limits = [(65_536, 65_536), (8_192, 2_048)];
 
 /// Where a direction stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,37 +52,23 @@ impl Framing {
 
 /// The session.
 pub struct FastcgiSession {
-    local: Side,
     role: Role,
     framing: [Framing; 2],
     open: Vec<Open>,
     /// Memory of parameters that were read.
     spare: Vec<u8>,
-    policy: Option<[(u32, u32); 2]>,
+    depth: Depth,
 }
 
 impl FastcgiSession {
     pub fn new(local: Side) -> Self {
         Self {
-            local,
-            role: match local {
-                Side::Client => Role::Client,
-                Side::Server => Role::Server,
-            },
+            role: local.role(),
             framing: [Framing::Aligned; 2],
             open: Vec::new(),
             spare: Vec::new(),
-            policy: None,
+            depth: Depth::new(local, SHALLOW, DEEP),
         }
-    }
-
-    fn capture(&mut self, policy: [(u32, u32); 2], out: &mut Output<'_>) {
-        if self.policy == Some(policy) || self.policy == Some(DEEP) {
-            return;
-        }
-        self.policy = Some(policy);
-        let [requests, responses] = policy;
-        out.capture(CapturePolicy::by_side(self.local, requests, responses));
     }
 
     fn framing(&mut self, side: Side) -> &mut Framing {
@@ -117,7 +104,7 @@ impl FastcgiSession {
 
     /// A request begins.
     fn begin(&mut self, id: u16, asked: Option<Asked>, mark: &Mark, out: &mut Output<'_>) {
-        self.capture(SHALLOW, out);
+        self.depth.shallow(out);
         // An id is given again once its request has ended: that passed unseen.
         if let Some(told) = self.take(id).and_then(|before| before.told) {
             out.drop_exchange(told.id, Reason::BytesLost);
@@ -431,7 +418,7 @@ impl Session for FastcgiSession {
                 }
             }
             if is_cut {
-                self.capture(DEEP, out);
+                self.depth.deep(out);
             }
         }
         if left > 0 {

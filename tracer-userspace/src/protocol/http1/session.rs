@@ -121,10 +121,7 @@ impl Http1Session {
 
     /// The part that the local end plays.
     pub(super) const fn role(&self) -> Role {
-        match self.local {
-            Side::Client => Role::Client,
-            Side::Server => Role::Server,
-        }
+        self.local.role()
     }
 
     pub(super) fn lane(&mut self, side: Side) -> &mut Lane {

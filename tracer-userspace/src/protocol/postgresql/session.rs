@@ -8,7 +8,8 @@ use super::exchange::{Item, Open, Prepared, failed};
 use super::message::{Framed, HEADER, Header, header};
 use crate::model::{Close, Conn, Mark, Role, Stamp};
 use crate::protocol::sql::{Cache, Statement};
-use crate::protocol::{CapturePolicy, Marks, Output, Session, Side};
+use crate::protocol::depth::{Depth, Limits};
+use crate::protocol::{Marks, Output, Session, Side};
 use crate::telemetry::Reason;
 
 /// Most items that wait for an answer. Clients that pipeline send some thousands at once at most.
@@ -18,9 +19,9 @@ const MAX_NAMES: usize = 1_024;
 
 /// Captured of requests: the usual statement whole. Captured of responses: the headers of a small one; the rest of a
 /// large one is followed by its last bytes.
-const SHALLOW: [(u32, u32); 2] = [(32_768, 4_096), (1_024, 512)];
+const SHALLOW: Limits = [(32_768, 4_096), (1_024, 512)];
 /// For pipelines: every message's header counts.
-const DEEP: [(u32, u32); 2] = [(1 << 20, 65_536), (1 << 20, 65_536)];
+const DEEP: Limits = [(1 << 20, 65_536), (1 << 20, 65_536)];
 /// Items in flight from which a connection is one of pipelines.
 const PIPELINE: usize = 6;
 
@@ -50,7 +51,6 @@ pub enum Phase {
 
 /// The session.
 pub struct PostgresqlSession {
-    pub local: Side,
     pub role: Role,
     pub phase: Phase,
     pub framing: [Framing; 2],
@@ -63,7 +63,7 @@ pub struct PostgresqlSession {
     pub copying_in: bool,
     /// The request whose body is still coming is the newest item: its end has to be told.
     pub request_open: bool,
-    policy: Option<[(u32, u32); 2]>,
+    depth: Depth,
     /// Bytes of the server's lost stream that were left in the buffer.
     kept: u64,
 }
@@ -71,11 +71,7 @@ pub struct PostgresqlSession {
 impl PostgresqlSession {
     pub fn new(conn: &Arc<Conn>, local: Side) -> Self {
         Self {
-            local,
-            role: match local {
-                Side::Client => Role::Client,
-                Side::Server => Role::Server,
-            },
+            role: local.role(),
             phase: if conn.joined_late {
                 Phase::Running
             } else {
@@ -88,27 +84,18 @@ impl PostgresqlSession {
             queue: VecDeque::new(),
             copying_in: false,
             request_open: false,
-            policy: None,
+            depth: Depth::new(local, SHALLOW, DEEP),
             kept: 0,
         }
     }
 
-    /// Sets the capture policy, once.
+    /// Sets how much is captured: more where so many queries wait that an answer which is not seen can't be told from the next.
     pub fn capture(&mut self, out: &mut Output<'_>) {
-        let wanted = if self.queue.len() >= PIPELINE {
-            DEEP
+        if self.queue.len() >= PIPELINE {
+            self.depth.deep(out);
         } else {
-            SHALLOW
-        };
-        if self.policy.is_none() || (self.policy == Some(SHALLOW) && wanted == DEEP) {
-            self.apply(wanted, out);
+            self.depth.shallow(out);
         }
-    }
-
-    fn apply(&mut self, policy: [(u32, u32); 2], out: &mut Output<'_>) {
-        self.policy = Some(policy);
-        let [requests, responses] = policy;
-        out.capture(CapturePolicy::by_side(self.local, requests, responses));
     }
 
     /// Adds something that the server will answer. False if too much waits already.
@@ -190,8 +177,8 @@ impl PostgresqlSession {
             Side::Client => !self.copying_in,
             Side::Server => self.queue.len() > 2,
         };
-        if pipelined && self.policy != Some(DEEP) {
-            self.apply(DEEP, out);
+        if pipelined {
+            self.depth.deep(out);
         }
     }
 

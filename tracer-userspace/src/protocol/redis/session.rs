@@ -6,15 +6,16 @@ use std::sync::Arc;
 use super::exchange::{Effect, Open};
 use super::resp::Frame;
 use crate::model::{Close, Conn, Mark, Outcome, Role, Stamp};
-use crate::protocol::{CapturePolicy, Marks, Output, Session, Side};
+use crate::protocol::depth::{Depth, Limits};
+use crate::protocol::{Marks, Output, Session, Side};
 use crate::telemetry::Reason;
 
 /// Most commands that wait for their replies; more are dropped, and their replies skipped in order.
 const MAX_OPEN: usize = 16_384;
 /// Captured of commands and of replies: the usual pipeline and array whole.
-const SHALLOW: [(u32, u32); 2] = [(65_536, 16_384), (16_384, 16_384)];
+const SHALLOW: Limits = [(65_536, 16_384), (16_384, 16_384)];
 /// For connections with pipelines or arrays that this is too little for.
-const DEEP: [(u32, u32); 2] = [(1 << 20, 65_536), (1 << 20, 65_536)];
+const DEEP: Limits = [(1 << 20, 65_536), (1 << 20, 65_536)];
 
 /// Where the client's direction stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,7 +63,6 @@ pub enum Replies {
 
 /// The session.
 pub struct RedisSession {
-    pub local: Side,
     pub role: Role,
     pub request: Request,
     pub response: Response,
@@ -83,17 +83,13 @@ pub struct RedisSession {
     /// Outcome and text of the current reply.
     pub outcome: Outcome,
     pub succeeded: bool,
-    policy: Option<[(u32, u32); 2]>,
+    depth: Depth,
 }
 
 impl RedisSession {
     pub fn new(conn: &Arc<Conn>, local: Side) -> Self {
         Self {
-            local,
-            role: match local {
-                Side::Client => Role::Client,
-                Side::Server => Role::Server,
-            },
+            role: local.role(),
             request: Request::Aligned,
             response: Response::Aligned,
             frame: Frame::default(),
@@ -108,23 +104,13 @@ impl RedisSession {
             database: (!conn.joined_late).then_some(0),
             outcome: Outcome::Unset,
             succeeded: false,
-            policy: None,
+            depth: Depth::new(local, SHALLOW, DEEP),
         }
-    }
-
-    /// Sets the capture policy, if it is another.
-    fn capture(&mut self, policy: [(u32, u32); 2], out: &mut Output<'_>) {
-        if self.policy == Some(policy) || self.policy == Some(DEEP) {
-            return;
-        }
-        self.policy = Some(policy);
-        let [requests, responses] = policy;
-        out.capture(CapturePolicy::by_side(self.local, requests, responses));
     }
 
     /// A command that waits for its reply.
     pub fn push(&mut self, open: Open, out: &mut Output<'_>) {
-        self.capture(SHALLOW, out);
+        self.depth.shallow(out);
         if self.overflow > 0 || self.queue.len() >= MAX_OPEN {
             self.overflow = self.overflow.saturating_add(1);
             out.drop_exchange(open.started.id, Reason::TooManyOpen);
@@ -238,12 +224,12 @@ impl Session for RedisSession {
             Side::Client => self.client_unseen(all, stamp, out),
             Side::Server => {
                 if self.server_unseen(all, stamp, out) {
-                    self.capture(DEEP, out);
+                    self.depth.deep(out);
                 }
             }
         }
         if side == Side::Client && matches!(self.request, Request::Lost { .. }) {
-            self.capture(DEEP, out);
+            self.depth.deep(out);
         }
     }
 
