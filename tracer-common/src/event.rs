@@ -24,7 +24,8 @@ impl EventKind {
     /// does that takes a connection from a pool. Told where [`EventFlags::TAKEN`] is; see there for the fields.
     pub const PROBE: Self = Self(7);
     /// A thread that has just received woke another of its process that has, too ([`EventHeader::len`]: its id). No
-    /// connection is named; the thread that woke it is the event's own.
+    /// connection is named; the thread that woke it is the event's own. [`EventHeader::creator`]: the thread that had woken that one
+    /// last, since it was told so the last time (0: nobody that is known).
     pub const WAKE: Self = Self(8);
     /// A process uses a socket for the first time, or replaced its program after it had: see [`crate::ProcessFacts`]. Of the header:
     /// [`EventHeader::len`] its parent, [`EventHeader::arrival`] when it started, [`EventHeader::task`] its control group,

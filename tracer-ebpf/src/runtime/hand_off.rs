@@ -43,6 +43,8 @@ struct State {
     is_new: u32,
     /// It has taken a connection since it was last told that it woke somebody.
     has_taken: u32,
+    /// Who has woken it last since then.
+    woken_by: u32,
 }
 
 /// Where a thread's work came from.
@@ -77,6 +79,7 @@ static NOTHING: State = State {
     told_task: 0,
     is_new: 0,
     has_taken: 0,
+    woken_by: 0,
 };
 
 /// Number of the system call `futex`.
@@ -249,7 +252,7 @@ fn woken(target: *const u8, is_new: bool) -> Option<()> {
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let client_wakes = current_is_client_thread();
-    let known = find(tid);
+    let mut known = find(tid);
     let starts = known
         .as_ref()
         .is_some_and(|state| state.is_new != 0 && state.work.by == thread.tid);
@@ -260,6 +263,10 @@ fn woken(target: *const u8, is_new: bool) -> Option<()> {
         return None;
     }
     let waker = find(thread.tid)?;
+    let before = waker.woken_by;
+    if let Some(state) = &mut known {
+        state.woken_by = thread.tid;
+    }
     if client_wakes {
         // What it was woken for is done.
         used_up(waker);
@@ -271,7 +278,8 @@ fn woken(target: *const u8, is_new: bool) -> Option<()> {
         return None;
     }
     waker.has_taken = 0;
-    tell(thread, tid, now)
+    waker.woken_by = 0;
+    tell(thread, tid, u64::from(before), now)
 }
 
 /// Whether a thread of the client's pool waits for work: for up to a minute (`keepAliveTime` of `Executors.newCachedThreadPool`), where for
@@ -316,7 +324,7 @@ fn hand_over(thread: Thread, tid: u32, is_new: bool, now: u64) -> Option<()> {
 }
 
 #[inline(always)]
-fn tell(thread: Thread, woken: u32, now: u64) -> Option<()> {
+fn tell(thread: Thread, woken: u32, before: u64, now: u64) -> Option<()> {
     let record = emit::reserve(0, now)?;
     let header = record.header();
     // SAFETY: ring memory reserved for a whole header.
@@ -326,6 +334,7 @@ fn tell(thread: Thread, woken: u32, now: u64) -> Option<()> {
         tgid: thread.tgid,
         tid: thread.tid,
         len: woken,
+        creator: before,
         kind: EventKind::WAKE.0,
         ..EventHeader::EMPTY
     };

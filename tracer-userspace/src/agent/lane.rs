@@ -14,7 +14,7 @@ use crate::flow::{Flow, Order, Place, Stream, Table};
 use crate::metrics::{Event, Side};
 use crate::model::{
     Act, Address, Chunk, Close, Conn, ConnId, Deed, Endpoint, Mark, Nanos, Runs, Signal, SignalKind, Stamp,
-    Taken, Task, Turn, Unit,
+    Taken, Task, Turn, Unit, Wake,
 };
 use crate::protocol::{CapturePolicy, Conversation, Output, REGISTRY, Transport};
 use crate::telemetry::{Ledger, Reason};
@@ -115,7 +115,11 @@ impl<S: Selects> Lane<S> {
             EventKind::PROBE => self.take(header),
             EventKind::WAKE => self.voice.signals.push(Signal {
                 ts: header.ts,
-                kind: SignalKind::Wake(mark_of(header).stamp, header.len),
+                kind: SignalKind::Wake(Wake {
+                    waker: mark_of(header).stamp,
+                    woken: header.len,
+                    before: Some(header.creator as u32).filter(|&tid| tid != 0),
+                }),
             }),
             EventKind::PROCESS => self.process(header, head),
             EventKind::EXIT => self.selection.ended(header.tgid),

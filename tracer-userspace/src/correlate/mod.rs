@@ -132,7 +132,7 @@ impl Correlator {
             SignalKind::Respond(id, stamp) => self.respond(id, &stamp),
             SignalKind::End(exchange) => self.end(exchange, services),
             SignalKind::Drop(id, _) => self.lose(id),
-            SignalKind::Wake(stamp, woken) => self.woke(&stamp, woken),
+            SignalKind::Wake(wake) => self.woke(&wake),
             // Services are asked for once in a turn.
             SignalKind::Replaced(_) => self.turn += 1,
         }

@@ -21,6 +21,6 @@ pub use metric::{
     Point, Reading,
 };
 pub use process::{Language, Resource, Service};
-pub use signal::{Act, Begin, Deed, Signal, SignalKind, Taken};
+pub use signal::{Act, Begin, Deed, Signal, SignalKind, Taken, Wake};
 pub use span::{Confidence, Evidence, Link, Span, SpanId, TraceId};
 pub use unit::{Mark, Nanos, REUSED_TASK, Runs, Stamp, Task, Turn, Unit};

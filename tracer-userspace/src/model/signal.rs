@@ -37,6 +37,17 @@ pub struct Taken {
     pub before: Option<Unit>,
 }
 
+/// Who woke whom, by the ids of the process's threads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wake {
+    /// When, and who.
+    pub waker: Stamp,
+    /// Whom.
+    pub woken: u32,
+    /// Who had woken the waker, if anybody did since it last woke one: where its work may come from.
+    pub before: Option<u32>,
+}
+
 /// A thread did something that tells who causes what, whether or not bytes of an exchange moved. Told only of processes whose runtime
 /// makes use of it, and before what the protocol stage says of the same moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,8 +100,8 @@ pub enum SignalKind {
     End(Box<Exchange>),
     /// The exchange is over and nothing true can be said about it (its bytes were lost); it was counted.
     Drop(ExchangeId, crate::telemetry::Reason),
-    /// A thread that has just received woke another thread of its process (its id) that has received, too.
-    Wake(Stamp, u32),
+    /// A thread that has just received woke another thread of its process that has received, too.
+    Wake(Wake),
     /// The process runs another program from now on, or its id is another process's.
     Replaced(u32),
 }

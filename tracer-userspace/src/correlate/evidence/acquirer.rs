@@ -7,7 +7,7 @@
 //!   a thread that waits for one, so the last waker is whose task it is. That says nothing of a thread that the arrival of a response
 //!   woke: it may have had nothing to do, and have got its next task while it was awake;
 //! - *woken*: a thread that serves nobody made the call, and when it was over woke a thread that had a request open since before. It is
-//!   the last call before the wake alone that this can be said of.
+//!   the last call before the wake alone that this can be said of, and not if another one that serves had woken the caller for its work.
 //!
 //! All of it is decided when the unit that is named writes its response, as with E3 and E4.
 
@@ -15,7 +15,7 @@ use super::owner::{Case, Claim};
 use crate::correlate::Correlator;
 use crate::correlate::arena::Key;
 use crate::correlate::unit::{Pending, UnitId, UnitState, Via};
-use crate::model::{Confidence, Nanos, Stamp, Taken, Unit};
+use crate::model::{Confidence, Nanos, Taken, Unit, Wake};
 
 /// Whether it serves requests, as far as it has shown.
 fn serves(unit: &UnitState) -> bool {
@@ -80,7 +80,8 @@ impl Correlator {
     }
 
     /// One thread woke another, and both had last received.
-    pub(in crate::correlate) fn woke(&mut self, waker: &Stamp, woken: u32) {
+    pub(in crate::correlate) fn woke(&mut self, wake: &Wake) {
+        let Wake { waker, woken, before } = wake;
         let thread = |tid| UnitId {
             tgid: waker.unit.tgid,
             is_task: false,
@@ -89,9 +90,10 @@ impl Correlator {
         let Some(caller) = self.units.find(thread(waker.unit.tid)) else {
             return;
         };
-        let Some(woken) = self.units.find(thread(woken)) else {
+        let Some(woken) = self.units.find(thread(*woken)) else {
             return;
         };
+        let before = before.and_then(|before| self.units.find(thread(before)));
         let call = match self.units.units.get(caller) {
             Some(state) if !serves(state) => state.last_call,
             _ => return,
@@ -99,13 +101,17 @@ impl Correlator {
         if !self.units.units.get(woken).is_some_and(serves) {
             return;
         }
+        // A wake may also mean a lock. Then somebody else has given the waker its work.
+        let works_for_another = before
+            .and_then(|before| Some((before, self.units.units.get(before)?)))
+            .is_some_and(|(before, unit)| before != woken && serves(unit));
         let Some(record) = self.records.get_mut(call) else {
             return;
         };
         if !record.ended || record.is_decided() || record.taken_for != Key::NONE || record.woken == woken {
             return;
         }
-        record.woke_several = record.woken != Key::NONE;
+        record.woke_several |= record.woken != Key::NONE || works_for_another;
         record.woken = woken;
         let born = record.taken_at;
         self.await_unit(

@@ -8,7 +8,7 @@ use crate::correlate::{Config, Correlator};
 use crate::model::{
     Act, Address, Attributes, Begin, Conn, ConnId, Deed, Endpoint, Exchange, ExchangeId, Language,
     MessageIdentity, Nanos, Outcome, Role, Service, Signal, SignalKind, Span, SpanId, Stamp, TraceContext,
-    Unit,
+    Unit, Wake,
 };
 use crate::telemetry::{Ledger, Reason};
 
@@ -204,8 +204,8 @@ impl Player {
         self.end(id, stamp);
     }
 
-    pub fn wake(&mut self, waker: Stamp, woken: u32) {
-        self.signal(waker.ts, SignalKind::Wake(waker, woken));
+    pub fn wake(&mut self, wake: Wake) {
+        self.signal(wake.waker.ts, SignalKind::Wake(wake));
     }
 
     pub fn lose(&mut self, id: u64, ts: Nanos) {

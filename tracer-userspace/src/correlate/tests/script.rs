@@ -17,7 +17,7 @@
 //! `process.thread/task<creator@caller<creator`. Other verbs: `body` (last byte of the request), `drop`, `advance`; and checks in
 //! the middle: `out A`, `held A`. Options: `ctx=trace:span` (`-` for none), `unix`, `nat`, `nopos`, `peer=n`.
 //! Who took the connection of a call: `took=unit` or `took=unit:ms`, `client` if it is a thread of the client's own; `handed=unit:ms`
-//! who handed it its work, `before=unit` who had before. `woke UNIT` instead of an exchange: a thread wakes another.
+//! who handed it its work, `before=unit` who had before. `woke UNIT` instead of an exchange: a thread wakes another (`woke UNIT UNIT`: who had woken it before).
 //! More expectations: `expect A < ctx`, `expect A dropped`, `expect B link A reason`, `expect B nolink`, `expect A same B` (one trace),
 //! `expect A other B`, `expect A from 1 to 4.5` (ms).
 
@@ -27,7 +27,7 @@ use super::play::{Player, Variant, begin};
 use crate::correlate::Config;
 use crate::model::{
     Confidence, ConnId, Deed, Language, Role, Runs, SpanId, Stamp, Taken, Task, TraceContext, TraceId, Turn,
-    Unit,
+    Unit, Wake,
 };
 
 pub struct Scenario<'a> {
@@ -240,7 +240,15 @@ impl Run {
             "first" => self.player.respond(self.id(name)?, stamp),
             "last" => self.player.end(self.id(name)?, stamp),
             "done" => self.player.done(self.id(name)?, stamp),
-            "woke" => self.player.wake(stamp, unit(name)?.tid),
+            "woke" => self.player.wake(Wake {
+                waker: stamp,
+                woken: unit(name)?.tid,
+                before: match options {
+                    [] => None,
+                    [before] => Some(unit(before)?.tid),
+                    _ => return Err("woken by several".into()),
+                },
+            }),
             "drop" => self.player.lose(self.id(name)?, ts),
             _ => return Err(format!("unknown verb {verb}")),
         }
