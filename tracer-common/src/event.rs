@@ -104,6 +104,8 @@ impl EventFlags {
     pub const TAKEN: u16 = 16;
     /// The thread belongs to a client library's own pool (by its name), whatever it works for.
     pub const CLIENT_THREAD: u16 = 32;
+    /// The thread works off what others have submitted: [`EventHeader::awaiters`] holds [`Submitters`], and names no tasks.
+    pub const SUBMITTED: u16 = 64;
 
     /// Whether every bit of `bits` is set.
     #[must_use]
@@ -114,6 +116,45 @@ impl EventFlags {
 
 /// Most tasks told that wait for the running one.
 pub const MAX_AWAITERS: usize = 4;
+
+/// Bit of a unit's identity in [`Submitters`] that says: a thread's id, and no task's.
+pub const THREAD_UNIT: u64 = 1 << 62;
+
+/// Who gave a thread the work that it does, as it lies in [`EventHeader::awaiters`] if [`EventFlags::SUBMITTED`] is set: the one who
+/// submitted it, and when; and who had submitted what that one did then, and when. 0 = not known.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(C)]
+pub struct Submitters {
+    /// A task's identity, or with [`THREAD_UNIT`] a thread's id.
+    pub by: u64,
+    /// When (CLOCK_MONOTONIC nanoseconds).
+    pub at: u64,
+    /// Likewise, for what [`Self::by`] worked off.
+    pub before: u64,
+    /// When.
+    pub before_at: u64,
+}
+
+impl Submitters {
+    /// As words of the header.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack(self) -> [u64; MAX_AWAITERS] {
+        [self.by, self.at, self.before, self.before_at]
+    }
+
+    /// From the words of a header.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unpack([by, at, before, before_at]: [u64; MAX_AWAITERS]) -> Self {
+        Self {
+            by,
+            at,
+            before,
+            before_at,
+        }
+    }
+}
 
 /// Where an event loop stands, as it lies in [`EventHeader::awaiters`] if [`EventFlags::TURN`] is set. Ids are modulo 2^32 those that
 /// the runtime gives to asynchronous resources, 0 = none.

@@ -12,7 +12,10 @@ mod policy;
 mod process;
 mod runtime;
 
-pub use event::{ActKind, Direction, EventFlags, EventHeader, EventKind, Family, MAX_AWAITERS, Turn};
+pub use event::{
+    ActKind, Direction, EventFlags, EventHeader, EventKind, Family, MAX_AWAITERS, Submitters, THREAD_UNIT,
+    Turn,
+};
 pub use limits::*;
 pub use policy::{ConnState, PolicyMode};
 pub use process::{
@@ -26,4 +29,4 @@ pub use runtime::{
 
 /// Version of every struct in this crate. The objects carry it in the global `ABI_VERSION`; the daemon
 /// refuses an object whose version differs.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;

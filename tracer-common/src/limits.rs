@@ -32,6 +32,8 @@ pub const MAX_TOKIO_SOCKETS: u32 = 16_384;
 /// Connections whose calling goroutine is remembered, and kinds of goroutines (`GO_CALLERS`, `GO_READERS`; least recently used
 /// ones leave first).
 pub const MAX_GO_CALLERS: u32 = 8_192;
+/// Work of executors whose submitter is remembered (`SUBMITTED`, least recently used ones leave first).
+pub const MAX_SUBMITTED: u32 = 16_384;
 /// Threads of processes whose hand-offs are followed (`THREADS`, least recently used ones leave first).
 pub const MAX_THREADS: u32 = 16_384;
 
@@ -55,8 +57,10 @@ pub mod counter {
     pub const IGNORED: u32 = 5;
     /// Calls of `io_uring_enter`, which may have moved messages that the back end does not see. Only `syscall` counts them.
     pub const RING_CALLS: u32 = 6;
+    /// Runs of probes in traced processes.
+    pub const PROBED: u32 = 7;
     /// Number of counters.
-    pub const COUNT: u32 = 7;
+    pub const COUNT: u32 = 8;
 }
 
 /// Threads that stand-ins tell apart at a time (`tracer-ebpf/src/relay.rs`): elements of `TOLD`, a power of two.

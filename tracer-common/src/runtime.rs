@@ -200,6 +200,8 @@ pub struct PythonOffsets {
     pub tuple_type: Address,
     /// `PyLong_Type`.
     pub int_type: Address,
+    /// The function by which work is put into a queue (`_queue.SimpleQueue.put`), where a probe tells who submits; 0 = none.
+    pub queue_put: Address,
     /// The thread's `PyThreadState` lies at its thread pointer plus this.
     pub thread_state: u32,
     /// `PyThreadState.context`.
@@ -252,5 +254,5 @@ pub struct RuntimeEntry {
     pub python: PythonOffsets,
 }
 
-const _: () = assert!(core::mem::size_of::<PythonOffsets>() == 8 * 8 + 15 * 4);
+const _: () = assert!(core::mem::size_of::<PythonOffsets>() == 9 * 8 + 15 * 4);
 const _: () = assert!(core::mem::size_of::<RuntimeEntry>() == 188 + core::mem::size_of::<PythonOffsets>());

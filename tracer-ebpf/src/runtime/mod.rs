@@ -7,7 +7,7 @@ mod go;
 pub mod hand_off;
 mod java;
 mod node;
-mod python;
+pub mod python;
 mod tokio;
 
 use aya_ebpf::{
@@ -16,7 +16,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray},
 };
-use tracer_common::{EventFlags, MAX_AWAITERS, MAX_RUNTIMES, RuntimeEntry, RuntimeKind, Turn};
+use tracer_common::{EventFlags, MAX_AWAITERS, MAX_RUNTIMES, RuntimeEntry, RuntimeKind, Submitters, Turn};
 
 use crate::{
     access::{Typed, Untyped, load},
@@ -59,7 +59,7 @@ pub struct Tasks {
     only: u64,
     /// What was read last.
     words: [u64; WORDS],
-    /// [`EventFlags::TURN`], or nothing.
+    /// [`EventFlags::TURN`], [`EventFlags::SUBMITTED`], or nothing.
     pub flags: u64,
 }
 
@@ -94,6 +94,12 @@ impl Tasks {
     fn turn(&mut self, turn: Turn) {
         self.awaiters = turn.pack();
         self.flags = u64::from(EventFlags::TURN);
+    }
+
+    #[inline(always)]
+    fn submitted(&mut self, by: Submitters) {
+        self.awaiters = by.pack();
+        self.flags = u64::from(EventFlags::SUBMITTED);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::flow::{Flow, Order, Place, Stream, Table};
 use crate::metrics::{Event, Side};
 use crate::model::{
     Act, Address, Chunk, Close, Conn, ConnId, Deed, Endpoint, Mark, Nanos, Runs, Signal, SignalKind, Stamp,
-    Taken, Task, Turn, Unit, Wake,
+    Submitters, Taken, Task, Turn, Unit, Wake,
 };
 use crate::protocol::{CapturePolicy, Conversation, Output, REGISTRY, Transport};
 use crate::telemetry::{Ledger, Reason};
@@ -513,6 +513,8 @@ fn mark_of(header: &EventHeader) -> Mark {
 fn unit_of(header: &EventHeader) -> Unit {
     let runs = if EventFlags(header.flags).has(EventFlags::TURN) {
         Runs::Turn(Turn::unpack(header.awaiters))
+    } else if EventFlags(header.flags).has(EventFlags::SUBMITTED) {
+        Runs::Work(Submitters::unpack(header.awaiters))
     } else if header.task != 0 || header.awaiters[0] != 0 || header.creator != 0 {
         Runs::Task(Task {
             id: header.task,

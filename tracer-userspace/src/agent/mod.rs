@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::attach::{Capture, Limit, Options, Policy};
-use crate::config::Config;
+use crate::config::{Config, Probes};
 use crate::correlate::Correlator;
 use crate::discover::{Host, Processes};
 use crate::export::{self, Clock};
@@ -55,13 +55,16 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
         Options {
             ring_bytes: config.capture.ring_bytes,
             log: config.capture.log,
+            probes: config.capture.probes != Probes::Never,
             ..Options::default()
         },
     )?;
     let there_before = look_around.join().unwrap_or_default();
     crate::allocator::keep();
+    selection::tell_probed(&processes, &capture.runtimes(), &there_before);
+    capture.place_probes();
     // Every thread started from here on holds no more than this one.
-    if let Err(why) = privileges::shed() {
+    if let Err(why) = privileges::shed(config.capture.probes == Probes::Always) {
         tracing::warn!("keeping all privileges: {why:#}");
     }
     let ledger = Arc::new(Ledger::default());

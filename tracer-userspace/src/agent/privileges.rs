@@ -14,9 +14,17 @@ const KEPT: &[Capability] = &[
 ];
 
 /// Keeps the least capabilities for the rest of this process's life: for this thread and every thread that it starts later.
-pub fn shed() -> anyhow::Result<()> {
+///
+/// `probes`: keeps what placing probes in processes takes (`SYS_ADMIN`; kernel/events/core.c: `perf_uprobe_event_init`).
+pub fn shed(probes: bool) -> anyhow::Result<()> {
     let held = caps::read(None, CapSet::Permitted).context("reading the daemon's own capabilities")?;
-    let kept: CapsHashSet = KEPT.iter().copied().filter(|cap| held.contains(cap)).collect();
+    let for_probes = probes.then_some(Capability::CAP_SYS_ADMIN);
+    let kept: CapsHashSet = KEPT
+        .iter()
+        .copied()
+        .chain(for_probes)
+        .filter(|cap| held.contains(cap))
+        .collect();
     caps::clear(None, CapSet::Ambient).context("clearing ambient capabilities")?;
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
         for cap in caps::all() {

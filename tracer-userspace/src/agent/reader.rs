@@ -69,6 +69,7 @@ impl Reader {
                 self.people.sweep();
                 capture.watch_loops(self.people.have_loops());
                 capture.follow_hand_offs();
+                capture.place_probes();
                 capture.flush_log();
                 if let Some(budget) = &mut self.budget {
                     budget.look(capture, &self.ledger, bpf_stats_enabled() == Some(true));

@@ -116,6 +116,18 @@ pub fn look_around(processes: &Mutex<Processes>) -> Vec<u32> {
         .collect()
 }
 
+/// Tells the kernel side at once of those processes that get a probe: placing it may take privileges that are about to be given up.
+pub fn tell_probed(processes: &Mutex<Processes>, runtimes: &Runtimes, tgids: &[u32]) {
+    for &tgid in tgids {
+        let entry = locked(processes).runtime(tgid);
+        if let Some(entry) = entry.filter(|entry| entry.python.queue_put.get() != 0)
+            && let Err(why) = runtimes.set_runtime(tgid, entry)
+        {
+            tracing::debug!("runtime of process {tgid}: {why:#}");
+        }
+    }
+}
+
 impl Selects for People {
     fn selects(&self, conn: &Conn) -> bool {
         let mut processes = self.lock();

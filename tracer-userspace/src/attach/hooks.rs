@@ -100,6 +100,7 @@ pub fn detach(program: &mut Program) -> Result<(), ProgramError> {
         Program::FEntry(program) => program.unload(),
         Program::FExit(program) => program.unload(),
         Program::KProbe(program) => program.unload(),
+        Program::UProbe(program) => program.unload(),
         _ => Ok(()),
     }
 }

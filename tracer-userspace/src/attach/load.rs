@@ -108,7 +108,6 @@ fn attempt(plan: &Plan, options: Options, recipes: Recipes, is_last: bool) -> an
         loader.map_max_entries("TOLD", TOLD_SLOTS);
         loader.map_max_entries("SCRATCHES", plan.scratches);
         loader.map_max_entries("TASKS", MESSAGE_PROGRAMS);
-        loader.map_max_entries("WALKS", MESSAGE_PROGRAMS);
     }
     for name in ring_names().iter().take(shards(options)?) {
         loader.map_max_entries(name, ring_bytes);

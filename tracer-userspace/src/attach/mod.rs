@@ -7,6 +7,7 @@ mod loops;
 mod object;
 mod perf;
 mod policy;
+mod probes;
 mod recipes;
 mod runtimes;
 mod stats;
@@ -32,6 +33,7 @@ use crate::{
 use kretprobe::Kretprobe;
 use load::Loaded;
 use loops::Loops;
+use probes::Probes;
 
 pub use load::try_out;
 pub use policy::{Limit, Policy};
@@ -48,6 +50,8 @@ pub struct Options {
     pub one_ring: bool,
     /// Let the programs log (aya-log).
     pub log: bool,
+    /// Place probes in traced processes where nothing cheaper tells who works for whom.
+    pub probes: bool,
 }
 
 impl Default for Options {
@@ -56,6 +60,7 @@ impl Default for Options {
             ring_bytes: 2 << 20,
             one_ring: false,
             log: false,
+            probes: false,
         }
     }
 }
@@ -66,6 +71,8 @@ pub struct Capture {
     kretprobes: Vec<Kretprobe>,
     /// `None` if this host refuses them.
     loops: Option<Loops>,
+    /// `None` if this host refuses them, or they are not wanted.
+    probes: Option<Probes>,
     ebpf: Ebpf,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     policy: Policy,
@@ -102,6 +109,14 @@ impl Capture {
         let loops = Loops::load(&mut ebpf)
             .inspect_err(|why| tracing::info!("event loops are seen only when they move bytes: {why:#}"))
             .ok();
+        let probes = options
+            .probes
+            .then(|| Probes::load(&mut ebpf))
+            .transpose()
+            .unwrap_or_else(|why| {
+                tracing::info!("who submits work to executors is not seen: {why:#}");
+                None
+            });
         let logger = options
             .log
             .then(|| EbpfLogger::init(&mut ebpf))
@@ -128,6 +143,7 @@ impl Capture {
         Ok(Self {
             kretprobes,
             loops,
+            probes,
             ebpf,
             logger,
             policy,
@@ -180,6 +196,17 @@ impl Capture {
         self.paused.set(0, u32::from(wanted), 0).context("PAUSED")
     }
 
+    /// Has probes in the processes that are known to need them. Call it about once a second.
+    pub fn place_probes(&mut self) {
+        let wanted = self.runtimes.want_probes();
+        if let Some(probes) = &mut self.probes
+            && let Err(why) = probes.place(&mut self.ebpf, &wanted)
+        {
+            tracing::warn!("who submits work to executors is not seen: {why:#}");
+            self.probes = None;
+        }
+    }
+
     /// Follows hand-offs between threads while a process is known that needs it. Call it about once a second.
     pub fn follow_hand_offs(&mut self) {
         let wanted = self.runtimes.want_hand_offs();
@@ -221,6 +248,7 @@ impl Capture {
             ("events", counter::EVENTS),
             ("ignored", counter::IGNORED),
             ("ring_calls", counter::RING_CALLS),
+            ("probed", counter::PROBED),
         ];
         let counted = NAMES.iter().map(|(name, index)| {
             let values = self

@@ -1,6 +1,6 @@
 //! Which processes have a runtime whose execution unit the programs read.
 
-use std::collections::HashSet;
+use std::collections::{self, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
@@ -32,6 +32,8 @@ struct Tables {
     recipes: Recipes,
     /// Processes whose hand-offs are followed.
     hand_offs: HashSet<u32>,
+    /// Processes that want a probe, and where ([`tracer_common::PythonOffsets::queue_put`]).
+    probes: collections::HashMap<u32, u64>,
 }
 
 impl Runtimes {
@@ -42,6 +44,7 @@ impl Runtimes {
             count: 0,
             recipes,
             hand_offs: HashSet::new(),
+            probes: collections::HashMap::new(),
         }))))
     }
 
@@ -59,6 +62,9 @@ impl Runtimes {
         if entry.hand_offs != 0 {
             tables.hand_offs.insert(tgid);
         }
+        if entry.python.queue_put.get() != 0 {
+            tables.probes.insert(tgid, entry.python.queue_put.get());
+        }
         if !known {
             tables.count = tables.count.saturating_add(1);
         }
@@ -71,10 +77,17 @@ impl Runtimes {
         !tables.hand_offs.is_empty()
     }
 
+    /// Processes that want a probe, and where.
+    pub fn want_probes(&self) -> collections::HashMap<u32, u64> {
+        let tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.probes.clone()
+    }
+
     /// Forgets a process.
     pub fn remove_runtime(&self, tgid: u32) -> anyhow::Result<()> {
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         tables.hand_offs.remove(&tgid);
+        tables.probes.remove(&tgid);
         match tables.entries.remove(&tgid) {
             Ok(()) => tables.count = tables.count.saturating_sub(1),
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}

@@ -45,6 +45,18 @@ pub struct Config {
     pub export: export::Config,
 }
 
+/// Which processes get probes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Probes {
+    /// Those that are there when the tracer starts; later ones where the kernel allows that without `CAP_SYS_ADMIN`, which is given up.
+    Auto,
+    /// Later ones as well: keeps `CAP_SYS_ADMIN`.
+    Always,
+    /// None.
+    Never,
+}
+
 /// How to capture.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -56,6 +68,8 @@ pub struct Capture {
     pub ring_bytes: u32,
     /// Let the BPF programs log (into the tracer's own log).
     pub log: bool,
+    /// Whether to place probes in functions of traced processes where nothing cheaper tells who works for whom.
+    pub probes: Probes,
 }
 
 /// What hooks the kernel.
@@ -109,6 +123,7 @@ impl Default for Capture {
             backend: Backend::Auto,
             ring_bytes: 2 << 20,
             log: false,
+            probes: Probes::Never,
         }
     }
 }

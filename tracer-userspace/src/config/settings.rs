@@ -3,7 +3,8 @@
 use std::net::{AddrParseError, Ipv4Addr, SocketAddr};
 
 use super::{
-    Backend, Config, parse_cpu_budget, parse_duration, parse_log_level, parse_ring_bytes, parse_workers,
+    Backend, Config, Probes, parse_cpu_budget, parse_duration, parse_log_level, parse_ring_bytes,
+    parse_workers,
 };
 use crate::discover::{Command, Glob};
 use crate::export::{Colour, Format};
@@ -380,6 +381,24 @@ pub static SETTINGS: &[Setting] = &[
                 .parse()
                 .map_err(|_| format!("{text:?} is not a number of bytes: write 1048576 for 1 MiB"))?;
             config.capture.ring_bytes = parse_ring_bytes(bytes)?;
+            Ok(())
+        },
+        ..BASE
+    },
+    Setting {
+        flag: "probes",
+        variables: &["TRACER_PROBES"],
+        key: "capture.probes",
+        value: "WHERE",
+        help: "Place probes in traced processes where nothing cheaper tells who works for whom: auto (those that are there \
+               already), always (later ones, too: keeps CAP_SYS_ADMIN) or never [default: never]",
+        set: |config, values| {
+            config.capture.probes = match last(values).as_str() {
+                "auto" => Probes::Auto,
+                "always" => Probes::Always,
+                "never" => Probes::Never,
+                _ => return Err("use auto, always or never".to_owned()),
+            };
             Ok(())
         },
         ..BASE

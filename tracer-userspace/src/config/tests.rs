@@ -202,6 +202,11 @@ const ROWS: &[Row] = &[
         get: |c| c.capture.ring_bytes.to_string(),
     },
     Row {
+        flag: "probes",
+        values: ["always", "auto", "never"],
+        get: |c| format!("{:?}", c.capture.probes).to_lowercase(),
+    },
+    Row {
         flag: "workers",
         values: ["2", "3", "4"],
         get: |c| c.workers.map_or_else(|| "auto".to_owned(), |n| n.to_string()),

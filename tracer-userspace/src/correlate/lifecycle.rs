@@ -136,6 +136,7 @@ impl Correlator {
                     self.ids_call(key, unit);
                 } else {
                     self.await_owner(key, mover);
+                    self.await_submitters(key, mover);
                     self.await_acquirer(key, unit);
                     self.await_decision(key, process);
                 }

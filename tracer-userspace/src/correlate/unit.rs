@@ -104,6 +104,8 @@ pub(super) enum Via {
     Handed,
     /// Who called woke it when the call was over.
     Woken,
+    /// It submitted the work that the call is a part of.
+    Submitted,
 }
 
 /// A thread or a runtime task.

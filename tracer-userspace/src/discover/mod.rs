@@ -468,6 +468,8 @@ impl Processes {
         if let Some(known) = self.known.get_mut(&tgid)
             && let Ok(tasks @ Some(_)) = tasks
         {
+            let wanted = tasks.as_ref().filter(|_| known.service.selected);
+            known.search = wanted.and_then(Search::of);
             (known.tasks, known.tries) = (tasks, 0);
         }
     }

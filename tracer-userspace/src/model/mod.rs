@@ -23,4 +23,4 @@ pub use metric::{
 pub use process::{Language, Resource, Service};
 pub use signal::{Act, Begin, Deed, Signal, SignalKind, Taken, Wake};
 pub use span::{Confidence, Evidence, Link, Span, SpanId, TraceId};
-pub use unit::{Mark, Nanos, REUSED_TASK, Runs, Stamp, Task, Turn, Unit};
+pub use unit::{Mark, Nanos, REUSED_TASK, Runs, Stamp, Submitters, THREAD_UNIT, Task, Turn, Unit};

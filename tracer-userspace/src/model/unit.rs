@@ -1,7 +1,7 @@
 //! When, and by whom.
 
 use tracer_common::MAX_AWAITERS;
-pub use tracer_common::{REUSED_TASK, Turn};
+pub use tracer_common::{REUSED_TASK, Submitters, THREAD_UNIT, Turn};
 
 /// CLOCK_MONOTONIC nanoseconds, as the kernel stamps events.
 pub type Nanos = u64;
@@ -27,6 +27,8 @@ pub enum Runs {
     Task(Task),
     /// An event loop's callback: of whatever request comes next, so that the thread says nothing.
     Turn(Turn),
+    /// What others have submitted: the thread may serve requests of its own as well.
+    Work(Submitters),
 }
 
 /// A task of a runtime, and those that wait for it.
@@ -55,7 +57,7 @@ impl Unit {
     pub fn task(&self) -> Task {
         match self.runs {
             Runs::Task(task) => task,
-            Runs::Thread | Runs::Turn(_) => Task::default(),
+            Runs::Thread | Runs::Turn(_) | Runs::Work(_) => Task::default(),
         }
     }
 
@@ -64,8 +66,19 @@ impl Unit {
     pub fn turn(&self) -> Option<Turn> {
         match self.runs {
             Runs::Turn(turn) => Some(turn),
-            Runs::Thread | Runs::Task(_) => None,
+            Runs::Thread | Runs::Task(_) | Runs::Work(_) => None,
         }
+    }
+
+    /// Who submitted what the thread works off, if it works off something; the nearest first, and when.
+    pub fn submitters(&self) -> impl Iterator<Item = (u64, Nanos)> {
+        let by = match self.runs {
+            Runs::Work(by) => by,
+            Runs::Thread | Runs::Task(_) | Runs::Turn(_) => Submitters::default(),
+        };
+        [(by.by, by.at), (by.before, by.before_at)]
+            .into_iter()
+            .take_while(|(unit, _)| *unit != 0)
     }
 }
 

@@ -6,6 +6,9 @@
 //! turn is awaited (gather, wait, shield, executors); a `functools.partial` with such a Future (wait_for before 3.12); a method or
 //! a closure that belongs to a TaskGroup (asyncio's, anyio's), which knows its Task.
 //!
+//! What an executor's thread works off has an owner even if nobody waits for it yet: the one who submitted it, which a probe tells
+//! ([`submit`]).
+//!
 //! The event loop reads a response while no Task runs: then the Task that wrote to the socket last is told as the first that
 //! waits. It may have found somebody who awaits it only meanwhile.
 //!
@@ -13,13 +16,14 @@
 
 mod chain;
 mod objects;
+pub mod submit;
 mod work;
 
 use aya_ebpf::{
     macros::map,
     maps::{LruHashMap, PerCpuArray},
 };
-use tracer_common::{Direction, MAX_AWAITERS, PythonOffsets, REUSED_TASK, RuntimeKind};
+use tracer_common::{Direction, MAX_AWAITERS, MESSAGE_PROGRAMS, PythonOffsets, REUSED_TASK, RuntimeKind};
 
 use self::{
     chain::next,
@@ -49,10 +53,17 @@ struct Walk {
     found: u64,
     /// The thread's `PyThreadState`.
     state: u64,
+    /// The Future (of concurrent.futures) of what an executor's thread works on; 0 if it is none, or works on nothing.
+    work: u64,
+    /// Whose walk it is: programs in a process's own functions may be preempted.
+    thread: u64,
 }
 
 #[map]
-static WALKS: PerCpuArray<Walk> = PerCpuArray::with_max_entries(2, 0);
+static WALKS: PerCpuArray<Walk> = PerCpuArray::with_max_entries(PROBE as u32 + 1, 0);
+
+/// The slot for programs that see no messages.
+const PROBE: u64 = MESSAGE_PROGRAMS as u64;
 
 /// By socket cookie: the Task that wrote to it last, its address and its identity.
 #[map]
@@ -93,6 +104,9 @@ pub fn find(thread: u64, scratch: u64, cookie: u64) -> u64 {
     let mut next = python_begin(thread, scratch, cookie);
     if next == WORK {
         next = python_work(scratch);
+        if next == NOTHING {
+            return submit::python_submitters(thread >> 32, scratch);
+        }
     }
     if next == CHAIN {
         for _ in 0..STEPS {
@@ -117,6 +131,7 @@ extern "C" fn python_begin(thread: u64, scratch: u64, cookie: u64) -> u64 {
     }
     walk.state = state;
     walk.found = 0;
+    walk.work = 0;
     walk.at = python_running(scratch, state);
     if walk.at != 0 {
         tasks.task = python_identity(scratch, walk.at);

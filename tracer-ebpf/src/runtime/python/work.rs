@@ -65,13 +65,16 @@ pub extern "C" fn python_work(scratch: u64) -> u64 {
                 walk.at = future;
                 return CHAIN;
             }
+            if walk.work != 0 {
+                return NOTHING;
+            }
         }
         frame = frame.wrapping_add(8 * (locals + stack + FRAME_WORDS));
     }
     NOTHING
 }
 
-/// The asyncio Future that gets the result of a `_WorkItem`.
+/// The asyncio Future that gets the result of a `_WorkItem`, whose own Future is noted.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn python_item(scratch: u64, item: u64) -> u64 {
@@ -89,6 +92,9 @@ extern "C" fn python_item(scratch: u64, item: u64) -> u64 {
     let future = follow(of_item);
     if future == 0 {
         return 0;
+    }
+    if let Some(walk) = walk(scratch) {
+        walk.work = future;
     }
     let of_future = values(o, future);
     if of_future == 0 {

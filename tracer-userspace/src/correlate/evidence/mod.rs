@@ -5,6 +5,7 @@
 //! | [`header`] (E1) | when the exchange begins; a request that arrived waits for E2 first |
 //! | [`message`] (E2) | when the second end of the message is seen |
 //! | [`task`] (E3), [`thread`] (E4), through [`owner`] | when the possible owner writes its response |
+//! | [`submitted`] (E3 of executors), through [`owner`] | likewise |
 //! | [`async_ids`] (E3 of event loops) | when the possible owner was answered, and the call's response read, and what followed each is over |
 //! | [`event_loop`] (E5) | when the possible owner writes its response, and the loop has shown that its order means something |
 //! | [`queue`] (E7) | likewise, for loops that read in batches and write in batches |
@@ -20,5 +21,6 @@ pub(super) mod header;
 mod message;
 pub(super) mod owner;
 pub(super) mod queue;
+mod submitted;
 mod task;
 mod thread;

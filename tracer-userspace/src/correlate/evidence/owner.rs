@@ -188,6 +188,9 @@ impl Correlator {
     }
 
     fn judge(&self, case: &Case) -> Option<(Evidence, Confidence)> {
+        if case.via == Via::Submitted {
+            return self.judge_submitted(case).map(|c| (Evidence::Task, c));
+        }
         if case.via != Via::Task {
             return self.judge_acquirer(case).map(|c| (Evidence::Acquirer, c));
         }

@@ -15,6 +15,7 @@ fn scenarios() {
         ("headers", include_str!("scenarios/headers.txt")),
         ("tasks", include_str!("scenarios/tasks.txt")),
         ("asyncio", include_str!("scenarios/asyncio.txt")),
+        ("submitted", include_str!("scenarios/submitted.txt")),
         ("loops", include_str!("scenarios/loops.txt")),
         ("queues", include_str!("scenarios/queues.txt")),
         ("async_ids", include_str!("scenarios/async_ids.txt")),

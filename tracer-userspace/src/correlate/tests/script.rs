@@ -14,7 +14,8 @@
 //!
 //! Units: `process.thread!execution.trigger.counter.dispatch.socket.time.timer` for a turn of an event loop (from the right, what is 0
 //! may be left out; a timer of 0 is none), with the verbs `waits`, `woken` and `connect` of their own, `process.thread`, `process.thread/task<creator`, and with the caller of a pooled connection
-//! `process.thread/task<creator@caller<creator`. Other verbs: `body` (last byte of the request), `drop`, `advance`; and checks in
+//! `process.thread/task<creator@caller<creator`. `process.thread+7:2.5` works off what thread 7 (`t7`: task 7) submitted at that moment
+//! (ms), `+7:2.5+8:1` what that one did when it worked off what 8 had submitted. Other verbs: `body` (last byte of the request), `drop`, `advance`; and checks in
 //! the middle: `out A`, `held A`. Options: `ctx=trace:span` (`-` for none), `unix`, `nat`, `nopos`, `peer=n`.
 //! Who took the connection of a call: `took=unit` or `took=unit:ms`, `client` if it is a thread of the client's own; `handed=unit:ms`
 //! who handed it its work, `before=unit` who had before. `woke UNIT` instead of an exchange: a thread wakes another (`woke UNIT UNIT`: who had woken it before).
@@ -26,8 +27,8 @@ use std::collections::HashMap;
 use super::play::{Player, Variant, begin};
 use crate::correlate::Config;
 use crate::model::{
-    Confidence, ConnId, Deed, Language, Role, Runs, SpanId, Stamp, Taken, Task, TraceContext, TraceId, Turn,
-    Unit, Wake,
+    Confidence, ConnId, Deed, Language, Role, Runs, SpanId, Stamp, Submitters, THREAD_UNIT, Taken, Task,
+    TraceContext, TraceId, Turn, Unit, Wake,
 };
 
 pub struct Scenario<'a> {
@@ -73,6 +74,12 @@ fn unit(text: &str) -> Fallible<Unit> {
             ..unit(thread)?
         });
     }
+    if let Some((thread, submitters)) = text.split_once('+') {
+        return Ok(Unit {
+            runs: Runs::Work(submitters_of(submitters)?),
+            ..unit(thread)?
+        });
+    }
     let (text, tasks) = text.split_once('/').unwrap_or((text, ""));
     let (tgid, tid) = text.split_once('.').ok_or("a unit is process.thread")?;
     let mut told = Task::default();
@@ -91,6 +98,25 @@ fn unit(text: &str) -> Fallible<Unit> {
             true => Runs::Thread,
             false => Runs::Task(told),
         },
+    })
+}
+
+fn submitters_of(text: &str) -> Fallible<Submitters> {
+    let mut told = [(0, 0); 2];
+    for (place, text) in told.iter_mut().zip(text.split('+')) {
+        let (by, ms) = text.split_once(':').ok_or("who submitted it, and when")?;
+        let by = match by.strip_prefix('t') {
+            Some(task) => number(task)?,
+            None => THREAD_UNIT | number::<u64>(by)?,
+        };
+        *place = (by, (number::<f64>(ms)? * 1e6) as u64);
+    }
+    let [(by, at), (before, before_at)] = told;
+    Ok(Submitters {
+        by,
+        at,
+        before,
+        before_at,
     })
 }
 

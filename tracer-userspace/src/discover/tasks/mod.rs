@@ -39,7 +39,7 @@ const RECIPES: &[(&str, Recipe)] = &[
     ("Java thread", java::find),
     ("tokio task", tokio::find),
     ("async resource", node::find),
-    ("asyncio", python::find),
+    ("Python task", python::find),
 ];
 
 /// Whether a process of that language may load the runtime of its tasks long after it has begun.
@@ -63,11 +63,19 @@ fn halves(value: u64) -> [u32; 2] {
 pub enum Search {
     /// Tokio's sockets and callers.
     Tokio(tokio::Samples),
+    /// Python's asyncio or executors, which may be loaded at any time: so often they were looked for or not, at ever longer intervals.
+    Python(u32),
 }
+
+/// How often [`Search::look`] is called before nothing is expected of a Python process any more: about an hour.
+const MOST_LOOKS: u32 = 4_096;
 
 impl Search {
     /// What there is to look for, if anything.
     pub fn of(entry: &RuntimeEntry) -> Option<Self> {
+        if python::is_incomplete(entry) {
+            return Some(Self::Python(0));
+        }
         (entry.kind == RuntimeKind::TOKIO.0).then(|| Self::Tokio(tokio::Samples::default()))
     }
 
@@ -75,6 +83,21 @@ impl Search {
     pub fn look(&mut self, subject: &Subject, entry: &mut RuntimeEntry) -> bool {
         match self {
             Self::Tokio(samples) => tokio::look(subject, samples, entry),
+            Self::Python(looks) => {
+                *looks += 1;
+                let found = looks
+                    .is_power_of_two()
+                    .then(|| python::find(subject)?.ok())
+                    .flatten()
+                    .filter(|found| found != entry);
+                if let Some(found) = found {
+                    *entry = found;
+                    if !python::is_incomplete(entry) {
+                        *looks = MOST_LOOKS;
+                    }
+                }
+                found.is_some()
+            }
         }
     }
 
@@ -82,6 +105,7 @@ impl Search {
     pub fn is_over(&self) -> bool {
         match self {
             Self::Tokio(samples) => !samples.wants_more(),
+            Self::Python(looks) => *looks >= MOST_LOOKS,
         }
     }
 }

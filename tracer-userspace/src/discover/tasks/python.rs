@@ -8,7 +8,7 @@
 use tracer_common::{Address, PythonOffsets, RuntimeEntry, RuntimeKind, attributes};
 
 use super::Subject;
-use super::live::{Live, Module};
+use super::live::{Live, Mapping, Module};
 use crate::model::Language;
 
 /// What differs between the minor releases of CPython, in bytes. From the structures' definitions in each release (by the compiler's
@@ -164,7 +164,40 @@ const KEYS_OF_BLOCK: u64 = 32;
 const MAX_ENTRIES: u64 = 1 << 16;
 const MAX_THREADS: usize = 64;
 
-/// The recipe. `None` while the process has not loaded asyncio.
+/// Objects of the module `_asyncio`.
+struct Asyncio {
+    current_tasks: u64,
+    task_type: u64,
+    future_type: u64,
+}
+
+/// Nothing lies there, so no object is of such a type.
+const NOWHERE: u64 = 1;
+const NO_ASYNCIO: Asyncio = Asyncio {
+    current_tasks: NOWHERE,
+    task_type: NOWHERE,
+    future_type: NOWHERE,
+};
+
+/// The module of executors whose threads are followed, and that of their queues.
+const EXECUTORS: &str = "concurrent.futures.thread";
+const QUEUES: &str = "_queue";
+
+/// `PyTypeObject.tp_dict`; `PyMethodDescrObject.d_method`; `PyMethodDef`: ml_name, ml_meth, ml_flags (`METH_FASTCALL | METH_KEYWORDS`).
+const TYPE_DICT: u64 = 264;
+const METHOD: u64 = 40;
+const FUNCTION: u64 = 8;
+const CONVENTION: u64 = 16;
+const FASTCALL_KEYWORDS: u32 = 0x82;
+
+/// Whether there is something that the process had not loaded when this was found, and may yet.
+pub fn is_incomplete(entry: &RuntimeEntry) -> bool {
+    let python = &entry.python;
+    let lacks_executors = python.data_stack != 0 && python.queue_put.get() == 0;
+    entry.kind == RuntimeKind::PYTHON.0 && (python.task_type.get() == NOWHERE || lacks_executors)
+}
+
+/// The recipe. `None` while the process has loaded neither asyncio nor executors.
 pub fn find(subject: &Subject) -> Option<Result<RuntimeEntry, String>> {
     if subject.language != Language::Python {
         return None;
@@ -249,7 +282,7 @@ struct Python<'a> {
 }
 
 impl Python<'_> {
-    /// `Ok(None)`: asyncio is not loaded.
+    /// `Ok(None)`: nothing of that is loaded.
     fn find(&self) -> Result<Option<RuntimeEntry>, String> {
         let layout = |what: &str| format!("{what} of CPython 3.{} is not where it should be", self.row.minor);
         let interpreter = self
@@ -259,40 +292,28 @@ impl Python<'_> {
             .follow(interpreter, self.row.modules)
             .and_then(|modules| self.dictionary(modules))
             .ok_or_else(|| layout("the table of modules"))?;
-        let Some(asyncio) = self.get(&modules, "_asyncio") else {
-            return Ok(None);
+        let queue_put = self.queue_put(&modules);
+        let asyncio = match self.get(&modules, "_asyncio") {
+            Some(module) => self.asyncio(module)?,
+            None if queue_put.is_some() => NO_ASYNCIO,
+            None => return Ok(None),
         };
-        let names = self
-            .follow(asyncio, MODULE_DICT)
-            .and_then(|names| self.dictionary(names))
-            .ok_or_else(|| layout("the module _asyncio"))?;
-        let task_type = self
-            .get(&names, "Task")
-            .filter(|&of| self.is_type(of, b"_asyncio.Task\0") && self.size(of) == Some(self.row.task_size))
-            .ok_or_else(|| layout("the type of Tasks"))?;
-        let future_type = self
-            .get(&names, "Future")
-            .filter(|&of| self.is_type(of, b"_asyncio.Future\0"))
-            .ok_or_else(|| layout("the type of Futures"))?;
-        let current_tasks = self
-            .get(&names, "_current_tasks")
-            .filter(|&tasks| self.live.word(tasks + TYPE) == Some(self.symbols.dictionary))
-            .ok_or_else(|| layout("the table of running Tasks"))?;
         let thread_state = self
             .thread_state(interpreter)
             .ok_or_else(|| layout("a thread's state"))?;
         let row = self.row;
         let (keys_indices, keys_entries, has_logarithm) = row.keys;
         let python = PythonOffsets {
-            current_tasks: Address::new(current_tasks),
-            task_type: Address::new(task_type),
-            future_type: Address::new(future_type),
+            current_tasks: Address::new(asyncio.current_tasks),
+            task_type: Address::new(asyncio.task_type),
+            future_type: Address::new(asyncio.future_type),
             // 3.9 has a type of its own for it, which it does not export.
             wakeup_type: Address::new(if row.minor < 10 { 0 } else { self.symbols.builtin }),
             function_type: Address::new(self.symbols.function),
             method_type: Address::new(self.symbols.method),
             tuple_type: Address::new(self.symbols.tuple),
             int_type: Address::new(self.symbols.int),
+            queue_put: Address::new(queue_put.unwrap_or_default()),
             thread_state,
             context: row.context,
             keys_indices,
@@ -314,6 +335,56 @@ impl Python<'_> {
             python,
             ..RuntimeEntry::default()
         }))
+    }
+
+    /// What the module `_asyncio` has.
+    fn asyncio(&self, module: u64) -> Result<Asyncio, String> {
+        let layout = |what: &str| format!("{what} of CPython 3.{} is not where it should be", self.row.minor);
+        let names = self.names(module).ok_or_else(|| layout("the module _asyncio"))?;
+        let task_type = self
+            .get(&names, "Task")
+            .filter(|&of| self.is_type(of, b"_asyncio.Task\0") && self.size(of) == Some(self.row.task_size))
+            .ok_or_else(|| layout("the type of Tasks"))?;
+        let future_type = self
+            .get(&names, "Future")
+            .filter(|&of| self.is_type(of, b"_asyncio.Future\0"))
+            .ok_or_else(|| layout("the type of Futures"))?;
+        let current_tasks = self
+            .get(&names, "_current_tasks")
+            .filter(|&tasks| self.live.word(tasks + TYPE) == Some(self.symbols.dictionary))
+            .ok_or_else(|| layout("the table of running Tasks"))?;
+        Ok(Asyncio {
+            current_tasks,
+            task_type,
+            future_type,
+        })
+    }
+
+    /// The function behind `_queue.SimpleQueue.put`, by which executors get their work, if the process has loaded those and their threads'
+    /// frames are read. `None` as well if it is not called in the way that is expected.
+    fn queue_put(&self, modules: &[(u64, u64)]) -> Option<u64> {
+        if self.row.data_stack == 0 {
+            return None;
+        }
+        self.get(modules, EXECUTORS)?;
+        let queue = self.get(&self.names(self.get(modules, QUEUES)?)?, "SimpleQueue")?;
+        let methods = self.dictionary(self.follow(queue, TYPE_DICT)?)?;
+        let definition = self.follow(self.get(&methods, "put")?, METHOD)?;
+        let name = self.live.read(self.live.word(definition)?, 4)?;
+        let convention = self.live.half(definition.checked_add(CONVENTION)?)?;
+        if name != b"put\0" || convention != FASTCALL_KEYWORDS {
+            return None;
+        }
+        let function = self.live.word(definition.checked_add(FUNCTION)?)?;
+        let is_code = |mapping: &Mapping| {
+            mapping.permissions.contains('x') && mapping.start <= function && function < mapping.end
+        };
+        self.live.mappings().iter().any(is_code).then_some(function)
+    }
+
+    /// What a module has, by name.
+    fn names(&self, module: u64) -> Option<Vec<(u64, u64)>> {
+        self.dictionary(self.follow(module, MODULE_DICT)?)
     }
 
     /// The pointer at an offset, if it is one.
@@ -544,6 +615,34 @@ asyncio.run(main())
             found += 1;
         }
         assert!(found > 0, "no CPython was found");
+    }
+
+    /// The address of the function behind `SimpleQueue.put`, by the interpreter's own words for it.
+    const EXECUTOR: &str = "\
+import ctypes, queue, sys
+from concurrent.futures import ThreadPoolExecutor
+ThreadPoolExecutor(1).submit(int).result()
+method = queue.SimpleQueue.put
+definition = ctypes.cast(id(method) + 40, ctypes.POINTER(ctypes.POINTER(ctypes.c_void_p)))[0]
+print(sys.version_info[1], definition[1], 'asyncio' in sys.modules, flush=True)
+sys.stdin.read()
+";
+
+    /// Executors suffice: asyncio may come later.
+    #[test]
+    fn finds_the_executors_of_a_live_process() {
+        let interpreter = start("python3", EXECUTOR).unwrap();
+        let mut words = interpreter.line.split_ascii_whitespace();
+        let minor: u32 = words.next().unwrap().parse().unwrap();
+        let put: u64 = words.next().unwrap().parse().unwrap();
+        assert_eq!(words.next(), Some("False"));
+        if minor < 11 {
+            eprintln!("skipped: executors are not followed in 3.{minor}");
+            return;
+        }
+        let entry = look(&interpreter).unwrap().unwrap();
+        assert_eq!(entry.python.queue_put.get(), put);
+        assert!(is_incomplete(&entry), "asyncio is not loaded");
     }
 
     #[test]
