@@ -1,6 +1,7 @@
 //! The `tracer` daemon: parse, plan, run. Exit codes are those of `tracer --help`.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use tracer_userspace::allocator::{self, Allocator};
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
     match cli::parse() {
         Ok(Command::Run(config)) => run(&config),
         Ok(Command::Doctor { json }) => doctor(json),
+        Ok(Command::Explain { file, id }) => explain(&file, &id),
         Err(exit) => exit.print(),
     }
 }
@@ -54,6 +56,20 @@ fn doctor(json: bool) -> ExitCode {
     // A closed pipe does not change what was found.
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::from(code)
+}
+
+fn explain(file: &Path, id: &str) -> ExitCode {
+    match cli::explain(file, id) {
+        Ok(text) => {
+            // A closed pipe does not change what was found.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("tracer: {why}");
+            ExitCode::from(cli::EXIT_FAILED)
+        }
+    }
 }
 
 fn log_to_stderr(level: &str) {

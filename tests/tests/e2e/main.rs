@@ -8,6 +8,7 @@ mod clients;
 mod context;
 mod databases;
 mod dns;
+mod explain;
 mod export;
 mod lifecycle;
 mod load;

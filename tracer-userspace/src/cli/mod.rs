@@ -1,6 +1,7 @@
-//! The command line: `tracer [options]` runs, `tracer doctor` explains what this host allows.
+//! The command line: `tracer [options]` runs, `tracer doctor` explains what this host allows, `tracer explain` why spans have their parents.
 
 mod doctor;
+mod explain;
 
 #[cfg(test)]
 mod documented;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use doctor::doctor;
+pub use explain::explain;
 
 /// The main job failed while it ran.
 pub const EXIT_FAILED: u8 = 1;
@@ -32,6 +34,13 @@ pub enum Command {
     Doctor {
         /// As JSON.
         json: bool,
+    },
+    /// Say why spans have their parents.
+    Explain {
+        /// Spans, one a line as JSON.
+        file: PathBuf,
+        /// Of a span or a trace.
+        id: String,
     },
 }
 
@@ -100,6 +109,12 @@ where
             json: matches.get_flag("json"),
         });
     }
+    if let Some(("explain", matches)) = matches.subcommand() {
+        return Ok(Command::Explain {
+            file: matches.get_one::<PathBuf>("file").cloned().unwrap_or_default(),
+            id: matches.get_one::<String>("id").cloned().unwrap_or_default(),
+        });
+    }
     let path = matches.get_one::<PathBuf>("config").cloned();
     let path = path.or_else(|| {
         environment("TRACER_CONFIG")
@@ -141,6 +156,7 @@ Examples:
   sudo tracer --otlp-endpoint http://localhost:4318    send spans to a backend
   sudo tracer --format json > spans.jsonl              one span a line
   sudo tracer doctor                                   can this host be traced?
+  tracer explain spans.jsonl 4c1b7429a3d4499b          why has this span that parent?
 
 Exit codes:
   0  stopped as asked (or: help, version, a healthy doctor)
@@ -193,5 +209,22 @@ fn command() -> clap::Command {
             clap::Command::new("doctor")
                 .about("Say what this kernel and these privileges allow, what is missing, and the remedy")
                 .arg(json),
+        )
+        .subcommand(
+            clap::Command::new("explain")
+                .about("Say why spans have their parents: which evidence chose them, and what the other candidates were")
+                .arg(
+                    Arg::new("file")
+                        .value_name("FILE")
+                        .required(true)
+                        .help("What 'tracer --format json --explain true' has printed")
+                        .value_parser(value_parser!(PathBuf)),
+                )
+                .arg(
+                    Arg::new("id")
+                        .value_name("ID")
+                        .required(true)
+                        .help("A span's id or a trace's, or how it begins"),
+                ),
         )
 }

@@ -71,6 +71,16 @@ fn doctor_is_a_command() {
 }
 
 #[test]
+fn explain_is_a_command() {
+    let expected = Command::Explain {
+        file: "spans.jsonl".into(),
+        id: "4c1b".to_owned(),
+    };
+    assert_eq!(run(&["explain", "spans.jsonl", "4c1b"]), Ok(expected));
+    assert_eq!(run(&["explain", "spans.jsonl"]).unwrap_err().code, EXIT_USAGE);
+}
+
+#[test]
 fn help_and_version_are_no_errors() {
     let version = run(&["--version"]).unwrap_err();
     assert_eq!(

@@ -7,7 +7,7 @@ use super::arena::{Arena, Key};
 use super::evidence::async_ids::Group;
 use super::evidence::owner::Claim;
 use super::index::Index;
-use super::record::{Parent, Record, Trace};
+use super::record::{Candidates, Parent, Record, Trace};
 use super::unit::Last;
 use crate::model::{
     Begin, Evidence, Exchange, ExchangeId, Language, Nanos, Outcome, Role, Service, Stamp, Unit,
@@ -124,6 +124,9 @@ impl Correlator {
                 record.since_answer = before;
             }
         }
+        if self.config.explain {
+            self.note_candidates(key, process);
+        }
         self.queue_call(unit, key);
         self.order_event(unit, Last::WroteCall(key));
         if has_context {
@@ -145,6 +148,28 @@ impl Correlator {
             }
         }
         self.match_message(key);
+    }
+
+    /// Notes which requests of the process are open: one of them has caused the call, if any has.
+    fn note_candidates(&mut self, call: Key, process: Key) {
+        let mut candidates = Candidates::default();
+        let mut next = self
+            .units
+            .processes
+            .get(process)
+            .map_or(Key::NONE, |p| p.first_open);
+        while let Some(request) = self.records.get(next)
+            && candidates.count < Candidates::MOST_COUNTED
+        {
+            candidates.count += 1;
+            if candidates.spans.len() < Candidates::MOST_TOLD {
+                candidates.spans.push(request.span_id);
+            }
+            next = request.next_open;
+        }
+        if let Some(record) = self.records.get_mut(call) {
+            record.candidates = Some(Box::new(candidates));
+        }
     }
 
     /// The call waits until no open request of its process can own it.

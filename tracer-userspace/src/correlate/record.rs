@@ -68,6 +68,8 @@ pub(super) struct Record {
     /// Inbound: counted in its unit's open requests.
     pub open_on_unit: bool,
 
+    /// Outbound: who else might have been its parent, if that is to be told.
+    pub candidates: Option<Box<Candidates>>,
     /// Outbound: when its connection was taken, or else when it began; and the unit that may own it through who took it.
     pub taken_at: Nanos,
     pub taken_for: Key,
@@ -144,6 +146,7 @@ impl Record {
             contested: false,
             tentative: Key::NONE,
             late_of: Key::NONE,
+            candidates: None,
             group: Group::NONE,
             answered_by: Key::NONE,
             response_over: false,
@@ -170,6 +173,20 @@ impl Record {
     pub fn is_outbound(&self) -> bool {
         !self.begin.role.is_inbound()
     }
+}
+
+/// The requests of its process that were open when a call began: each of them might have caused it.
+#[derive(Default)]
+pub(super) struct Candidates {
+    /// How many there were, up to [`Self::MOST_COUNTED`].
+    pub count: u16,
+    /// The spans of the first of them, oldest first.
+    pub spans: Vec<SpanId>,
+}
+
+impl Candidates {
+    pub const MOST_COUNTED: u16 = 256;
+    pub const MOST_TOLD: usize = 16;
 }
 
 /// A trace of which something is still remembered.

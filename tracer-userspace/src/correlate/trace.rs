@@ -1,8 +1,10 @@
 //! From decided parents to spans: trace ids are carried down, and what is whole is handed on.
 
+use std::fmt::Write as _;
+
 use super::Correlator;
 use super::arena::Key;
-use super::record::{Parent, Trace};
+use super::record::{Candidates, Parent, Trace};
 use crate::model::{Confidence, Evidence, Exchange, Key as Attribute, Link, Nanos, Span, TraceId, Unit};
 use crate::telemetry::Reason;
 
@@ -229,7 +231,7 @@ impl Correlator {
             _ => Box::default(),
         };
         if self.config.explain {
-            explain(&mut exchange);
+            explain(&mut exchange, record.candidates.take().as_deref());
         }
         self.ready.push(Span {
             trace_id,
@@ -331,8 +333,26 @@ const MAX_LINKS: usize = 32;
 const REQUEST: (Attribute, Attribute) = ("thread.id", "tracer.task.id");
 const RESPONSE: (Attribute, Attribute) = ("tracer.response.thread.id", "tracer.response.task.id");
 
-/// Adds who moved the first bytes to the exchange's attributes.
-fn explain(exchange: &mut Exchange) {
+/// How many requests of its process were open when a call began, and the spans of the first of them.
+const CANDIDATES: (Attribute, Attribute) = ("tracer.parent.candidates.count", "tracer.parent.candidates");
+
+/// Adds to the exchange's attributes who moved the first bytes, and which parents there were to choose from.
+fn explain(exchange: &mut Exchange, candidates: Option<&Candidates>) {
+    if let Some(candidates) = candidates {
+        let (count, spans) = CANDIDATES;
+        let attributes = &mut exchange.attributes;
+        attributes.push_int(count, candidates.count.into());
+        attributes.push_with(spans, |text| {
+            for span in &candidates.spans {
+                if !text.is_empty() {
+                    text.push(' ');
+                }
+                for byte in span.0 {
+                    _ = write!(text, "{byte:02x}");
+                }
+            }
+        });
+    }
     let attributes = &mut exchange.attributes;
     let mut tell = |unit: &Unit, (thread, task)| {
         attributes.push_int(thread, i64::from(unit.tid));
