@@ -19,6 +19,8 @@ pub mod model;
 #[forbid(unsafe_code)]
 pub mod protocol;
 #[forbid(unsafe_code)]
+pub mod record;
+#[forbid(unsafe_code)]
 pub mod sample;
 pub mod source;
 pub mod telemetry;

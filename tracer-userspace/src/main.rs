@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     match cli::parse() {
         Ok(Command::Run(config)) => run(&config),
         Ok(Command::Doctor { json }) => doctor(json),
+        Ok(Command::Replay { file }) => replay(&file),
         Ok(Command::Explain { file, id }) => explain(&file, &id),
         Err(exit) => exit.print(),
     }
@@ -56,6 +57,16 @@ fn doctor(json: bool) -> ExitCode {
     // A closed pipe does not change what was found.
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::from(code)
+}
+
+fn replay(file: &Path) -> ExitCode {
+    match agent::replay(file, std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("tracer: {why:#}");
+            ExitCode::from(cli::EXIT_FAILED)
+        }
+    }
 }
 
 fn explain(file: &Path, id: &str) -> ExitCode {

@@ -15,6 +15,7 @@ mod load;
 mod metrics;
 mod names;
 mod queue;
+mod replay;
 mod sampling;
 mod servers;
 mod short_lived;

@@ -7,6 +7,7 @@ use crate::correlate::Correlator;
 use crate::export;
 use crate::metrics::Metrics;
 use crate::model::{Nanos, Service, Signal, Span};
+use crate::record::{Recorder, Told};
 use crate::sample::{Sampler, Shedder};
 
 /// Who was behind a process id at a time.
@@ -20,6 +21,7 @@ pub struct Correlation {
     metrics: Option<Metrics>,
     shedder: Option<Shedder>,
     sampler: Option<Sampler>,
+    recorder: Option<Recorder>,
     spans: Vec<Span>,
     nobody_reads: Arc<AtomicBool>,
 }
@@ -33,6 +35,7 @@ impl Correlation {
         metrics: Option<Metrics>,
         shedder: Option<Shedder>,
         sampler: Option<Sampler>,
+        recorder: Option<Recorder>,
     ) -> Self {
         Self {
             correlator,
@@ -41,6 +44,7 @@ impl Correlation {
             metrics,
             shedder,
             sampler,
+            recorder,
             spans: Vec::new(),
             nobody_reads: Arc::default(),
         }
@@ -56,9 +60,23 @@ impl Correlation {
         for signal in signals.drain(..) {
             let at = signal.ts;
             let services = &mut self.services;
-            self.correlator.signal(signal, &mut |tgid| services(tgid, at));
+            match &mut self.recorder {
+                None => self.correlator.signal(signal, &mut |tgid| services(tgid, at)),
+                Some(recorder) => {
+                    let told = Told::of(&signal);
+                    self.correlator.signal(signal, &mut |tgid| {
+                        let service = services(tgid, at);
+                        recorder.service(tgid, &service);
+                        service
+                    });
+                    recorder.tell(&told);
+                }
+            }
         }
         self.correlator.advance(watermark, &mut self.spans);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.advance(watermark);
+        }
         if self
             .shedder
             .as_mut()
@@ -73,6 +91,9 @@ impl Correlation {
     pub fn finish(mut self, signals: &mut Vec<Signal>, watermark: Nanos) -> export::Pipeline {
         self.advance(signals, watermark);
         self.correlator.finish(&mut self.spans);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.flush();
+        }
         self.pass_on(watermark, true);
         self.export
     }

@@ -8,6 +8,7 @@ mod lane;
 mod pipeline;
 mod privileges;
 mod reader;
+mod replay;
 mod selection;
 mod stop;
 
@@ -25,12 +26,14 @@ use crate::kernel::Plan;
 use crate::metrics::{Metrics, Own};
 use crate::model::{ConnId, Service};
 use crate::protocol::CapturePolicy;
+use crate::record::Recorder;
 use crate::sample::{Sampler, Shedder, Shedding};
 use crate::source::monotonic;
 use crate::telemetry::Ledger;
 
 pub use budget::bpf_stats_enabled;
 pub use lane::{Lane, Selects};
+pub use replay::replay;
 
 /// Hosts with at most this many CPUs for each worker get one worker, which needs no copy of any event.
 const CPUS_PER_WORKER: usize = 8;
@@ -78,6 +81,7 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
     let people = selection::People::new(processes, capture.runtimes(), metrics.clone(), shedding.clone());
     people.tell_runtimes(&there_before);
     capture.follow_hand_offs();
+    let recorder = start_recording(config)?;
     let correlation = correlation::Correlation::new(
         Correlator::new(config.correlate.clone(), Arc::clone(&ledger)),
         people.services(),
@@ -87,6 +91,7 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
             .clone()
             .map(|shedding| Shedder::new(shedding, Arc::clone(&ledger))),
         Sampler::new(&config.sample, Arc::clone(&ledger)),
+        recorder,
     );
     let pipeline = pipeline::Pipeline::start(
         workers(config),
@@ -125,6 +130,15 @@ fn start_metrics(
         myself,
         clock,
     )
+}
+
+/// The recording that was asked for, if any.
+fn start_recording(config: &Config) -> anyhow::Result<Option<Recorder>> {
+    let Some(path) = &config.capture.record else {
+        return Ok(None);
+    };
+    let settings = serde_json::to_value(&config.correlate).context("the settings")?;
+    Recorder::create(path, config.capture.record_bytes, settings).map(Some)
 }
 
 fn workers(config: &Config) -> usize {

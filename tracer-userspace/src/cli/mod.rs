@@ -35,6 +35,11 @@ pub enum Command {
         /// As JSON.
         json: bool,
     },
+    /// Decide a recorded run's parents once more.
+    Replay {
+        /// The recording.
+        file: PathBuf,
+    },
     /// Say why spans have their parents.
     Explain {
         /// Spans, one a line as JSON.
@@ -107,6 +112,11 @@ where
     if let Some(("doctor", matches)) = matches.subcommand() {
         return Ok(Command::Doctor {
             json: matches.get_flag("json"),
+        });
+    }
+    if let Some(("replay", matches)) = matches.subcommand() {
+        return Ok(Command::Replay {
+            file: matches.get_one::<PathBuf>("file").cloned().unwrap_or_default(),
         });
     }
     if let Some(("explain", matches)) = matches.subcommand() {
@@ -209,6 +219,17 @@ fn command() -> clap::Command {
             clap::Command::new("doctor")
                 .about("Say what this kernel and these privileges allow, what is missing, and the remedy")
                 .arg(json),
+        )
+        .subcommand(
+            clap::Command::new("replay")
+                .about("Decide the parents of a recorded run once more, and print its spans, one a line as JSON")
+                .arg(
+                    Arg::new("file")
+                        .value_name("FILE")
+                        .required(true)
+                        .help("What 'tracer --record FILE' has written")
+                        .value_parser(value_parser!(PathBuf)),
+                ),
         )
         .subcommand(
             clap::Command::new("explain")

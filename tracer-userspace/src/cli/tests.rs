@@ -71,6 +71,13 @@ fn doctor_is_a_command() {
 }
 
 #[test]
+fn replay_is_a_command() {
+    let file = "run.jsonl".into();
+    assert_eq!(run(&["replay", "run.jsonl"]), Ok(Command::Replay { file }));
+    assert_eq!(run(&["replay"]).unwrap_err().code, EXIT_USAGE);
+}
+
+#[test]
 fn explain_is_a_command() {
     let expected = Command::Explain {
         file: "spans.jsonl".into(),

@@ -10,6 +10,7 @@ mod tests;
 
 use crate::{correlate, discover::Selection, export, kernel, metrics, sample};
 use serde::{Deserialize, Deserializer, de::Error as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use settings::{SETTINGS, Setting};
@@ -70,6 +71,10 @@ pub struct Capture {
     pub log: bool,
     /// Whether to place probes in functions of traced processes where nothing cheaper tells who works for whom.
     pub probes: Probes,
+    /// Record there what the correlation stage is told.
+    pub record: Option<PathBuf>,
+    /// Most bytes of that recording.
+    pub record_bytes: u64,
 }
 
 /// What hooks the kernel.
@@ -124,6 +129,8 @@ impl Default for Capture {
             ring_bytes: 2 << 20,
             log: false,
             probes: Probes::Never,
+            record: None,
+            record_bytes: 256 << 20,
         }
     }
 }

@@ -404,6 +404,33 @@ pub static SETTINGS: &[Setting] = &[
         ..BASE
     },
     Setting {
+        flag: "record",
+        variables: &["TRACER_RECORD"],
+        key: "capture.record",
+        value: "FILE",
+        help: "Record what parents are decided from, for 'tracer replay'; no headers, no payload",
+        set: |config, values| {
+            config.capture.record = Some(last(values).into());
+            Ok(())
+        },
+        ..BASE
+    },
+    Setting {
+        flag: "record-bytes",
+        variables: &["TRACER_RECORD_BYTES"],
+        key: "capture.record_bytes",
+        value: "BYTES",
+        help: "Most bytes of that recording [default: 268435456]",
+        set: |config, values| {
+            let text = last(values);
+            let bytes = text.parse();
+            config.capture.record_bytes =
+                bytes.map_err(|_| format!("{text:?} is not a number of bytes: write 1048576 for 1 MiB"))?;
+            Ok(())
+        },
+        ..BASE
+    },
+    Setting {
         flag: "workers",
         variables: &["TRACER_WORKERS"],
         key: "workers",

@@ -207,6 +207,19 @@ const ROWS: &[Row] = &[
         get: |c| format!("{:?}", c.capture.probes).to_lowercase(),
     },
     Row {
+        flag: "record",
+        values: ["/a", "b", "/c d"],
+        get: |c| {
+            let file = c.capture.record.as_ref();
+            file.map(|file| file.display().to_string()).unwrap_or_default()
+        },
+    },
+    Row {
+        flag: "record-bytes",
+        values: ["1024", "2048", "1"],
+        get: |c| c.capture.record_bytes.to_string(),
+    },
+    Row {
         flag: "workers",
         values: ["2", "3", "4"],
         get: |c| c.workers.map_or_else(|| "auto".to_owned(), |n| n.to_string()),

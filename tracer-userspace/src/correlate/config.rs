@@ -1,9 +1,9 @@
 //! Bounds of the correlation stage.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Bounds of the correlation stage. Times are in milliseconds.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Most exchanges kept at one time: open ones, ended ones whose trace is not decided, and for a moment those that

@@ -1,13 +1,15 @@
 //! Connections and their ends.
 
+use serde::{Deserialize, Serialize};
+
 use std::net::IpAddr;
 
 /// Socket cookie: unique for the life of the kernel.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct ConnId(pub u64);
 
 /// One end's address.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Address {
     /// IPv4 or IPv6 (IPv4-mapped addresses are unmapped).
     Ip(IpAddr),
@@ -16,7 +18,7 @@ pub enum Address {
 }
 
 /// Address and port (0 for Unix sockets).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Address.
     pub address: Address,
@@ -25,7 +27,7 @@ pub struct Endpoint {
 }
 
 /// One end of a connection, as its process sees it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Conn {
     /// The socket.
     pub id: ConnId,
@@ -43,7 +45,7 @@ pub struct Conn {
 
 /// What makes a message recognisable at both ends of its connection (E2), with nothing put on the wire: where
 /// its first byte stands in its own direction, and how far the other direction had come.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct MessageIdentity {
     /// Position of the first byte, modulo 2^32.
     pub pos: u32,

@@ -1,15 +1,17 @@
 //! A request and its response, seen from one end of a connection.
 
+use serde::{Deserialize, Serialize};
+
 use std::sync::Arc;
 
 use super::{Attributes, Conn, Nanos, Stamp, TraceContext};
 
 /// Unique within one run of the daemon.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct ExchangeId(pub u64);
 
 /// Which part this end played.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Role {
     /// Sent the request.
     Client,

@@ -1,7 +1,9 @@
 //! Who is behind a process id.
 
+use serde::{Deserialize, Serialize};
+
 /// Language of a process (`telemetry.sdk.language` values of the semantic conventions).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub enum Language {
     /// C or C++ (`cpp`).
     Cpp,

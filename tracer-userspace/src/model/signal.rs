@@ -1,5 +1,7 @@
 //! What the protocol stage tells the correlation stage, in time order.
 
+use serde::{Deserialize, Serialize};
+
 use std::sync::Arc;
 
 use super::{Conn, ConnId, Exchange, ExchangeId, MessageIdentity, Nanos, Role, Stamp, TraceContext, Unit};
@@ -25,7 +27,7 @@ pub struct Begin {
 
 /// A client took a connection, from a pool or a new one, for the exchange that begins on it next: often the caller does that
 /// itself where a thread of the client's own writes the request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Taken {
     /// When, and who did.
     pub stamp: Stamp,
@@ -50,7 +52,7 @@ pub struct Wake {
 
 /// A thread did something that tells who causes what, whether or not bytes of an exchange moved. Told only of processes whose runtime
 /// makes use of it, and before what the protocol stage says of the same moment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Act {
     /// When, and by whom.
     pub stamp: Stamp,
@@ -59,7 +61,7 @@ pub struct Act {
 }
 
 /// What a thread did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Deed {
     /// An event loop goes to look for events.
     Waits,

@@ -1,15 +1,17 @@
 //! A span: an exchange with its place in a trace.
 
+use serde::{Deserialize, Serialize};
+
 use std::sync::Arc;
 
 use super::{Exchange, Service};
 
 /// W3C trace id, big-endian bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct TraceId(pub [u8; 16]);
 
 /// W3C parent id, big-endian bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct SpanId(pub [u8; 8]);
 
 /// How sure a parent is.

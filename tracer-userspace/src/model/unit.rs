@@ -1,5 +1,7 @@
 //! When, and by whom.
 
+use serde::{Deserialize, Serialize};
+
 use tracer_common::MAX_AWAITERS;
 pub use tracer_common::{REUSED_TASK, Submitters, THREAD_UNIT, Turn};
 
@@ -7,7 +9,7 @@ pub use tracer_common::{REUSED_TASK, Submitters, THREAD_UNIT, Turn};
 pub type Nanos = u64;
 
 /// The execution unit that moved bytes: a thread, and what runs on it where that is known.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Unit {
     /// Process (thread group).
     pub tgid: u32,
@@ -18,7 +20,7 @@ pub struct Unit {
 }
 
 /// What a language's runtime runs on a thread.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub enum Runs {
     /// Nothing that is known: the thread itself is the unit.
     #[default]
@@ -26,13 +28,13 @@ pub enum Runs {
     /// A task, which may move to other threads.
     Task(Task),
     /// An event loop's callback: of whatever request comes next, so that the thread says nothing.
-    Turn(Turn),
+    Turn(#[serde(with = "turn")] Turn),
     /// What others have submitted: the thread may serve requests of its own as well.
-    Work(Submitters),
+    Work(#[serde(with = "submitters")] Submitters),
 }
 
 /// A task of a runtime, and those that wait for it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Task {
     /// Its identity (a goroutine's id); 0 if only who waits is known.
     pub id: u64,
@@ -42,6 +44,26 @@ pub struct Task {
     /// coroutine. 0 ends the list.
     pub awaiters: [u64; MAX_AWAITERS],
 }
+
+/// As the words of an event's header.
+macro_rules! as_words {
+    ($name:ident, $kind:ty) => {
+        mod $name {
+            use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+            pub fn serialize<S: Serializer>(told: &$kind, to: S) -> Result<S::Ok, S::Error> {
+                told.pack().serialize(to)
+            }
+
+            pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<$kind, D::Error> {
+                Ok(<$kind>::unpack(<_>::deserialize(from)?))
+            }
+        }
+    };
+}
+
+as_words!(turn, super::Turn);
+as_words!(submitters, super::Submitters);
 
 impl Unit {
     /// The task and those that wait for it, the nearest first. Empty if no task is known.
@@ -91,7 +113,7 @@ impl Task {
 }
 
 /// A moment and the unit that made it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Stamp {
     /// When.
     pub ts: Nanos,

@@ -13,6 +13,7 @@ const STAGES: &[&str] = &[
     "flow",
     "kernel",
     "protocol",
+    "record",
     "source",
     "ui",
 ];

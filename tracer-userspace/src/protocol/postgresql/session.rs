@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::exchange::{Item, Open, Prepared, failed};
 use super::message::{Framed, HEADER, Header, header};
 use crate::model::{Close, Conn, Mark, Role, Stamp};
-use crate::protocol::sql::{Cache, Statement};
 use crate::protocol::depth::{Depth, Limits};
+use crate::protocol::sql::{Cache, Statement};
 use crate::protocol::{Marks, Output, Session, Side};
 use crate::telemetry::Reason;
 
