@@ -40,7 +40,7 @@ pub struct Taken {
 }
 
 /// Who woke whom, by the ids of the process's threads.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Wake {
     /// When, and who.
     pub waker: Stamp,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::names::Names;
 use crate::model::{
     Act, Attributes, Begin, Conn, Exchange, ExchangeId, Language, MessageIdentity, Nanos, Outcome, Role,
-    Service, Signal, SignalKind, SpanId, Stamp, Taken, TraceContext, TraceId,
+    Service, Signal, SignalKind, SpanId, Stamp, Taken, TraceContext, TraceId, Wake,
 };
 use crate::telemetry::Reason;
 
@@ -60,7 +60,7 @@ pub enum Kind {
     Respond(ExchangeId, Stamp),
     End(Ended),
     Drop(ExchangeId, String),
-    Wake(Stamp, u32),
+    Wake(Wake),
     Replaced(u32),
 }
 
@@ -155,7 +155,7 @@ impl Line {
             SignalKind::Respond(id, stamp) => Kind::Respond(*id, *stamp),
             SignalKind::End(exchange) => Kind::End(Ended::of(exchange)),
             SignalKind::Drop(id, reason) => Kind::Drop(*id, reason.as_str().to_owned()),
-            SignalKind::Wake(waker, woken) => Kind::Wake(*waker, *woken),
+            SignalKind::Wake(wake) => Kind::Wake(*wake),
             SignalKind::Replaced(tgid) => Kind::Replaced(*tgid),
         };
         Self::Signal {
@@ -178,7 +178,7 @@ impl Kind {
                 let reason = all.find(|known| known.as_str() == reason);
                 SignalKind::Drop(id, reason.unwrap_or(Reason::BytesLost))
             }
-            Self::Wake(waker, woken) => SignalKind::Wake(waker, woken),
+            Self::Wake(wake) => SignalKind::Wake(wake),
             Self::Replaced(tgid) => SignalKind::Replaced(tgid),
         }
     }

@@ -198,7 +198,7 @@ impl<R: BufRead> Recording<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Language, Runs, SignalKind, Stamp, Submitters, Turn, Unit};
+    use crate::model::{Language, Runs, SignalKind, Stamp, Submitters, Turn, Unit, Wake};
 
     fn wake(ts: u64, runs: Runs) -> Signal {
         let unit = Unit {
@@ -208,7 +208,11 @@ mod tests {
         };
         Signal {
             ts,
-            kind: SignalKind::Wake(Stamp { ts, unit }, 9),
+            kind: SignalKind::Wake(Wake {
+                waker: Stamp { ts, unit },
+                woken: 9,
+                before: None,
+            }),
         }
     }
 
