@@ -275,7 +275,7 @@ const JAVA: [Style; 4] = [
 
 /// A thread waits for what others do for it.
 const JAVA_ASYNC: [Style; 7] = [
-    calls("par", 3, 0.3),
+    calls("par", 3, 0.27),
     calls("asyncjoin", 3, 0.85),
     calls("async", 3, 0.85),
     calls("compose", 3, 0.25),

@@ -25,7 +25,7 @@ impl EventKind {
     pub const PROBE: Self = Self(7);
     /// A thread that has just received woke another of its process that has, too ([`EventHeader::len`]: its id). No
     /// connection is named; the thread that woke it is the event's own. [`EventHeader::creator`]: the thread that had woken that one
-    /// last, since it was told so the last time (0: nobody that is known).
+    /// last, since it was told so the last time (0: nobody that is known). [`EventHeader::arrival`]: when the woken one was last known to run.
     pub const WAKE: Self = Self(8);
     /// A process uses a socket for the first time, or replaced its program after it had: see [`crate::ProcessFacts`]. Of the header:
     /// [`EventHeader::len`] its parent, [`EventHeader::arrival`] when it started, [`EventHeader::task`] its control group,

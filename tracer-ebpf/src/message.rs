@@ -201,7 +201,7 @@ pub fn message<A: Access, P: Find>(ctx: &impl EbpfContext, message: Moved<A>, pl
     let tasks = runtime::tasks::<P>(thread, scratch, socket.address(), cookie);
     if tasks.is_some() && runtime::hand_off::followed(thread.tgid) {
         let received = if direction == Direction::Recv { cookie } else { 0 };
-        runtime::hand_off::moved(thread.tid, received);
+        runtime::hand_off::moved(thread.tid, received, ts);
     }
     let header = record.header();
     socket.describe(family, cookie, header);

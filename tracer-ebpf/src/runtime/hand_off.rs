@@ -35,6 +35,8 @@ static THREADS: LruHashMap<u32, State> = LruHashMap::with_max_entries(MAX_THREAD
 struct State {
     /// The connection (socket cookie) that it has received from; 0 if it has sent since.
     received: u64,
+    /// When it was last known to run: it moved bytes, woke another thread or was woken.
+    ran_at: u64,
     work: Work,
     /// The work for which it took a connection last, and its own task then.
     told: Work,
@@ -74,6 +76,7 @@ const NO_WORK: Work = Work {
 #[unsafe(no_mangle)]
 static NOTHING: State = State {
     received: 0,
+    ran_at: 0,
     work: NO_WORK,
     told: NO_WORK,
     told_task: 0,
@@ -115,16 +118,16 @@ pub fn followed(tgid: u32) -> bool {
 
 /// The current thread moved bytes: `received` is the connection they came from, 0 if they were sent.
 #[inline(always)]
-pub fn moved(tid: u32, received: u64) {
+pub fn moved(tid: u32, received: u64, ts: u64) {
     if can_follow() {
-        hand_off_moved(u64::from(tid), received);
+        hand_off_moved(u64::from(tid), received, ts);
     }
 }
 
 /// A function of its own, so that its stack is not that of every program which tells of bytes.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn hand_off_moved(tid: u64, received: u64) -> u64 {
+extern "C" fn hand_off_moved(tid: u64, received: u64, ts: u64) -> u64 {
     let tid = tid as u32;
     let known = find(tid);
     if known.is_none() && received == 0 {
@@ -132,6 +135,7 @@ extern "C" fn hand_off_moved(tid: u64, received: u64) -> u64 {
     }
     if let Some(state) = known.or_else(|| add(tid)) {
         state.received = received;
+        state.ran_at = ts;
     }
     0
 }
@@ -264,7 +268,11 @@ fn woken(target: *const u8, is_new: bool) -> Option<()> {
     }
     let waker = find(thread.tid)?;
     let before = waker.woken_by;
+    waker.ran_at = now;
+    let mut asleep_since = 0;
     if let Some(state) = &mut known {
+        asleep_since = state.ran_at;
+        state.ran_at = now;
         state.woken_by = thread.tid;
     }
     if client_wakes {
@@ -279,7 +287,7 @@ fn woken(target: *const u8, is_new: bool) -> Option<()> {
     }
     waker.has_taken = 0;
     waker.woken_by = 0;
-    tell(thread, tid, u64::from(before), now)
+    tell(thread, tid, before, asleep_since, now)
 }
 
 /// Whether a thread of the client's pool waits for work: for up to a minute (`keepAliveTime` of `Executors.newCachedThreadPool`), where for
@@ -324,7 +332,7 @@ fn hand_over(thread: Thread, tid: u32, is_new: bool, now: u64) -> Option<()> {
 }
 
 #[inline(always)]
-fn tell(thread: Thread, woken: u32, before: u64, now: u64) -> Option<()> {
+fn tell(thread: Thread, woken: u32, before: u32, asleep_since: u64, now: u64) -> Option<()> {
     let record = emit::reserve(0, now)?;
     let header = record.header();
     // SAFETY: ring memory reserved for a whole header.
@@ -334,7 +342,8 @@ fn tell(thread: Thread, woken: u32, before: u64, now: u64) -> Option<()> {
         tgid: thread.tgid,
         tid: thread.tid,
         len: woken,
-        creator: before,
+        creator: u64::from(before),
+        arrival: asleep_since,
         kind: EventKind::WAKE.0,
         ..EventHeader::EMPTY
     };

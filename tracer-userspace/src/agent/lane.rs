@@ -119,6 +119,7 @@ impl<S: Selects> Lane<S> {
                     waker: mark_of(header).stamp,
                     woken: header.len,
                     before: Some(header.creator as u32).filter(|&tid| tid != 0),
+                    asleep_since: header.arrival,
                 }),
             }),
             EventKind::PROCESS => self.process(header, head),

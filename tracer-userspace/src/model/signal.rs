@@ -48,6 +48,8 @@ pub struct Wake {
     pub woken: u32,
     /// Who had woken the waker, if anybody did since it last woke one: where its work may come from.
     pub before: Option<u32>,
+    /// When the woken one was last known to run: it moved bytes, woke somebody or was woken.
+    pub asleep_since: Nanos,
 }
 
 /// A thread did something that tells who causes what, whether or not bytes of an exchange moved. Told only of processes whose runtime

@@ -212,6 +212,7 @@ mod tests {
                 waker: Stamp { ts, unit },
                 woken: 9,
                 before: None,
+                asleep_since: 3,
             }),
         }
     }

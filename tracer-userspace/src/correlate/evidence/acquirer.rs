@@ -7,7 +7,8 @@
 //!   a thread that waits for one, so the last waker is whose task it is. That says nothing of a thread that the arrival of a response
 //!   woke: it may have had nothing to do, and have got its next task while it was awake;
 //! - *woken*: a thread that serves nobody made the call, and when it was over woke a thread that had a request open since before. It is
-//!   the last call before the wake alone that this can be said of, and not if another one that serves had woken the caller for its work.
+//!   the last call before the wake alone that this can be said of, and not if another one that serves had woken the caller for its work,
+//!   or the woken one was seen to run after the call began: a wake may mean a lock, too.
 //!
 //! All of it is decided when the unit that is named writes its response, as with E3 and E4.
 
@@ -81,7 +82,12 @@ impl Correlator {
 
     /// One thread woke another, and both had last received.
     pub(in crate::correlate) fn woke(&mut self, wake: &Wake) {
-        let Wake { waker, woken, before } = wake;
+        let Wake {
+            waker,
+            woken,
+            before,
+            asleep_since,
+        } = wake;
         let thread = |tid| UnitId {
             tgid: waker.unit.tgid,
             is_task: false,
@@ -101,7 +107,7 @@ impl Correlator {
         if !self.units.units.get(woken).is_some_and(serves) {
             return;
         }
-        // A wake may also mean a lock. Then somebody else has given the waker its work.
+        // A wake may also mean a lock. Then somebody else has given the waker its work, or the other one ran while the call was made.
         let works_for_another = before
             .and_then(|before| Some((before, self.units.units.get(before)?)))
             .is_some_and(|(before, unit)| before != woken && serves(unit));
@@ -111,7 +117,8 @@ impl Correlator {
         if !record.ended || record.is_decided() || record.taken_for != Key::NONE || record.woken == woken {
             return;
         }
-        record.woke_several |= record.woken != Key::NONE || works_for_another;
+        let did_not_wait = *asleep_since > record.start();
+        record.woke_several |= record.woken != Key::NONE || works_for_another || did_not_wait;
         record.woken = woken;
         let born = record.taken_at;
         self.await_unit(

@@ -18,7 +18,7 @@
 //! (ms), `+7:2.5+8:1` what that one did when it worked off what 8 had submitted. Other verbs: `body` (last byte of the request), `drop`, `advance`; and checks in
 //! the middle: `out A`, `held A`. Options: `ctx=trace:span` (`-` for none), `unix`, `nat`, `nopos`, `peer=n`.
 //! Who took the connection of a call: `took=unit` or `took=unit:ms`, `client` if it is a thread of the client's own; `handed=unit:ms`
-//! who handed it its work, `before=unit` who had before. `woke UNIT` instead of an exchange: a thread wakes another (`woke UNIT UNIT`: who had woken it before).
+//! who handed it its work, `before=unit` who had before. `woke UNIT` instead of an exchange: a thread wakes another (`woke UNIT UNIT MS`: who had woken it before, `-` for nobody, and since when the other one sleeps).
 //! More expectations: `expect A < ctx`, `expect A dropped`, `expect B link A reason`, `expect B nolink`, `expect A same B` (one trace),
 //! `expect A other B`, `expect A from 1 to 4.5` (ms).
 
@@ -269,10 +269,13 @@ impl Run {
             "woke" => self.player.wake(Wake {
                 waker: stamp,
                 woken: unit(name)?.tid,
-                before: match options {
-                    [] => None,
-                    [before] => Some(unit(before)?.tid),
-                    _ => return Err("woken by several".into()),
+                before: match options.first() {
+                    None | Some(&"-") => None,
+                    Some(before) => Some(unit(before)?.tid),
+                },
+                asleep_since: match options.get(1) {
+                    None => 0,
+                    Some(ms) => (number::<f64>(ms)? * 1e6) as u64,
                 },
             }),
             "drop" => self.player.lose(self.id(name)?, ts),
