@@ -101,9 +101,10 @@ impl Correlation {
     /// Spans -> metrics, shedding, sampling, exporters. With the last ones these decide on all that they hold.
     fn pass_on(&mut self, watermark: Nanos, is_last: bool) {
         self.measure();
+        let torn = self.correlator.take_torn();
         if let Some(shedder) = &mut self.shedder {
             let mut kept = Vec::with_capacity(self.spans.len());
-            shedder.torn(self.correlator.take_torn(), watermark, &mut kept);
+            shedder.torn(torn, watermark, &mut kept);
             shedder.offer(&mut self.spans, watermark, &mut kept);
             if is_last {
                 shedder.finish(watermark, &mut kept);

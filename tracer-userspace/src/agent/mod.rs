@@ -64,8 +64,10 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
     )?;
     let there_before = look_around.join().unwrap_or_default();
     crate::allocator::keep();
-    selection::tell_probed(&processes, &capture.runtimes(), &there_before);
-    capture.place_probes();
+    if config.capture.probes != Probes::Never {
+        selection::tell_probed(&processes, &capture.runtimes(), &there_before);
+        capture.place_probes();
+    }
     // Every thread started from here on holds no more than this one.
     if let Err(why) = privileges::shed(config.capture.probes == Probes::Always) {
         tracing::warn!("keeping all privileges: {why:#}");

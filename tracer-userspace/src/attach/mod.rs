@@ -198,9 +198,8 @@ impl Capture {
 
     /// Has probes in the processes that are known to need them. Call it about once a second.
     pub fn place_probes(&mut self) {
-        let wanted = self.runtimes.want_probes();
         if let Some(probes) = &mut self.probes
-            && let Err(why) = probes.place(&mut self.ebpf, &wanted)
+            && let Err(why) = probes.place(&mut self.ebpf, &self.runtimes.want_probes())
         {
             tracing::warn!("who submits work to executors is not seen: {why:#}");
             self.probes = None;
