@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::correlate::Correlator;
-use crate::model::{Confidence, Role, Service, Span, SpanId};
+use crate::model::{Confidence, Service, Span, SpanId};
 use crate::record::{Event, Recording};
 use crate::telemetry::Ledger;
 
@@ -80,27 +80,14 @@ fn tell(span: &Span, numbers: &HashMap<SpanId, u64>, trace: Option<&u64>) -> Val
         "trace": trace,
         "parent": span.parent.as_ref().map(number),
         "evidence": evidence.map(|evidence| evidence.as_str()),
-        "confidence": confidence.map(name_of),
+        "confidence": confidence.map(Confidence::as_str),
         "links": links,
         "service": &*span.service.name,
         "pid": span.service.tgid,
-        "kind": match exchange.role {
-            Role::Client => "client",
-            Role::Server => "server",
-            Role::Producer => "producer",
-            Role::Consumer => "consumer",
-        },
+        "kind": exchange.role.as_str(),
         "name": &*exchange.name,
         "start": exchange.start.ts,
         "end": exchange.end.ts,
         "thread": exchange.start.unit.tid,
     })
-}
-
-const fn name_of(confidence: Confidence) -> &'static str {
-    match confidence {
-        Confidence::Certain => "certain",
-        Confidence::Likely => "likely",
-        Confidence::Inferred => "inferred",
-    }
 }

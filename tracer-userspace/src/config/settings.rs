@@ -376,11 +376,7 @@ pub static SETTINGS: &[Setting] = &[
         value: "BYTES",
         help: "Size of each ring buffer between the kernel and the tracer, a power of two [default: 2097152]",
         set: |config, values| {
-            let text = last(values);
-            let bytes = text
-                .parse()
-                .map_err(|_| format!("{text:?} is not a number of bytes: write 1048576 for 1 MiB"))?;
-            config.capture.ring_bytes = parse_ring_bytes(bytes)?;
+            config.capture.ring_bytes = parse_ring_bytes(last_bytes(values)?)?;
             Ok(())
         },
         ..BASE
@@ -422,10 +418,7 @@ pub static SETTINGS: &[Setting] = &[
         value: "BYTES",
         help: "Most bytes of that recording [default: 268435456]",
         set: |config, values| {
-            let text = last(values);
-            let bytes = text.parse();
-            config.capture.record_bytes =
-                bytes.map_err(|_| format!("{text:?} is not a number of bytes: write 1048576 for 1 MiB"))?;
+            config.capture.record_bytes = last_bytes(values)?;
             Ok(())
         },
         ..BASE
@@ -471,6 +464,12 @@ pub static SETTINGS: &[Setting] = &[
 
 fn last(values: &[String]) -> String {
     values.last().cloned().unwrap_or_default()
+}
+
+fn last_bytes(values: &[String]) -> Result<u64, String> {
+    let text = last(values);
+    text.parse()
+        .map_err(|_| format!("{text:?} is not a number of bytes: write 1048576 for 1 MiB"))
 }
 
 /// Lets the exporter read the text by the rules of a standard variable; the caller says where it came from.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use opentelemetry_semantic_conventions::attribute as semconv;
 
 use super::buffer::Cursor;
-use crate::model::{Address, Attributes, Confidence, Conn, Exchange, Key, Nanos, Outcome, Role, Span, Value};
+use crate::model::{Address, Attributes, Confidence, Conn, Exchange, Key, Nanos, Outcome, Span, Value};
 
 /// Milliseconds from the request's first byte to the response's first byte.
 pub(super) const TIME_TO_FIRST_BYTE: Key = "tracer.time_to_first_byte";
@@ -146,8 +146,8 @@ impl Shape {
             form.write(out, semconv::ERROR_TYPE, text(kind))?;
         }
         if let Some((evidence, confidence)) = span.evidence {
-            if let Some(confidence) = confidence_name(confidence) {
-                form.write(out, PARENT_CONFIDENCE, text(confidence))?;
+            if confidence != Confidence::Certain {
+                form.write(out, PARENT_CONFIDENCE, text(confidence.as_str()))?;
             }
             form.write(out, PARENT_EVIDENCE, text(evidence.as_str()))?;
         }
@@ -316,25 +316,6 @@ fn int(value: u64) -> Item<'static> {
 /// Nanoseconds from the first byte to the last, by the kernel's clock alone.
 pub(super) fn duration(span: &Span) -> Nanos {
     span.exchange.end.ts.saturating_sub(span.exchange.start.ts)
-}
-
-/// `tracer.parent.confidence`; nothing where the parent is certain.
-pub(super) const fn confidence_name(confidence: Confidence) -> Option<&'static str> {
-    match confidence {
-        Confidence::Inferred => Some("inferred"),
-        Confidence::Likely => Some("likely"),
-        Confidence::Certain => None,
-    }
-}
-
-/// The span kind in lower case.
-pub(super) const fn kind_name(role: Role) -> &'static str {
-    match role {
-        Role::Client => "client",
-        Role::Server => "server",
-        Role::Producer => "producer",
-        Role::Consumer => "consumer",
-    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,17 @@ impl Role {
     pub const fn is_inbound(self) -> bool {
         matches!(self, Self::Server | Self::Consumer)
     }
+
+    /// The span kind in lower case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Producer => "producer",
+            Self::Consumer => "consumer",
+        }
+    }
 }
 
 /// Whether the exchange failed, and why.

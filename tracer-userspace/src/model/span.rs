@@ -25,6 +25,18 @@ pub enum Confidence {
     Certain,
 }
 
+impl Confidence {
+    /// Value of `tracer.parent.confidence`, which spans leave out where the parent is certain.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inferred => "inferred",
+            Self::Likely => "likely",
+            Self::Certain => "certain",
+        }
+    }
+}
+
 /// The rule that chose a parent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Evidence {

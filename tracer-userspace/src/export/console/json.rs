@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use super::super::buffer::{Buffer, Cursor};
 use super::super::clock::Clock;
-use super::super::shape::{Form, Item, Shape, confidence_name, duration, kind_name};
+use super::super::shape::{Form, Item, Shape, duration};
 use crate::model::{Key, Nanos, Outcome, Service, Span, Value};
 
 /// A service and its fields of every line.
@@ -88,11 +88,7 @@ fn line(out: &mut Cursor<'_>, span: &Span, clock: &Clock, shape: &mut Shape, ser
     }
     if let Some((evidence, confidence)) = span.evidence {
         plain(out, b",\"evidence\":\"", evidence.as_str())?;
-        plain(
-            out,
-            b",\"confidence\":\"",
-            confidence_name(confidence).unwrap_or("certain"),
-        )?;
+        plain(out, b",\"confidence\":\"", confidence.as_str())?;
     }
     if !span.trace_state.is_empty() {
         out.put(b",\"trace_state\":")?;
@@ -101,7 +97,7 @@ fn line(out: &mut Cursor<'_>, span: &Span, clock: &Clock, shape: &mut Shape, ser
     out.copy(service)?;
     out.put(b",\"name\":")?;
     string(out, &exchange.name)?;
-    plain(out, b",\"kind\":\"", kind_name(exchange.role))?;
+    plain(out, b",\"kind\":\"", exchange.role.as_str())?;
     let (start, duration) = (clock.unix(exchange.start.ts), duration(span));
     out.put(b",\"start_unix_nano\":")?;
     integer(out, start)?;
