@@ -2,6 +2,7 @@
 
 mod applications;
 mod backends;
+mod budget;
 mod callers;
 mod chain;
 mod clients;

@@ -167,7 +167,13 @@ pub(super) struct ProcessState {
     /// When one of its requests was last lost.
     pub lost: Nanos,
     pub last_seen: Nanos,
+    /// One of its units is an event loop that is remembered; known only while units are looked through.
+    has_loop: bool,
 }
+
+/// What an event loop has shown of the order in which it works takes it some requests to show again, of which the first have no parents: it
+/// is remembered that many times as long as that of a thread or task, of which there are many more.
+const LOOPS: Nanos = 20;
 
 /// All units and processes.
 #[derive(Default)]
@@ -297,22 +303,33 @@ impl Units {
         key
     }
 
-    /// Forgets units and processes that were not seen for `idle` and have nothing open.
+    /// Forgets units and processes that were not seen for `idle` and have nothing open; event loops [`LOOPS`] times as late.
     pub fn sweep(&mut self, now: Nanos, idle: Nanos) {
         for key in self.units.keys() {
-            if let Some(u) = self.units.get(key)
-                && u.open == 0
-                && u.calls_out == 0
-                && now.saturating_sub(u.last_seen) >= idle
-            {
+            let Some(u) = self.units.get(key) else {
+                continue;
+            };
+            let idle = if u.is_loop {
+                idle.saturating_mul(LOOPS)
+            } else {
+                idle
+            };
+            if u.open == 0 && u.calls_out == 0 && now.saturating_sub(u.last_seen) >= idle {
                 self.unit_keys.remove(u.id.number(), key);
                 self.units.remove(key);
+            } else if u.is_loop
+                && let Some(process) = self.processes.get_mut(u.process)
+            {
+                process.has_loop = true;
             }
         }
         let processes = &mut self.processes;
         self.process_keys.retain(|_, key| {
-            let keep = processes.get(*key).is_some_and(|p| {
-                p.first_open != Key::NONE || !p.undecided.is_empty() || now.saturating_sub(p.last_seen) < idle
+            let keep = processes.get_mut(*key).is_some_and(|p| {
+                p.first_open != Key::NONE
+                    || !p.undecided.is_empty()
+                    || std::mem::take(&mut p.has_loop)
+                    || now.saturating_sub(p.last_seen) < idle
             });
             if !keep {
                 processes.remove(*key);
