@@ -18,6 +18,8 @@
         if (!(condition)) DIE("%s", #condition); \
     } while (0)
 _Noreturn void die(const char *file, int line, const char *format, ...);
+/* Ends it where the kernel has no such thing, as `errno` says: no failure, but nothing is moved. */
+_Noreturn void lacking(const char *what);
 
 /* One end of a connection: its descriptor, and its number in the log. */
 struct end {
@@ -56,9 +58,13 @@ int log_fd(void);
 void log_attach(int fd);
 /* Gives a connected descriptor its place in the log. */
 struct end end_of(int fd);
-/* A message: so many bytes, and where they were: in memory of this process, elsewhere, or taken out of a socket by splice(). */
-enum { ELSEWHERE = 0, IN_MEMORY = 1, SPLICED = 2 };
+/* A message: so many bytes, and where they were: in memory of this process, elsewhere, or taken out of a socket by splice(); in
+ * memory of this process but moved by a ring of io_uring, or in memory that is registered with that ring. */
+enum { ELSEWHERE = 0, IN_MEMORY = 1, SPLICED = 2, BY_RING = 3, REGISTERED = 4 };
 void moved(struct end *end, enum direction direction, size_t bytes, int where);
+/* The same by another thread; 0 if it is not known which one of the process. */
+void moved_by(struct end *end, enum direction direction, size_t bytes, int where, int thread);
+int own_thread(void);
 /* A receive that returned 0, a reset. */
 void ended(struct end *end);
 /* A connect that failed with an error number. */
@@ -85,5 +91,5 @@ struct test {
     /* Variants, separated by blanks: each is a run of its own. NULL: one run. */
     const char *variants;
 };
-extern const struct test call_cases[], copy_cases[], buffer_cases[], process_cases[], socket_cases[], ending_cases[];
+extern const struct test call_cases[], copy_cases[], buffer_cases[], process_cases[], socket_cases[], ending_cases[], ring_cases[];
 enum family family_named(const char *name);

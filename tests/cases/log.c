@@ -34,6 +34,11 @@ _Noreturn void die(const char *where, int line, const char *format, ...) {
     _exit(1);
 }
 
+_Noreturn void lacking(const char *what) {
+    fprintf(stderr, "%s: %s\n", what, strerror(errno));
+    _exit(77);
+}
+
 void log_attach(int fd) {
     file = fd;
     the_log = mmap(NULL, sizeof *the_log, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -72,14 +77,20 @@ struct end end_of(int fd) {
     return (struct end){fd, new_end(local.ss_family, port(&local), port(&remote))};
 }
 
+int own_thread(void) { return (int)syscall(SYS_gettid); }
+
 void moved(struct end *end, enum direction direction, size_t bytes, int where) {
+    moved_by(end, direction, bytes, where, own_thread());
+}
+
+void moved_by(struct end *end, enum direction direction, size_t bytes, int where, int thread) {
     int at = __atomic_fetch_add(&the_log->messages, 1, __ATOMIC_SEQ_CST);
     MUST(at < MESSAGES);
     the_log->end[end->log].position[direction] += (uint32_t)bytes;
     the_log->message[at].end = end->log;
     the_log->message[at].direction = direction;
     the_log->message[at].process = getpid();
-    the_log->message[at].thread = (int)syscall(SYS_gettid);
+    the_log->message[at].thread = thread;
     the_log->message[at].where = where;
     the_log->message[at].bytes = (uint32_t)bytes;
 }

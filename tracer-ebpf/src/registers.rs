@@ -10,6 +10,7 @@ pub struct Registers(*const u8);
 #[cfg(bpf_target_arch = "x86_64")]
 mod at {
     pub const NUMBER: usize = 120; // orig_ax
+    pub const RESULT: usize = 80; // ax
     pub const ARGUMENTS: [usize; 5] = [112, 104, 96, 56, 72]; // di, si, dx, r10, r8
     pub const NARROW_ARGUMENTS: [usize; 5] = [40, 88, 96, 104, 112]; // bx, cx, dx, si, di
     pub const CODE_SEGMENT: usize = 136; // cs
@@ -19,6 +20,7 @@ mod at {
 #[cfg(bpf_target_arch = "aarch64")]
 mod at {
     pub const NUMBER: usize = 280;
+    pub const RESULT: usize = 0;
     pub const ARGUMENTS: [usize; 5] = [272, 8, 16, 24, 32]; // orig_x0: x0 holds the result once there is one
     pub const NARROW_ARGUMENTS: [usize; 5] = ARGUMENTS;
     pub const STATE: usize = 264;
@@ -56,6 +58,23 @@ impl Registers {
     pub fn number(self) -> u64 {
         // An `int` on aarch64, where the upper half of the word is another field; on x86_64 the x32 ABI's numbers have bit 30 set.
         u64::from(self.load::<u32>(at::NUMBER))
+    }
+
+    /// Whether the call is still under way: once it is over, what io_uring has left to the thread goes on before it returns to the
+    /// program (task work), and moves messages that the registers say nothing of. Until then the result is -ENOSYS
+    /// (arch/x86/entry/entry_64.S).
+    #[cfg(bpf_target_arch = "x86_64")]
+    #[inline(always)]
+    pub fn are_of_running_call(self) -> bool {
+        self.load::<i32>(at::RESULT) == -38
+    }
+
+    /// Likewise; here the result takes the place of the first argument (arch/arm64/kernel/syscall.c: `invoke_syscall`), so that one that
+    /// is the same number hides it: a descriptor whose number is the number of bytes.
+    #[cfg(bpf_target_arch = "aarch64")]
+    #[inline(always)]
+    pub fn are_of_running_call(self) -> bool {
+        self.load::<u32>(at::RESULT) == self.load::<u32>(at::ARGUMENTS[0])
     }
 
     /// One of its arguments.

@@ -87,7 +87,7 @@ fn moved(ctx: &BtfTracePointContext, direction: Direction, scratch: u32) {
     // Which message of several: only where a process moves several at once.
     let mut counted = None;
     if batch::in_use()
-        && let Some(call) = Call::of(Registers::current())
+        && let Some(call) = running()
         && batch::is_batch(&call)
     {
         counted = Some(batch::step(&call, result));
@@ -104,6 +104,17 @@ fn moved(ctx: &BtfTracePointContext, direction: Direction, scratch: u32) {
     message(ctx, moved, OfCall { counted, result });
 }
 
+/// The call that moves the message. None if it is not one that concerns sockets, or is over: then a ring does.
+#[inline(always)]
+fn running() -> Option<Call> {
+    let registers = Registers::current();
+    if registers.are_of_running_call() {
+        Call::of(registers)
+    } else {
+        None
+    }
+}
+
 /// The bytes in the memory that the running call names. No closure: what calls those is not always inlined.
 struct OfCall {
     counted: Option<Option<u64>>,
@@ -113,7 +124,7 @@ struct OfCall {
 impl Find for OfCall {
     #[inline(always)]
     fn buffers(self) -> Buffers {
-        let Some(call) = Call::of(Registers::current()) else {
+        let Some(call) = running() else {
             return Buffers::Unavailable;
         };
         if !batch::is_batch(&call) {

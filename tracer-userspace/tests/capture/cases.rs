@@ -45,20 +45,45 @@ struct Message(u32, u32, u32, u8);
 const IN_MEMORY: u8 = 1;
 /// Taken out of a socket by `splice`.
 const SPLICED: u8 = 2;
+/// In memory of the process, moved by a ring of io_uring.
+const BY_RING: u8 = 3;
+/// In memory that is registered with such a ring.
+const REGISTERED: u8 = 4;
+
+/// The exit code of the program where the kernel lacks what the case needs.
+const LACKING: i32 = 77;
 
 impl Message {
     fn of(event: &Event) -> Self {
         Self(event.header.len, event.header.tgid, event.header.tid, IN_MEMORY)
     }
 
-    fn same(&self, other: &Self) -> bool {
-        (self.0, self.1, self.2) == (other.0, other.1, other.2)
+    /// Whether it is the one that the program tells of, which does not know which of its threads a ring has taken.
+    fn is_told_as(&self, told: &Self) -> bool {
+        (self.0, self.1) == (told.0, told.1) && (told.2 == 0 || self.2 == told.2)
     }
 
-    /// Whether the back end can see it. No socket tracepoint fires where splice takes bytes out of a socket
-    /// (net/socket.c: sock_splice_read): the gap in the positions tells how many they were.
+    /// Whether the back end can see it, by what it says itself.
     fn is_seen_by(&self, backend: Backend) -> bool {
-        backend != Backend::Tracepoint || self.3 != SPLICED
+        let excuse = match self.3 {
+            SPLICED => "what splice takes out of a socket",
+            BY_RING | REGISTERED => "messages of io_uring",
+            _ => return true,
+        };
+        !backend.is_blind_to(excuse)
+    }
+
+    /// Whether it can see the bytes as well; where that depends on the kernel, `None`.
+    fn has_bytes_for(&self, backend: Backend) -> Option<bool> {
+        match self.3 {
+            IN_MEMORY => Some(true),
+            BY_RING => Some(!backend.is_blind_to("bytes that io_uring moves")),
+            REGISTERED => Some(
+                !backend.is_blind_to("bytes that io_uring moves")
+                    && !backend.is_blind_to("bytes in registered buffers of io_uring"),
+            ),
+            _ => None,
+        }
     }
 }
 
@@ -152,19 +177,31 @@ fn spawn(program: &Path, arguments: &[&str]) -> Child {
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .expect("the program starts")
 }
 
-/// Waits for the program's end; what it tells of each end.
-fn finish(child: Child, name: &str) -> Vec<End> {
+/// Waits for the program's end; what it tells of each end, or what it says that the kernel lacks.
+fn finish(child: Child, name: &str) -> Result<Vec<End>, String> {
     let output = child.wait_with_output().expect("the program ends");
-    assert!(output.status.success(), "{name}: the program failed");
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(LACKING) {
+        return Err(said.trim().to_owned());
+    }
+    assert!(output.status.success(), "{name}: the program failed: {said}");
     let lines = String::from_utf8(output.stdout).expect("text");
-    lines
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{name}: {error}: {line}")))
-        .collect()
+    let parse =
+        |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{name}: {error}: {line}"));
+    Ok(lines.lines().map(parse).collect())
+}
+
+/// What a case that was not wrong came to.
+enum Outcome {
+    /// So many messages the back end cannot see.
+    Unseen(usize),
+    /// The kernel lacks what it needs.
+    Lacking(String),
 }
 
 /// The verdicts of a set of cases, told at its end: one that fails does not hide the others.
@@ -179,17 +216,28 @@ impl Verdicts {
         Self { set, failed }
     }
 
-    /// Runs a case, which says how many of its messages the back end cannot see.
-    fn note(&mut self, backend: Backend, case: &[&str], run: impl FnOnce() -> usize) {
+    /// Runs a case.
+    fn note(&mut self, backend: Backend, case: &[&str], run: impl FnOnce() -> Outcome) {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
         let problem = outcome.as_ref().err().map(|panic| {
             let text = panic.downcast_ref::<String>().cloned();
             text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()))
                 .unwrap_or_default()
         });
+        let (unseen, lacking) = match outcome {
+            Ok(Outcome::Unseen(count)) => (Some(count), None),
+            Ok(Outcome::Lacking(what)) => {
+                eprintln!(
+                    "not run, because this kernel lacks something: {}: {what}",
+                    case.join(" ")
+                );
+                (None, Some(what))
+            }
+            Err(_) => (None, None),
+        };
         let verdict = serde_json::json!({
             "set": self.set, "backend": backend.name(), "case": case.join(" "), "problem": problem,
-            "unseen": outcome.ok(),
+            "unseen": unseen, "lacking": lacking,
         });
         if let Some(path) = std::env::var_os("TRACER_CASES_VERDICTS") {
             let file = File::options().create(true).append(true).open(path);
@@ -211,12 +259,14 @@ impl Verdicts {
 }
 
 /// Runs one case and judges what was captured of it.
-fn run(observer: &mut Observer, program: &Path, case: &[&str]) -> usize {
+fn run(observer: &mut Observer, program: &Path, case: &[&str]) -> Outcome {
     let name = format!("{} {}", observer.backend.name(), case.join(" "));
     observer.settle();
     observer.events.clear();
-    let child = spawn(program, case);
-    judge(observer, &name, finish(child, &name))
+    match finish(spawn(program, case), &name) {
+        Ok(ends) => Outcome::Unseen(judge(observer, &name, ends)),
+        Err(what) => Outcome::Lacking(what),
+    }
 }
 
 /// A program whose connections are there already, and which waits for the capture.
@@ -237,7 +287,7 @@ impl Held {
     }
 
     /// Lets it go on, and judges what was captured of it.
-    fn run(mut self, observer: &mut Observer, case: &[&str]) -> usize {
+    fn run(mut self, observer: &mut Observer, case: &[&str]) -> Outcome {
         let name = format!("{} late {}", observer.backend.name(), case.join(" "));
         observer.settle();
         observer.events.clear();
@@ -251,7 +301,7 @@ impl Held {
         self.output.read_to_string(&mut rest).expect("its output");
         assert!(self.child.wait().expect("it ends").success(), "{name}");
         let parse = |line: &str| serde_json::from_str(line).expect("a line of the log");
-        judge(observer, &name, rest.lines().map(parse).collect())
+        Outcome::Unseen(judge(observer, &name, rest.lines().map(parse).collect()))
     }
 }
 
@@ -308,7 +358,7 @@ fn is_of(end: &End, backend: Backend, events: &[&Event]) -> bool {
             .messages(direction)
             .iter()
             .filter(|told| told.is_seen_by(backend));
-        kept.len() == told.clone().count() && kept.iter().zip(told).all(|(kept, told)| kept.same(told))
+        kept.len() == told.clone().count() && kept.iter().zip(told).all(|(kept, told)| kept.is_told_as(told))
     };
     let header = &events[0].header;
     let ends = events
@@ -375,7 +425,8 @@ fn contents(name: &str, end: &End, backend: Backend, events: &[&Event]) {
             bytes.starts_with(&event.head) && bytes.ends_with(&event.tail),
             "{what}: wrong bytes"
         );
-        if told.3 == IN_MEMORY {
+        let expected = told.has_bytes_for(backend);
+        if expected == Some(true) {
             // Ten bytes are the least that a vector of these cases has.
             let head = event.head.len();
             assert!(
@@ -390,10 +441,11 @@ fn contents(name: &str, end: &End, backend: Backend, events: &[&Event]) {
                 "{what}: tail"
             );
         } else {
-            assert_eq!(
-                event.head.is_empty(),
-                header.flags & EventFlags::PAYLOAD_MISSING != 0,
-                "{what}"
+            let is_missing = header.flags & EventFlags::PAYLOAD_MISSING != 0;
+            assert_eq!(event.head.is_empty(), is_missing, "{what}");
+            assert!(
+                expected.is_none() || is_missing,
+                "{what}: bytes that cannot be seen"
             );
         }
         assert!(header.flags & EventFlags::HAS_POSITION != 0, "{what}");

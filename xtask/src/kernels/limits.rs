@@ -6,7 +6,7 @@ use crate::guest::kernel::Version;
 /// Kernels on which a back end, or a case with it, cannot work.
 pub struct Limit {
     pub backend: &'static str,
-    /// `None`: the back end is not there at all, and says so. [`ANY`]: every row.
+    /// `None`: the back end is not there at all, and says so. Else the row, or how its name begins, with a `*` behind it.
     pub case: Option<&'static str>,
     /// Kernels from this on.
     pub since: Version,
@@ -27,6 +27,26 @@ const FIRST: Version = (0, 0, 0);
 
 /// Every row of a back end.
 const ANY: &str = "*";
+
+/// What limits are made from.
+const NEVER: Limit = Limit {
+    backend: "",
+    case: None,
+    since: FIRST,
+    before: EVERY,
+    sometimes: false,
+    arch: None,
+    lacks: 0,
+    why: "",
+};
+
+const KERNEL_THREADS: Limit = Limit {
+    backend: "fentry",
+    before: (5, 12, 0),
+    why: "until Linux 5.12 what a ring does not do in its process's own threads is done by threads of the kernel, which belong to no process: \
+          the messages are told of those threads",
+    ..NEVER
+};
 
 /// Every limit that is known.
 pub const LIMITS: &[Limit] = &[
@@ -71,6 +91,35 @@ pub const LIMITS: &[Limit] = &[
     },
     Limit {
         backend: "syscall",
+        case: Some("way: ring*"),
+        why: "no system call of the process moves the messages of its rings; the calls that may have moved some are counted \
+              (`kernel.ring_calls`)",
+        ..NEVER
+    },
+    Limit {
+        case: Some("way: ring_worker"),
+        ..KERNEL_THREADS
+    },
+    Limit {
+        case: Some("way: ring_polled"),
+        ..KERNEL_THREADS
+    },
+    Limit {
+        backend: "fentry",
+        case: Some("way: ring_buffers"),
+        before: (5, 19, 0),
+        why: "rings of buffers (`IORING_REGISTER_PBUF_RING`) came with Linux 5.19: there is nothing to see",
+        ..NEVER
+    },
+    Limit {
+        backend: "fentry",
+        case: Some("way: ring_multishot"),
+        before: (6, 0, 0),
+        why: "receives of many messages (`IORING_RECV_MULTISHOT`) came with Linux 6.0: there is nothing to see",
+        ..NEVER
+    },
+    Limit {
+        backend: "syscall",
         case: Some(ANY),
         since: (7, 0, 0),
         before: EVERY,
@@ -84,25 +133,30 @@ pub const LIMITS: &[Limit] = &[
 
 const TAKEN_OUT: Limit = Limit {
     backend: "tracepoint",
-    case: None,
-    since: FIRST,
-    before: EVERY,
-    sometimes: false,
-    arch: None,
-    lacks: 0,
     why: "no socket tracepoint fires where `splice` takes bytes out of a socket (net/socket.c: `sock_splice_read`): the positions of the \
           messages around them tell how many they were",
+    ..NEVER
 };
 
 /// The number (from 1) of the limit of a back end, or of a case with it.
 pub fn find(backend: &str, case: Option<&str>, version: Version, arch: Arch) -> Option<usize> {
     let holds = |limit: &Limit| {
         limit.backend == backend
-            && (limit.case == case || (limit.case == Some(ANY) && case.is_some()))
+            && covers(limit.case, case)
             && (limit.since..limit.before).contains(&version)
             && limit.arch.is_none_or(|only| only == arch)
     };
     LIMITS.iter().position(holds).map(|index| index + 1)
+}
+
+fn covers(pattern: Option<&str>, case: Option<&str>) -> bool {
+    match (pattern, case) {
+        (Some(pattern), Some(case)) => match pattern.strip_suffix('*') {
+            Some(beginning) => case.starts_with(beginning),
+            None => case == pattern,
+        },
+        (pattern, case) => pattern == case,
+    }
 }
 
 /// Whether cells may pass for all that.
@@ -115,4 +169,39 @@ pub fn shows_sometimes(number: usize) -> bool {
 pub fn lacks(number: usize) -> u64 {
     let limit = number.checked_sub(1).and_then(|index| LIMITS.get(index));
     limit.map_or(0, |limit| limit.lacks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_have_their_limits() {
+        let check = |backend, case, version, why: Option<&str>| {
+            let found = find(backend, case, version, Arch::X86_64).map(|number| LIMITS[number - 1].why);
+            match why {
+                Some(why) => assert!(
+                    found.is_some_and(|found| found.contains(why)),
+                    "{backend} {case:?} {found:?}"
+                ),
+                None => assert_eq!(found, None, "{backend} {case:?}"),
+            }
+        };
+        check("tracepoint", None, (6, 1, 0), Some("came with Linux 6.3"));
+        check("tracepoint", None, (6, 12, 0), None);
+        check("tracepoint", Some("keep-alive"), (6, 1, 0), None);
+        check("syscall", Some("way: ring"), (7, 3, 0), Some("its rings"));
+        check("syscall", Some("way: ring_fixed"), (5, 10, 0), Some("its rings"));
+        check("syscall", Some("way: reset"), (6, 12, 0), None);
+        check("syscall", Some("way: reset"), (7, 3, 0), Some("preempted"));
+        check("syscall", None, (7, 3, 0), None);
+        check(
+            "fentry",
+            Some("way: ring_polled"),
+            (5, 10, 0),
+            Some("until Linux 5.12"),
+        );
+        check("fentry", Some("way: ring_polled"), (6, 1, 0), None);
+        check("fentry", Some("way: ring_buffers"), (5, 10, 0), Some("5.19"));
+    }
 }

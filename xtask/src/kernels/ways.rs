@@ -125,6 +125,10 @@ pub fn rows(ways: &Value) -> BTreeMap<String, Row> {
         let row = rows.entry(name).or_default();
         row.variants += 1;
         row.unseen += verdict.get("unseen").and_then(Value::as_u64).unwrap_or(0);
+        if !text("lacking").is_empty() {
+            row.problems
+                .push(format!("{set} {case}: the kernel lacks it: {}", text("lacking")));
+        }
         if has_problem(verdict) {
             let problem: String = text("problem").chars().take(300).collect();
             row.problems.push(format!("{set} {case}: {problem}"));
@@ -145,6 +149,7 @@ mod tests {
             verdict("64-bit", "peek unix", json!("wrong"), Value::Null),
             verdict("32-bit", "peek v4", Value::Null, json!(2)),
             verdict("older", "peek v4", Value::Null, json!(0)),
+            json!({"set": "64-bit", "case": "ring_buffers", "problem": null, "unseen": null, "lacking": "EINVAL"}),
         ]});
         let rows = rows(&ways);
         let row = |problems: &[&str], unseen, variants| Row {
@@ -152,8 +157,12 @@ mod tests {
             unseen,
             variants,
         };
-        assert_eq!(rows.len(), 2);
+        assert_eq!(rows.len(), 3);
         assert_eq!(rows["peek"], row(&["64-bit peek unix: wrong"], 2, 3));
         assert_eq!(rows["older peek"], row(&[], 0, 1));
+        assert_eq!(
+            rows["ring_buffers"],
+            row(&["64-bit ring_buffers: the kernel lacks it: EINVAL"], 0, 1)
+        );
     }
 }

@@ -34,6 +34,14 @@ impl Backend {
             Self::Syscall => "syscall",
         }
     }
+
+    /// Whether it says of itself that it does not see this ([`Unseen::what`]).
+    #[must_use]
+    pub fn is_blind_to(self, what: &str) -> bool {
+        let own = TABLES.iter().filter(|table| table.backend == self);
+        own.flat_map(|table| table.unseen)
+            .any(|unseen| unseen.what == what)
+    }
 }
 
 /// How a program is attached to its target.
