@@ -47,7 +47,7 @@ static void zerocopy(const char *variant) {
         check(&pair.server, got, size);
         moved(&pair.server, RECEIVED, size, 1);
         struct pollfd poll_for = {pair.client.fd, 0, 0};
-        MUST(poll(&poll_for, 1, 2000) == 1);
+        MUST(poll(&poll_for, 1, LONG) == 1);
         char control[256];
         struct msghdr message = {.msg_control = control, .msg_controllen = sizeof control};
         MUST(recvmsg(pair.client.fd, &message, MSG_ERRQUEUE) >= 0);

@@ -81,6 +81,11 @@ void receive_bytes(struct end *end, size_t size);
 /* A request of 100 bytes and an answer of 200. */
 void round_trip(struct end *client, struct end *server);
 
+/* Milliseconds after which something hangs, however busy the machine is. */
+enum { LONG = 120000 };
+/* Waits until another thread of this process sleeps in a call. */
+void until_asleep(int thread);
+
 /* Starts a child that runs `body`, and waits for its success. */
 pid_t start(void (*body)(void *), void *argument);
 void join(pid_t child);

@@ -38,7 +38,7 @@ static void reset(const char *variant) {
     MUST(setsockopt(pair.client.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once) == 0);
     close(pair.client.fd);
     struct pollfd wait = {pair.server.fd, POLLIN, 0};
-    MUST(poll(&wait, 1, 1000) == 1);
+    MUST(poll(&wait, 1, LONG) == 1);
     char byte;
     MUST(read(pair.server.fd, &byte, 1) == -1 && errno == ECONNRESET);
     close(pair.server.fd);
@@ -78,7 +78,7 @@ static void connect_fails(const char *variant) {
     if (result < 0 && error == EINPROGRESS && error != expected) {
         struct pollfd wait = {fd, POLLOUT, 0};
         socklen_t size = sizeof error;
-        MUST(poll(&wait, 1, 10000) == 1);
+        MUST(poll(&wait, 1, LONG) == 1);
         MUST(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0);
     }
     MUST(result < 0);

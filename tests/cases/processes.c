@@ -162,12 +162,12 @@ static void threads(const char *variant) {
  * first was not moved over the second. */
 struct race {
     struct end *end;
-    atomic_int begun;
+    atomic_int thread;
 };
 
 static void *wait_for_bytes(void *argument) {
     struct race *race = argument;
-    race->begun = 1;
+    race->thread = own_thread();
     receive_bytes(race->end, 100);
     return NULL;
 }
@@ -181,8 +181,8 @@ static void replaced_fd(const char *variant) {
     struct race race = {&first.server, 0};
     pthread_t thread;
     MUST(pthread_create(&thread, NULL, wait_for_bytes, &race) == 0);
-    while (!race.begun) {}
-    usleep(50000);
+    while (!race.thread) usleep(1000);
+    until_asleep(race.thread);
     int kept = dup(first.server.fd);
     MUST(kept >= 0 && dup2(second.server.fd, first.server.fd) == first.server.fd);
     send_bytes(&first.client, 100);

@@ -331,13 +331,14 @@ struct stranger {
     struct pair *pair;
     int pipe[2];
     struct ring *ring;
+    int reader;
 };
 
 static void *sends_then_writes(void *argument) {
     struct stranger *stranger = argument;
     char bytes[600];
     for (int i = 0; i < 3; i++) {
-        usleep(20000); /* the other is in its read by now, most likely */
+        until_asleep(stranger->reader);
         send_bytes(&stranger->pair->client, 600);
         /* Received before anything is in the pipe, so in that read. */
         while (__atomic_load_n(stranger->ring->completed, __ATOMIC_ACQUIRE) == *stranger->ring->reaped) usleep(1000);
@@ -354,7 +355,7 @@ static void ring_meanwhile(const char *variant) {
     struct pair pair = connect_pair(V4);
     struct ring ring = ring_open(0);
     struct results results = {0};
-    struct stranger stranger = {.pair = &pair, .ring = &ring};
+    struct stranger stranger = {.pair = &pair, .ring = &ring, .reader = own_thread()};
     char strange[600];
     pthread_t thread;
     MUST(pipe(stranger.pipe) == 0);

@@ -133,6 +133,17 @@ void round_trip(struct end *client, struct end *server) {
     receive_bytes(client, 200);
 }
 
+void until_asleep(int thread) {
+    char path[64], state = 0;
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread);
+    while (state != 'S') {
+        usleep(2000);
+        FILE *file = fopen(path, "r");
+        MUST(file && fscanf(file, "%*d (%*[^)]) %c", &state) == 1);
+        fclose(file);
+    }
+}
+
 pid_t start(void (*body)(void *), void *argument) {
     fflush(stdout);
     pid_t child = fork();

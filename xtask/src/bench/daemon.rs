@@ -15,8 +15,10 @@ use super::process;
 /// The line on standard error that says that it traces.
 const READY: &str = "tracer: ready";
 
-/// An emulated kernel verifies slowly.
-const READY_WITHIN: Duration = Duration::from_secs(600);
+/// An emulated kernel verifies slowly (a minute where nothing else runs): whoever takes so long hangs.
+const READY_WITHIN: Duration = Duration::from_secs(1_800);
+/// Likewise for its end.
+const GONE_WITHIN: Duration = Duration::from_secs(300);
 
 /// Where its spans go.
 #[derive(Clone, Debug)]
@@ -121,7 +123,7 @@ impl Daemon {
         let pid = self.child.id().cast_signed();
         // SAFETY: the process is a child that was not waited for, so the id is still its own.
         unsafe { libc::kill(pid, libc::SIGTERM) };
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + GONE_WITHIN;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 let said = self.said();
@@ -129,7 +131,11 @@ impl Daemon {
                 return Ok(said);
             }
             if Instant::now() > deadline {
-                bail!("the daemon did not stop within 30 s; it said:\n{}", self.kill());
+                bail!(
+                    "the daemon did not stop within {} s; it said:\n{}",
+                    GONE_WITHIN.as_secs(),
+                    self.kill()
+                );
             }
             std::thread::sleep(Duration::from_millis(10));
         }
