@@ -6,7 +6,8 @@
  *
  * An end: {"case", "family", "lport", "rport", "sent": [...], "received": [...], "eof": n, "connect": errno}. A message:
  * [bytes, process, thread, where the bytes were: see cases.h]. The judge looks for a connection that
- * moved the same messages, each seen once. A kernel that lacks what a case needs is told on standard error, with the exit code 77. It needs no file but itself, so that it runs in a bare guest as well:
+ * moved the same messages, each seen once. A kernel that lacks what a case needs is told on standard error, with the exit code 77.
+ * It needs no file but itself, so that it runs in a bare guest as well:
  *
  *   cc -std=gnu11 -O1 -static -pthread -o cases tests/cases/[a-z]*.c        (-m32 for a 32-bit one) */
 #include "cases.h"

@@ -55,7 +55,7 @@ impl Archive {
                  Dir::Etc::sourcelist \"{path}/sources.list\";\nDir::Etc::sourceparts \"/dev/null\";\n\
                  Dir::Etc::preferences \"/dev/null\";\nDir::Etc::preferencesparts \"/dev/null\";\n\
                  APT::Architecture \"{arch}\";\nAPT::Architectures {{ \"{arch}\"; }};\nAPT::Install-Recommends \"false\";\n\
-                 Acquire::Retries \"3\";\nAPT::Default-Release \"\";\nAPT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n\
+                 Acquire::Retries \"3\";\nAcquire::http::Timeout \"30\";\nAPT::Default-Release \"\";\nAPT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n\
                  Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n\
                  // Suites that are no longer updated stay as they are.\nAcquire::Check-Valid-Until \"false\";\n",
                 arch = arch.debian()
@@ -72,7 +72,12 @@ impl Archive {
                 Ok(()) => fs::write(stamp, "")?,
                 Err(why) => {
                     eprintln!("    not every suite can be had: {why:#}");
-                    archive.trouble = Some(format!("{why:#}"));
+                    archive.trouble = Some(format!(
+                        "{why:#}. What is fetched once is kept in {}: until then this machine needs the network, and an answer of \
+                         the archives that {} names",
+                        archive.root.display(),
+                        list.display()
+                    ));
                 }
             }
         }

@@ -47,7 +47,15 @@ impl Emulator {
         let program = place.join("usr/bin").join(format!("qemu-system-{}", arch.name()));
         if !program.exists() {
             let packages = ["qemu-system-x86", "qemu-system-arm"];
-            Archive::open(host)?.unpack_with_dependencies(SUITE, &packages, &place)?;
+            let archive = Archive::open(host)?;
+            archive
+                .unpack_with_dependencies(SUITE, &packages, &place)
+                .with_context(|| {
+                    format!(
+                        "Debian's archives did not give QEMU, as far as they could be read: {}",
+                        archive.trouble()
+                    )
+                })?;
         }
         let libraries = place.join("usr/lib").join(format!("{}-linux-gnu", host.name()));
         let loader = match host {

@@ -40,14 +40,6 @@ const NEVER: Limit = Limit {
     why: "",
 };
 
-const KERNEL_THREADS: Limit = Limit {
-    backend: "fentry",
-    before: (5, 12, 0),
-    why: "until Linux 5.12 what a ring does not do in its process's own threads is done by threads of the kernel, which belong to no process: \
-          the messages are told of those threads",
-    ..NEVER
-};
-
 /// Every limit that is known.
 pub const LIMITS: &[Limit] = &[
     Limit {
@@ -95,14 +87,6 @@ pub const LIMITS: &[Limit] = &[
         why: "no system call of the process moves the messages of its rings; the calls that may have moved some are counted \
               (`kernel.ring_calls`)",
         ..NEVER
-    },
-    Limit {
-        case: Some("way: ring_worker"),
-        ..KERNEL_THREADS
-    },
-    Limit {
-        case: Some("way: ring_polled"),
-        ..KERNEL_THREADS
     },
     Limit {
         backend: "fentry",

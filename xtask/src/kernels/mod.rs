@@ -89,8 +89,11 @@ const MATRIX: &[Row] = &[
     (Arch::X86_64, "6.12", BACKENDS),
     (Arch::X86_64, "6.19", BACKENDS),
     (Arch::X86_64, "7", BACKENDS),
+    (Arch::Aarch64, "5.10", BACKENDS),
     (Arch::Aarch64, "6.1", BACKENDS),
     (Arch::Aarch64, "6.12", BACKENDS),
+    (Arch::Aarch64, "6.19", BACKENDS),
+    (Arch::Aarch64, "7", BACKENDS),
 ];
 
 /// What `--quick` runs: the oldest, the one that most hosts have, and the newest; every back end where it is hardest for it.
