@@ -260,7 +260,11 @@ fn python_asyncio() {
             calls("group", 3, 0.97),
             calls("spawn", 4, 0.97),
             calls("executor", 3, 0.97),
-            calls("tasks", 3, 0.3),
+            calls("tasks", 3, 0.97),
+            calls("named", 3, 0.97),
+            calls("within", 4, 0.97),
+            calls("beside", 3, 0.6),
+            late("late", 2, 0.97),
         ],
     );
 }
@@ -297,6 +301,7 @@ fn python_uvicorn() {
             calls("group", 3, 0.97),
             calls("spawn", 4, 0.97),
             calls("executor", 3, 0.97),
+            calls("tasks", 3, 0.97),
             calls("sync", 2, 0.97),
         ],
     );
@@ -312,6 +317,7 @@ fn python_uvloop() {
             calls("par", 3, 0.97),
             calls("sleep", 2, 0.97),
             calls("group", 3, 0.97),
+            calls("tasks", 3, 0.97),
             calls("sync", 2, 0.97),
         ],
     );

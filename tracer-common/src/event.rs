@@ -46,6 +46,9 @@ impl ActKind {
     pub const WAITS: Self = Self(1);
     /// It reads the eventfd by which other threads wake it.
     pub const WOKEN: Self = Self(2);
+    /// Another task than the one that runs: [`EventHeader::task`], which has moved bytes though nobody awaited it, is found to be held by
+    /// the first of the [`EventHeader::awaiters`] ([`EventFlags::HELD`]).
+    pub const HELD: Self = Self(3);
 }
 
 /// Which way bytes went, seen from the socket that the event names.
@@ -106,6 +109,9 @@ impl EventFlags {
     pub const CLIENT_THREAD: u16 = 32;
     /// The thread works off what others have submitted: [`EventHeader::awaiters`] holds [`Submitters`], and names no tasks.
     pub const SUBMITTED: u16 = 64;
+    /// Not all of [`EventHeader::awaiters`] wait: one of them was seen to hold the one before it among its variables while it waited
+    /// for something else. [`EventHeader::creator`] tells when that was seen first.
+    pub const HELD: u16 = 128;
 
     /// Whether every bit of `bits` is set.
     #[must_use]

@@ -200,6 +200,14 @@ pub struct PythonOffsets {
     pub tuple_type: Address,
     /// `PyLong_Type`.
     pub int_type: Address,
+    /// `PyCoro_Type`; 0 = the frames of coroutines are not read (before 3.11).
+    pub coroutine_type: Address,
+    /// `PyList_Type`.
+    pub list_type: Address,
+    /// `PyListIter_Type`.
+    pub list_iterator_type: Address,
+    /// `PyDict_Type`.
+    pub dictionary_type: Address,
     /// The function by which work is put into a queue (`_queue.SimpleQueue.put`), where a probe tells who submits; 0 = none.
     pub queue_put: Address,
     /// The thread's `PyThreadState` lies at its thread pointer plus this.
@@ -232,6 +240,8 @@ pub struct PythonOffsets {
     pub code_locals: u32,
     /// `PyCodeObject.co_stacksize`.
     pub code_stack: u32,
+    /// `PyCoroObject.cr_iframe`.
+    pub coroutine_frame: u32,
 }
 
 /// Value of the runtime table: the kind, and the offsets for that kind; those for the others are zero.
@@ -254,5 +264,5 @@ pub struct RuntimeEntry {
     pub python: PythonOffsets,
 }
 
-const _: () = assert!(core::mem::size_of::<PythonOffsets>() == 9 * 8 + 15 * 4);
+const _: () = assert!(core::mem::size_of::<PythonOffsets>() == 13 * 8 + 16 * 4);
 const _: () = assert!(core::mem::size_of::<RuntimeEntry>() == 188 + core::mem::size_of::<PythonOffsets>());

@@ -257,6 +257,9 @@ fn emit_fact<A: Access>(
     fields.error = socket.error();
     if (connects || kind == EventKind::PROBE) && runtime::in_use() {
         fields.flags |= runtime::hand_off::take(thread, fields);
+        if connects {
+            runtime::python::connects(thread);
+        }
     }
     record.submit();
     Some(())

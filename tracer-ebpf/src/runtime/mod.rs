@@ -59,7 +59,7 @@ pub struct Tasks {
     only: u64,
     /// What was read last.
     words: [u64; WORDS],
-    /// [`EventFlags::TURN`], [`EventFlags::SUBMITTED`], or nothing.
+    /// [`EventFlags::TURN`], [`EventFlags::SUBMITTED`], [`EventFlags::HELD`], or nothing.
     pub flags: u64,
 }
 
@@ -94,6 +94,14 @@ impl Tasks {
     fn turn(&mut self, turn: Turn) {
         self.awaiters = turn.pack();
         self.flags = u64::from(EventFlags::TURN);
+    }
+
+    #[inline(always)]
+    fn held(&mut self, since: u64) {
+        if self.flags == 0 || since < self.creator {
+            self.creator = since;
+        }
+        self.flags = u64::from(EventFlags::HELD);
     }
 
     #[inline(always)]

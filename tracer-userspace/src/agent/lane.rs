@@ -291,6 +291,7 @@ impl<S: Selects> Lane<S> {
         let deed = match ActKind(header.state) {
             ActKind::WAITS => Deed::Waits,
             ActKind::WOKEN => Deed::Woken,
+            ActKind::HELD => Deed::Held,
             _ => return,
         };
         self.voice.act(mark_of(header).stamp, deed);
@@ -517,10 +518,16 @@ fn unit_of(header: &EventHeader) -> Unit {
     } else if EventFlags(header.flags).has(EventFlags::SUBMITTED) {
         Runs::Work(Submitters::unpack(header.awaiters))
     } else if header.task != 0 || header.awaiters[0] != 0 || header.creator != 0 {
+        let (creator, held_since) = if EventFlags(header.flags).has(EventFlags::HELD) {
+            (0, header.creator)
+        } else {
+            (header.creator, 0)
+        };
         Runs::Task(Task {
             id: header.task,
-            creator: header.creator,
+            creator,
             awaiters: header.awaiters,
+            held_since,
         })
     } else {
         Runs::Thread

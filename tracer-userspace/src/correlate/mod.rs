@@ -31,7 +31,7 @@ use hashbrown::HashMap;
 
 pub use config::Config;
 
-use crate::model::{Nanos, Service, Signal, SignalKind, Span, TraceId};
+use crate::model::{Deed, Nanos, Service, Signal, SignalKind, Span, TraceId};
 use crate::telemetry::{Ledger, Reason};
 use arena::{Arena, Key};
 use evidence::header::{Carriers, ContextId};
@@ -126,6 +126,7 @@ impl Correlator {
     pub fn signal(&mut self, signal: Signal, services: &mut dyn FnMut(u32) -> Arc<Service>) {
         self.now = self.now.max(signal.ts);
         match signal.kind {
+            SignalKind::Act(act) if act.deed == Deed::Held => self.held(&act.stamp.unit),
             SignalKind::Act(act) => self.act(&act),
             SignalKind::Begin(begin) => self.begin(begin, services),
             SignalKind::RequestEnd(id, stamp) => self.request_end(id, &stamp),

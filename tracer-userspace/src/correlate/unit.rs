@@ -76,7 +76,7 @@ pub(super) struct Pending {
     /// 0: the unit itself called, or waited for who did; else how many tasks lie between it and one that it created.
     pub hops: u8,
     /// With hops: when the oldest of the tasks between was first seen. Through [`Via::Task`]'s others: since when the unit waited
-    /// for it.
+    /// for it, or had it.
     pub born: Nanos,
     pub via: Via,
 }
@@ -89,6 +89,15 @@ impl Pending {
             hops: 0,
             born: Nanos::MAX,
             via: Via::Task,
+        }
+    }
+
+    /// The unit has had the task that wrote the call, or one that waits for it, since then.
+    pub fn held(call: Key, since: Nanos) -> Self {
+        Self {
+            born: since,
+            via: Via::Held,
+            ..Self::of(call)
         }
     }
 }
@@ -106,6 +115,8 @@ pub(super) enum Via {
     Woken,
     /// It submitted the work that the call is a part of.
     Submitted,
+    /// It had the task that made the call among its variables.
+    Held,
 }
 
 /// A thread or a runtime task.

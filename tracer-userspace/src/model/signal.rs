@@ -75,6 +75,8 @@ pub enum Deed {
     Sends(ConnId),
     /// Receives bytes, of whatever protocol.
     Receives(ConnId),
+    /// Of the task: who it is held by is known only now, after it has called ([`super::Task::held_since`]).
+    Held,
 }
 
 /// One signal. Signals of one exchange come in order: one `Begin`, at most one `RequestEnd` and one `Respond`, one `End` or `Drop`.

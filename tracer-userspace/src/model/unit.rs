@@ -43,6 +43,10 @@ pub struct Task {
     /// Tasks that wait for this one to do it, the nearest first: who asked a pooled client connection to write, who awaits a
     /// coroutine. 0 ends the list.
     pub awaiters: [u64; MAX_AWAITERS],
+    /// 0 if all of them do. Else one of them was seen to have the one before it among its variables while it waited for something
+    /// else: since when.
+    #[serde(default)]
+    pub held_since: Nanos,
 }
 
 /// As the words of an event's header.

@@ -9,6 +9,7 @@ from common import BASES, child, pause, url, work
 class Styles:
     def __init__(self, get):
         self.get = get
+        self.kept = set()
 
     def call(self, marker, i):
         return self.get(url(marker, i))
@@ -61,6 +62,46 @@ class Styles:
         made = [asyncio.create_task(self.call(m, i)) for i in range(3)]
         for task in made:
             await task
+
+    async def named(self, m):
+        """Tasks in a dictionary, each awaited later for a limited time."""
+        made = {i: asyncio.create_task(self.call(m, i)) for i in range(3)}
+        for i in made:
+            await asyncio.wait_for(made[i], 20)
+
+    async def within(self, m):
+        """Tasks made by Tasks, all awaited later."""
+
+        async def two(i):
+            one, other = (asyncio.create_task(self.call(m, call)) for call in (i, i + 1))
+            await one
+            await other
+
+        one, other = asyncio.create_task(two(0)), asyncio.create_task(two(2))
+        await one
+        await other
+
+    async def late(self, m):
+        """Two, and a Task made between them that calls once the answer is out."""
+
+        async def after():
+            await asyncio.sleep(0.2)
+            await self.get(BASES[0] + child(m, 2))
+
+        one = asyncio.create_task(self.call(m, 0))
+        later = asyncio.create_task(after())
+        other = asyncio.create_task(self.call(m, 1))
+        self.kept.add(later)
+        later.add_done_callback(self.kept.discard)
+        await one
+        await other
+
+    async def beside(self, m):
+        """A Task that is awaited later, and calls of the request's own meanwhile."""
+        made = asyncio.create_task(self.call(m, 0))
+        await self.call(m, 1)
+        await made
+        await self.call(m, 2)
 
     async def executor(self, m):
         """Calls that block a thread of the loop's executor: one after the other, then at once."""

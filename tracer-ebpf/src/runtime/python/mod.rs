@@ -6,6 +6,8 @@
 //! turn is awaited (gather, wait, shield, executors); a `functools.partial` with such a Future (wait_for before 3.12); a method or
 //! a closure that belongs to a TaskGroup (asyncio's, anyio's), which knows its Task.
 //!
+//! A Task that nobody awaits yet may be a variable of one who awaits another ([`held`]).
+//!
 //! What an executor's thread works off has an owner even if nobody waits for it yet: the one who submitted it, which a probe tells
 //! ([`submit`]).
 //!
@@ -15,6 +17,7 @@
 //! All objects begin with a reference count and, at 8, their type (Include/object.h).
 
 mod chain;
+mod held;
 mod objects;
 pub mod submit;
 mod work;
@@ -31,7 +34,7 @@ use self::{
     work::python_work,
 };
 use super::{TASKS, Tasks, has_recipe, thread_pointer};
-use crate::{buffers::read_user, relay};
+use crate::{buffers::read_user, relay, unit::Thread};
 
 /// `PyContext.ctx_prev`.
 const CONTEXT_PREVIOUS: u64 = 16;
@@ -51,6 +54,14 @@ struct Walk {
     at: u64,
     /// Tasks found that wait.
     found: u64,
+    /// The last Task that it has come to, and its identity.
+    task: [u64; 2],
+    /// Who awaits that one and is looked through for others, likewise.
+    holder: [u64; 2],
+    /// The two innermost frames of the holder, the inner one first.
+    frames: [u64; 2],
+    /// Tasks in one of the holder's collections: where the first is, the bytes to the next, and how many.
+    items: [u64; 3],
     /// The thread's `PyThreadState`.
     state: u64,
     /// The Future (of concurrent.futures) of what an executor's thread works on; 0 if it is none, or works on nothing.
@@ -60,10 +71,11 @@ struct Walk {
 }
 
 #[map]
-static WALKS: PerCpuArray<Walk> = PerCpuArray::with_max_entries(PROBE as u32 + 1, 0);
+static WALKS: PerCpuArray<Walk> = PerCpuArray::with_max_entries(CONNECT as u32 + 1, 0);
 
-/// The slot for programs that see no messages.
+/// The slots for programs that see no messages.
 const PROBE: u64 = MESSAGE_PROGRAMS as u64;
+const CONNECT: u64 = PROBE + 1;
 
 /// By socket cookie: the Task that wrote to it last, its address and its identity.
 #[map]
@@ -73,6 +85,9 @@ static WRITERS: LruHashMap<u64, [u64; 2]> = LruHashMap::with_max_entries(8_192, 
 const NOTHING: u64 = 0;
 const CHAIN: u64 = 1;
 const WORK: u64 = 2;
+
+/// What [`python_step`] says: who waits may hold others. Never the address of an object.
+const HOLDER: u64 = 1;
 
 #[inline(always)]
 fn walk(scratch: u64) -> Option<&'static mut Walk> {
@@ -110,12 +125,23 @@ pub fn find(thread: u64, scratch: u64, cookie: u64) -> u64 {
     }
     if next == CHAIN {
         for _ in 0..STEPS {
-            if python_step(scratch) == 0 {
-                break;
+            match python_step(scratch) {
+                0 => break,
+                HOLDER => _ = held::python_hold(scratch),
+                _ => {}
             }
         }
     }
     next
+}
+
+/// A Task that connects calls only later: who awaits it may hold others, which call before it.
+#[inline(always)]
+pub fn connects(thread: Thread) {
+    let both = u64::from(thread.tgid) << 32 | u64::from(thread.tid);
+    if has_recipe(RuntimeKind::PYTHON) && held::python_connect(both) == HOLDER {
+        held::python_hold(CONNECT);
+    }
 }
 
 /// Finds the Task that runs, or the one that waits for the bytes that are read.
@@ -130,11 +156,14 @@ extern "C" fn python_begin(thread: u64, scratch: u64, cookie: u64) -> u64 {
         return NOTHING;
     }
     walk.state = state;
+    walk.thread = thread;
     walk.found = 0;
     walk.work = 0;
+    walk.task = [0; 2];
     walk.at = python_running(scratch, state);
     if walk.at != 0 {
         tasks.task = python_identity(scratch, walk.at);
+        walk.task = [walk.at, tasks.task];
         if relay::direction(scratch) == Direction::Send as u64 {
             note_writer(cookie, [walk.at, tasks.task]);
         }
@@ -149,6 +178,7 @@ extern "C" fn python_begin(thread: u64, scratch: u64, cookie: u64) -> u64 {
         tasks.awaiters[0] = identity;
         walk.found = 1;
         walk.at = writer;
+        walk.task = [writer, identity];
         return CHAIN;
     }
     // The first thread is nobody's worker.
@@ -165,7 +195,11 @@ extern "C" fn python_step(scratch: u64) -> u64 {
     let (Some(walk), Some(tasks)) = (walk(scratch), tasks(scratch)) else {
         return 0;
     };
-    let next = next(&walk.offsets, scratch, walk.at);
+    let mut next = next(&walk.offsets, scratch, walk.at);
+    let is_awaited = next != 0;
+    if !is_awaited {
+        next = held::python_holder(scratch);
+    }
     walk.at = next;
     if next == 0 || kind(&walk.offsets, next) != TASK {
         return next;
@@ -176,7 +210,15 @@ extern "C" fn python_step(scratch: u64) -> u64 {
         *place = identity;
     }
     walk.found += 1;
-    u64::from(found + 1 < MAX_AWAITERS)
+    walk.holder = [next, identity];
+    if found + 1 >= MAX_AWAITERS {
+        return 0;
+    }
+    if is_awaited && held::is_new(walk) {
+        return HOLDER;
+    }
+    walk.task = walk.holder;
+    next
 }
 
 #[inline(always)]
@@ -216,9 +258,7 @@ extern "C" fn python_running(scratch: u64, state: u64) -> u64 {
         size
     };
     // Entries of 24 bytes: hash, key, value. What was entered last stands last.
-    let entries = keys
-        .wrapping_add(u64::from(o.keys_indices))
-        .wrapping_add(indices);
+    let entries = keys.wrapping_add(u64::from(o.keys_indices)).wrapping_add(indices);
     let mut context = follow(state.wrapping_add(u64::from(o.context)));
     if context == 0 {
         return 0;

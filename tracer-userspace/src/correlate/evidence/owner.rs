@@ -8,7 +8,7 @@ use crate::correlate::Correlator;
 use crate::correlate::arena::Key;
 use crate::correlate::record::Parent;
 use crate::correlate::unit::{Pending, UnitId, Via};
-use crate::model::{Confidence, Evidence, Nanos, Unit};
+use crate::model::{Confidence, Evidence, Nanos, Task, Unit};
 
 /// How a request may claim calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,12 +45,24 @@ impl Correlator {
         if moved.tasks().next().is_none() {
             self.await_unit(outermost, Pending::of(call));
         }
+        let Task {
+            id,
+            mut creator,
+            held_since,
+            ..
+        } = moved.task();
         for task in moved.tasks() {
             outermost = self.units.unit(UnitId::task(moved.tgid, task), 0, now);
-            self.await_unit(outermost, Pending::of(call));
+            let pending = if held_since == 0 || task == id {
+                Pending::of(call)
+            } else {
+                Pending::held(call, held_since)
+            };
+            self.await_unit(outermost, pending);
         }
-        self.note_late_call(call, outermost);
-        let mut creator = moved.task().creator;
+        if held_since == 0 {
+            self.note_late_call(call, outermost);
+        }
         let mut born = Nanos::MAX;
         for hops in 1..=MAX_HOPS {
             let Some(state) = self.units.units.get_mut(outermost).filter(|u| u.id.is_task) else {
@@ -94,6 +106,31 @@ impl Correlator {
         let began = &record.begin.start.unit;
         if began.task().awaiters != told && began.tasks().next() == moved.tasks().next() {
             self.await_owner(call, moved);
+        }
+    }
+
+    /// Who holds a task is known only now: it may own what the task has called already.
+    pub(in crate::correlate) fn held(&mut self, moved: &Unit) {
+        let Task {
+            id,
+            awaiters,
+            held_since,
+            ..
+        } = moved.task();
+        let Some(state) = self
+            .units
+            .find(UnitId::task(moved.tgid, id))
+            .and_then(|task| self.units.units.get(task))
+        else {
+            return;
+        };
+        let own = |pending: &&Pending| pending.via == Via::Task && pending.hops == 0;
+        let calls: Vec<Key> = state.pending.iter().filter(own).map(|p| p.call).collect();
+        for holder in awaiters.into_iter().take_while(|&task| task != 0) {
+            let holder = self.units.unit(UnitId::task(moved.tgid, holder), 0, self.now);
+            for &call in &calls {
+                self.await_unit(holder, Pending::held(call, held_since));
+            }
         }
     }
 
@@ -190,6 +227,9 @@ impl Correlator {
     fn judge(&self, case: &Case) -> Option<(Evidence, Confidence)> {
         if case.via == Via::Submitted {
             return self.judge_submitted(case).map(|c| (Evidence::Task, c));
+        }
+        if case.via == Via::Held {
+            return self.judge_held(case).map(|c| (Evidence::Task, c));
         }
         if case.via != Via::Task {
             return self.judge_acquirer(case).map(|c| (Evidence::Acquirer, c));

@@ -20,7 +20,8 @@ fn context(rng: &mut fastrand::Rng) -> Option<TraceContext> {
 fn unit(rng: &mut fastrand::Rng) -> Unit {
     let tgid = rng.u32(10..13);
     let mut task = || if tgid == 10 { rng.u64(..6) } else { 0 };
-    let (own, creator, awaiters) = (task(), task(), [task(), task(), task(), task()]);
+    let (own, creator, held_since) = (task(), task(), task());
+    let awaiters = [task(), task(), task(), task()];
     Unit {
         tgid,
         tid: rng.u32(..4),
@@ -28,6 +29,7 @@ fn unit(rng: &mut fastrand::Rng) -> Unit {
             id: own,
             creator,
             awaiters,
+            held_since,
         }),
     }
 }

@@ -521,6 +521,7 @@ fn goroutine(thread: Unit, id: u64, creator: u64, waits: u64) -> Unit {
             id,
             creator,
             awaiters: [waits, 0, 0, 0],
+            held_since: 0,
         }),
         ..thread
     }

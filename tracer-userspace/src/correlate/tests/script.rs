@@ -13,8 +13,8 @@
 //! ```
 //!
 //! Units: `process.thread!execution.trigger.counter.dispatch.socket.time.timer` for a turn of an event loop (from the right, what is 0
-//! may be left out; a timer of 0 is none), with the verbs `waits`, `woken` and `connect` of their own, `process.thread`, `process.thread/task<creator`, and with the caller of a pooled connection
-//! `process.thread/task<creator@caller<creator`. `process.thread+7:2.5` works off what thread 7 (`t7`: task 7) submitted at that moment
+//! may be left out; a timer of 0 is none), with the verbs `waits`, `woken` and `connect` of their own (and `held`: of a task, it is told later who holds it), `process.thread`, `process.thread/task<creator`, and with the caller of a pooled connection
+//! `process.thread/task<creator@caller<creator`, with `~2` behind it if the callers rather had the task since then (ms). `process.thread+7:2.5` works off what thread 7 (`t7`: task 7) submitted at that moment
 //! (ms), `+7:2.5+8:1` what that one did when it worked off what 8 had submitted. Other verbs: `body` (last byte of the request), `drop`, `advance`; and checks in
 //! the middle: `out A`, `held A`. Options: `ctx=trace:span` (`-` for none), `unix`, `nat`, `nopos`, `peer=n`.
 //! Who took the connection of a call: `took=unit` or `took=unit:ms`, `client` if it is a thread of the client's own; `handed=unit:ms`
@@ -83,6 +83,8 @@ fn unit(text: &str) -> Fallible<Unit> {
     let (text, tasks) = text.split_once('/').unwrap_or((text, ""));
     let (tgid, tid) = text.split_once('.').ok_or("a unit is process.thread")?;
     let mut told = Task::default();
+    let (tasks, held) = tasks.split_once('~').unwrap_or((tasks, "0"));
+    told.held_since = (number::<f64>(held)? * 1e6) as u64;
     for (at, text) in tasks.split('@').filter(|text| !text.is_empty()).enumerate() {
         let (task, creator) = pair(text)?;
         match at.checked_sub(1) {
@@ -240,9 +242,10 @@ impl Run {
             };
         }
         let stamp = Stamp { ts, unit: unit(who)? };
-        if let ["waits" | "woken"] = *rest {
+        if let ["waits" | "woken" | "held"] = *rest {
             let deed = match rest {
                 ["waits"] => Deed::Waits,
+                ["held"] => Deed::Held,
                 _ => Deed::Woken,
             };
             self.player.act(stamp, deed);

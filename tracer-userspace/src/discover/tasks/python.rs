@@ -155,6 +155,9 @@ const KEYS: u64 = 32;
 const MODULE_DICT: u64 = 16;
 const NEXT_THREAD: u64 = 8;
 
+/// `_PyInterpreterFrame` up to its variables.
+const FRAME_SIZE: u64 = 72;
+
 /// Thread-specific data in glibc's `struct pthread` (nptl/descr.h: specific_1stblock), of 16 bytes for each key, of which the second
 /// word is the value. Keys beyond the first 32 lie elsewhere.
 const SPECIFIC: u64 = 784;
@@ -231,6 +234,9 @@ struct Symbols {
     tuple: u64,
     int: u64,
     context: u64,
+    coroutine: u64,
+    list: u64,
+    list_iterator: u64,
 }
 
 impl Symbols {
@@ -246,9 +252,23 @@ impl Symbols {
             "PyTuple_Type",
             "PyLong_Type",
             "PyContext_Type",
+            "PyCoro_Type",
+            "PyList_Type",
+            "PyListIter_Type",
         ]);
         let [runtime, version, rest @ ..] = found.map(|value| module.base.checked_add(value?));
-        let [dictionary, function, method, builtin, tuple, int, context] = rest;
+        let [
+            dictionary,
+            function,
+            method,
+            builtin,
+            tuple,
+            int,
+            context,
+            coroutine,
+            list,
+            list_iterator,
+        ] = rest;
         Some(Self {
             runtime: runtime?,
             version,
@@ -259,6 +279,9 @@ impl Symbols {
             tuple: tuple?,
             int: int?,
             context: context?,
+            coroutine: coroutine?,
+            list: list?,
+            list_iterator: list_iterator?,
         })
     }
 }
@@ -302,6 +325,7 @@ impl Python<'_> {
             .thread_state(interpreter)
             .ok_or_else(|| layout("a thread's state"))?;
         let row = self.row;
+        let coroutine_frame = self.coroutine_frame().unwrap_or_default();
         let (keys_indices, keys_entries, has_logarithm) = row.keys;
         let python = PythonOffsets {
             current_tasks: Address::new(asyncio.current_tasks),
@@ -313,6 +337,14 @@ impl Python<'_> {
             method_type: Address::new(self.symbols.method),
             tuple_type: Address::new(self.symbols.tuple),
             int_type: Address::new(self.symbols.int),
+            coroutine_type: Address::new(if row.data_stack == 0 {
+                0
+            } else {
+                self.symbols.coroutine
+            }),
+            list_type: Address::new(self.symbols.list),
+            list_iterator_type: Address::new(self.symbols.list_iterator),
+            dictionary_type: Address::new(self.symbols.dictionary),
             queue_put: Address::new(queue_put.unwrap_or_default()),
             thread_state,
             context: row.context,
@@ -329,6 +361,7 @@ impl Python<'_> {
             frame_code: row.frame_code,
             code_locals: row.code_locals,
             code_stack: row.code_stack,
+            coroutine_frame,
         };
         Ok(Some(RuntimeEntry {
             kind: RuntimeKind::PYTHON.0,
@@ -358,6 +391,16 @@ impl Python<'_> {
             task_type,
             future_type,
         })
+    }
+
+    /// Where a coroutine has its frame: at its end, but for variables and stack. `None` if it has a pointer to it (before 3.11).
+    fn coroutine_frame(&self) -> Option<u32> {
+        if self.row.data_stack == 0 {
+            return None;
+        }
+        let size = self.size(self.symbols.coroutine)?;
+        let offset = size.checked_sub(FRAME_SIZE)?;
+        (48..128).contains(&offset).then_some(offset as u32)
     }
 
     /// The function behind `_queue.SimpleQueue.put`, by which executors get their work, if the process has loaded those and their threads'
