@@ -45,6 +45,36 @@ impl<A: Access> Find for Behind<A> {
     }
 }
 
+/// The buffers of the bytes that begin where an iterator stands, the one of a `struct msghdr` at that address.
+#[inline(always)]
+pub fn ahead(msg: u64) -> Buffers {
+    let msg = msg as *const u8;
+    // SAFETY: `Untyped` reads any address.
+    let kind: u8 = unsafe { load::<Untyped, _>(msg, &layout::MSGHDR__KIND) };
+    let kind = u32::from(kind) & layout::ITER_KIND_MASK.load();
+    // SAFETY: as above.
+    let offset: u64 = unsafe { load::<Untyped, _>(msg, &layout::MSGHDR__OFFSET) };
+    if kind == layout::ITER_UBUF.load() {
+        // SAFETY: as above.
+        let base: u64 = unsafe { load::<Untyped, _>(msg, &layout::MSGHDR__BUFFER) };
+        return Buffers::One {
+            base: base.wrapping_add(offset),
+        };
+    }
+    if kind != layout::ITER_IOVEC.load() {
+        return Buffers::Unavailable;
+    }
+    Buffers::Many(Vectors {
+        // SAFETY: as above.
+        first: unsafe { load::<Untyped, _>(msg, &layout::MSGHDR__VECTORS) },
+        // SAFETY: as above.
+        count: unsafe { load::<Untyped, _>(msg, &layout::MSGHDR__SEGMENTS) },
+        skip: offset,
+        in_kernel: true,
+        narrow: false,
+    })
+}
+
 #[inline(always)]
 fn behind<A: Access>(msg: *const u8, moved: i32) -> Buffers {
     let moved = moved as u32 as u64;

@@ -24,6 +24,7 @@ use crate::{
     conns, emit, identity, process, runtime,
     socket::{Socket, Stream, tcp_state},
     unit::Thread,
+    uring,
 };
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -89,6 +90,7 @@ pub fn state_changed<A: Access>(socket: Socket<A>, old: u8, new: u8) -> Option<(
     }
     let mut thread = Thread { tgid: 0, tid: 0 };
     let cookie = if new == tcp_state::CLOSE {
+        uring::closed(socket.address());
         // A socket without a cookie was never seen: a listener, or a bound socket that is closed again.
         let cookie = socket.known_cookie();
         if cookie == 0 {

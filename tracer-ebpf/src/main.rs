@@ -24,6 +24,7 @@ mod batch;
 mod buffers;
 mod calls;
 mod conns;
+mod descriptor;
 mod emit;
 mod fentry;
 mod identity;
@@ -43,6 +44,7 @@ mod socket;
 mod syscall;
 mod tracepoint;
 mod unit;
+mod uring;
 
 use aya_ebpf::Global;
 

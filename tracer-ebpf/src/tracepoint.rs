@@ -5,7 +5,7 @@
 //! - `sock_recv_length(struct sock *sk, int ret, int flags)`, from `sock_recvmsg_nosec`.
 //!
 //! Both fire after the copy, once for every message on every socket family, whatever system call moved it. The bytes are found
-//! from the registers of the system call that is running ([`OfCall`]). Where the programs are preempted they have stand-ins
+//! from the registers of the system call that is running ([`OfCall`]), or from the request of io_uring ([`crate::uring`]). Where the programs are preempted they have stand-ins
 //! ([`crate::relay`]).
 
 use core::ffi::c_void;
@@ -22,6 +22,7 @@ use crate::{
     registers::Registers,
     relay::{self, Place},
     socket::Socket,
+    uring,
 };
 
 #[btf_tracepoint(function = "sock_send_length")]
@@ -101,7 +102,13 @@ fn moved(ctx: &BtfTracePointContext, direction: Direction, scratch: u32) {
         later: 0,
         scratch,
     };
-    message(ctx, moved, OfCall { counted, result });
+    let place = OfCall {
+        counted,
+        result,
+        socket: moved.socket.address(),
+        direction,
+    };
+    message(ctx, moved, place);
 }
 
 /// The call that moves the message. None if it is not one that concerns sockets, or is over: then a ring does.
@@ -119,13 +126,15 @@ fn running() -> Option<Call> {
 struct OfCall {
     counted: Option<Option<u64>>,
     result: i32,
+    socket: *const u8,
+    direction: Direction,
 }
 
 impl Find for OfCall {
     #[inline(always)]
     fn buffers(self) -> Buffers {
         let Some(call) = running() else {
-            return Buffers::Unavailable;
+            return uring::buffers(self.socket, self.direction, self.result);
         };
         if !batch::is_batch(&call) {
             return call.buffers(0);

@@ -6,7 +6,7 @@
 
 use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::map, maps::LruHashMap};
 
-use super::descriptor::{File, Files};
+use crate::descriptor::{File, Files};
 use crate::{
     calls::{Call, Kind},
     unit::Thread,

@@ -8,7 +8,6 @@
 //! At the exit everything is known: what moved, and, from the registers, the descriptor and the buffers. The entry is needed
 //! where threads share descriptors: another thread may put a new socket in a descriptor's place meanwhile ([`entry`]).
 
-mod descriptor;
 mod entry;
 
 use aya_ebpf::{
@@ -23,13 +22,13 @@ use crate::{
     buffers::{Buffers, Find, read_user},
     calls::{Call, Kind},
     conns::count,
+    descriptor::{File, Files},
     identity,
     message::{Moved, message},
     opaque::opaque,
     registers::Registers,
     socket::{Socket, Stream},
 };
-use descriptor::{File, Files};
 use entry::Entry;
 
 /// `sys_exit_next`, which tells of a message.

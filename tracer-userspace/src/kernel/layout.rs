@@ -102,6 +102,29 @@ const PROCESS_FIELDS: &[Field] = &[
     field("DENTRY__NAME", "dentry", "d_name.name", 8),
 ];
 
+/// Every field of [`Group::Ring`]; of iterators the one field that those of all kinds have, see `MSGHDR__OFFSET`. What a request needs
+/// while it waits lies behind `async_data` from its start on since Linux 6.10: before, there was no such field in these structs.
+const RING_FIELDS: &[Field] = &[
+    field("IO_KIOCB__FILE", "io_kiocb", "file", 8),
+    field("IO_KIOCB__OPCODE", "io_kiocb", "opcode", 1),
+    field("IO_KIOCB__FLAGS", "io_kiocb", "flags", 8),
+    field("IO_KIOCB__ASYNC_DATA", "io_kiocb", "async_data", 8),
+    field("IO_KIOCB__WORK", "io_kiocb", "work.list", 8),
+    field("IO_WORK__LIST", "io_wq_work", "list", 8),
+    field("IO_WORKER__WORK", "io_worker", "cur_work", 8),
+    field(
+        "IO_ASYNC_MSGHDR__OFFSET",
+        "io_async_msghdr",
+        "msg.msg_iter.iov_offset",
+        8,
+    ),
+    field("IO_ASYNC_RW__OFFSET", "io_async_rw", "iter.iov_offset", 8),
+    field("IO_RW__ADDR", "io_rw", "addr", 8),
+    field("IO_SR_MSG__BUF", "io_sr_msg", "buf", 8),
+    field("TASK__FLAGS", "task_struct", "flags", 4),
+    field("TASK__WORKER", "task_struct", "worker_private", 8),
+];
+
 /// Structs that are read together. A back end that a host cannot use must not fail for its own group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Group {
@@ -113,6 +136,8 @@ pub enum Group {
     Descriptor,
     /// From a socket to what its process keeps with it in epoll (fs/eventpoll.c). Of use to any back end, needed by none.
     Watch,
+    /// Requests of io_uring. Of use to the back end `tracepoint`, which does without.
+    Ring,
     /// What a process is: its start, its parent, its program. Of use to any back end, needed by none.
     Process,
 }
@@ -124,6 +149,7 @@ impl Group {
         Self::Message,
         Self::Descriptor,
         Self::Watch,
+        Self::Ring,
         Self::Process,
     ];
 
@@ -135,6 +161,7 @@ impl Group {
             Self::Message => "finding the bytes of a message",
             Self::Descriptor => "finding the socket of a descriptor",
             Self::Watch => "finding the caller of a pooled connection in Rust's tokio",
+            Self::Ring => "finding the bytes that io_uring moves",
             Self::Process => "naming processes that are gone before they are looked at",
         }
     }
@@ -146,6 +173,7 @@ impl Group {
             Self::Message => iter::resolve(btf),
             Self::Descriptor => resolve(btf, DESCRIPTOR_FIELDS),
             Self::Watch => resolve(btf, WATCH_FIELDS),
+            Self::Ring => resolve(btf, RING_FIELDS),
             Self::Process => resolve(btf, PROCESS_FIELDS),
         }
     }

@@ -55,6 +55,10 @@ fn plan_with(features: &Features, table: &Table) -> Option<Plan> {
     for group in [Group::Watch, Group::Process] {
         globals.extend(features.offsets(group).unwrap_or_default());
     }
+    let optional = table.optional.iter().map(|group| features.offsets(*group));
+    if let Some(optional) = optional.collect::<Option<Vec<_>>>() {
+        globals.extend(optional.into_iter().flatten());
+    }
     let mut hooks = Vec::new();
     for sight in table.sights {
         match way(features, sight) {

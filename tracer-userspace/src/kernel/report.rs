@@ -177,7 +177,8 @@ pub fn report(features: &Features, wanted: Option<Backend>) -> Report {
         let matters = wanted.or(backend).is_none_or(|chosen| chosen == table.backend);
         findings.push(summary(features, table, matters && backend.is_none()));
         if matters {
-            findings.extend(table.groups.iter().map(|group| fields(features, *group, false)));
+            let groups = table.groups.iter().chain(table.optional);
+            findings.extend(groups.map(|group| fields(features, *group, false)));
             findings.extend(table.sights.iter().filter_map(|sight| seen(features, sight)));
         }
         if wanted.or(backend) == Some(table.backend) {

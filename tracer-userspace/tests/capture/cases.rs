@@ -10,6 +10,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -77,14 +78,23 @@ impl Message {
     fn has_bytes_for(&self, backend: Backend) -> Option<bool> {
         match self.3 {
             IN_MEMORY => Some(true),
-            BY_RING => Some(!backend.is_blind_to("bytes that io_uring moves")),
+            BY_RING => Some(finds_requests(backend)),
             REGISTERED => Some(
-                !backend.is_blind_to("bytes that io_uring moves")
-                    && !backend.is_blind_to("bytes in registered buffers of io_uring"),
+                finds_requests(backend) && !backend.is_blind_to("bytes in registered buffers of io_uring"),
             ),
             _ => None,
         }
     }
+}
+
+/// Whether it finds the bytes of a ring's requests on this host.
+fn finds_requests(backend: Backend) -> bool {
+    static BY_TRACEPOINTS: OnceLock<bool> = OnceLock::new();
+    backend != Backend::Tracepoint
+        || *BY_TRACEPOINTS.get_or_init(|| {
+            let plan = kernel::plan(&kernel::Features::probe(), Some(backend)).expect("a plan");
+            plan.hooks.iter().any(|hook| hook.target == "io_uring_submit_req")
+        })
 }
 
 impl End {

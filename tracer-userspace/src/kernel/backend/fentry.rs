@@ -248,6 +248,7 @@ pub const TABLE: Table = Table {
         PROCESSES,
     ],
     groups: &[Group::Message],
+    optional: &[],
     scratches: 24,
     typed: by_trampoline,
     unseen: &[

@@ -160,6 +160,8 @@ pub struct Table {
     pub sights: &'static [Sight],
     /// Kernel structs that its programs read, besides [`Group::Socket`].
     pub groups: &'static [Group],
+    /// Others that they make use of, where the host has all of them.
+    pub optional: &'static [Group],
     /// Scratch memories of its programs with their stand-ins: one for each that gathers bytes.
     pub scratches: u32,
     /// Whether the verifier knows the sockets of its programs by type on such a host: others cannot have the kernel's cookies.

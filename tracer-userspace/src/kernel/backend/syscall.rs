@@ -52,6 +52,7 @@ pub const TABLE: Table = Table {
     // They find sockets by their addresses alone.
     typed: |_| false,
     groups: &[Group::Descriptor],
+    optional: &[],
     scratches: 2,
     unseen: &[
         Unseen {
