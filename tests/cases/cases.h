@@ -59,8 +59,9 @@ void log_attach(int fd);
 /* Gives a connected descriptor its place in the log. */
 struct end end_of(int fd);
 /* A message: so many bytes, and where they were: in memory of this process, elsewhere, or taken out of a socket by splice(); in
- * memory of this process but moved by a ring of io_uring, or in memory that is registered with that ring. */
-enum { ELSEWHERE = 0, IN_MEMORY = 1, SPLICED = 2, BY_RING = 3, REGISTERED = 4 };
+ * memory of this process but moved by a ring of io_uring, or in memory that is registered with that ring; moved by one of
+ * several of its requests that waited for it. */
+enum { ELSEWHERE = 0, IN_MEMORY = 1, SPLICED = 2, BY_RING = 3, REGISTERED = 4, AT_ONCE = 5 };
 void moved(struct end *end, enum direction direction, size_t bytes, int where);
 /* The same by another thread; 0 if it is not known which one of the process. */
 void moved_by(struct end *end, enum direction direction, size_t bytes, int where, int thread);

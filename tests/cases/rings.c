@@ -374,6 +374,61 @@ static void ring_meanwhile(const char *variant) {
     close_pair(&pair);
 }
 
+/* Several requests for one socket in the same direction. Two that wait: whichever goes on first takes the message, and the bytes of the first
+ * message are not told, or told rightly. */
+static void receives_that_wait(void) {
+    struct pair pair = connect_pair(V4);
+    struct ring ring = ring_open(0);
+    hold();
+    for (int i = 0; i < 3; i++) {
+        for (int j = 0; j < 2; j++)
+            submit(&ring, entry_of(IORING_OP_RECV, pair.server.fd, given[j], SIZE, (uint64_t)j));
+        for (int j = 0; j < 2; j++) {
+            size_t size = 700 + (size_t)(2 * i + j);
+            send_bytes(&pair.client, size);
+            struct done done = reap(&ring);
+            MUST(done.mark < 2 && done.res == (int)size);
+            check(&pair.server, given[done.mark], size);
+            moved_by(&pair.server, RECEIVED, size, AT_ONCE, own_thread());
+        }
+    }
+    close(ring.fd);
+    close_pair(&pair);
+}
+
+/* Three that are handed over by one call, and done one after the other: in a chain, or just so. */
+static void sends_at_once(unsigned char flags) {
+    enum { TOGETHER = 3, PART = 800 };
+    struct pair pair = connect_pair(V4);
+    struct ring ring = ring_open(0);
+    hold();
+    for (int i = 0; i < 3; i++) {
+        for (unsigned j = 0; j < TOGETHER; j++) {
+            unsigned at = (*ring.submitted + j) & *ring.submit_mask;
+            size_t size = PART + j;
+            fill(&pair.client, given[j], size);
+            ring.entries[at] = entry_of(IORING_OP_SEND, pair.client.fd, given[j], size, j);
+            ring.entries[at].flags = j + 1 < TOGETHER ? flags : 0;
+            ring.array[at] = at;
+            moved_by(&pair.client, SENT, size, BY_RING, own_thread());
+        }
+        __atomic_store_n(ring.submitted, *ring.submitted + TOGETHER, __ATOMIC_RELEASE);
+        enter(&ring, TOGETHER, TOGETHER, IORING_ENTER_GETEVENTS);
+        for (int j = 0; j < TOGETHER; j++) {
+            struct done done = reap(&ring);
+            MUST(done.res == (int)(PART + done.mark));
+        }
+        receive_bytes(&pair.server, TOGETHER * PART + 3);
+    }
+    close(ring.fd);
+    close_pair(&pair);
+}
+
+static void ring_several(const char *variant) {
+    if (!strcmp(variant, "waiting")) receives_that_wait();
+    else sends_at_once(!strcmp(variant, "chain") ? IOSQE_IO_LINK : 0);
+}
+
 const struct test ring_cases[] = {
     {"ring", ring_, "send-recv write-read writev-readv sendmsg-recvmsg send-recv/unix sendmsg-recvmsg/v6"},
     {"ring_fixed", ring_, "fixed"},
@@ -383,5 +438,6 @@ const struct test ring_cases[] = {
     {"ring_buffers", ring_buffers, NULL},
     {"ring_multishot", ring_multishot, NULL},
     {"ring_meanwhile", ring_meanwhile, NULL},
+    {"ring_several", ring_several, "waiting chain together"},
     {0},
 };

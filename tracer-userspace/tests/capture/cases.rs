@@ -50,6 +50,8 @@ const SPLICED: u8 = 2;
 const BY_RING: u8 = 3;
 /// In memory that is registered with such a ring.
 const REGISTERED: u8 = 4;
+/// Moved by one of several requests of a ring that waited for it: whether the bytes are told depends on the back end and on who went on first.
+const AT_ONCE: u8 = 5;
 
 /// The exit code of the program where the kernel lacks what the case needs.
 const LACKING: i32 = 77;
@@ -68,7 +70,7 @@ impl Message {
     fn is_seen_by(&self, backend: Backend) -> bool {
         let excuse = match self.3 {
             SPLICED => "what splice takes out of a socket",
-            BY_RING | REGISTERED => "messages of io_uring",
+            BY_RING | REGISTERED | AT_ONCE => "messages of io_uring",
             _ => return true,
         };
         !backend.is_blind_to(excuse)
