@@ -6,18 +6,20 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod constants;
 mod event;
 mod limits;
 mod policy;
 mod process;
 mod runtime;
 
+pub use constants::{CONSTANTS, OFFSET_MARK, OFFSET_REACH, VALUE_MARK, constant};
 pub use event::{
     ActKind, Direction, EventFlags, EventHeader, EventKind, Family, MAX_AWAITERS, Submitters, THREAD_UNIT,
     Turn,
 };
 pub use limits::*;
-pub use policy::{ConnState, PolicyMode};
+pub use policy::{ConnState, Limits, MAX_POLICIES, PolicyNumber, decision, owner, place};
 pub use process::{
     PROCESS_ARGUMENTS, PROCESS_BYTES, PROCESS_COMM, PROCESS_ENVIRONMENT, PROCESS_EXECUTABLE, PROCESS_PATH,
     ProcessFacts,
@@ -29,4 +31,4 @@ pub use runtime::{
 
 /// Version of every struct in this crate. The objects carry it in the global `ABI_VERSION`; the daemon
 /// refuses an object whose version differs.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;

@@ -17,8 +17,11 @@ pub const UNDECIDED_CHUNK: u32 = 16_384;
 /// Most bytes captured of one run while user space has not decided about the connection yet.
 pub const UNDECIDED_RUN: u32 = 65_536;
 
-/// Entries of the connection table in the kernel (`CONNS`, least recently used ones leave first).
+/// Places of the connection table in the kernel (`CONNS`).
 pub const MAX_CONNS: u32 = 65_536;
+
+/// Connections that have no place there (`MORE_CONNS`, least recently used ones leave first).
+pub const MAX_MORE_CONNS: u32 = 32_768;
 
 /// Processes with a runtime whose execution unit is read in the kernel (`RUNTIMES`).
 pub const MAX_RUNTIMES: u32 = 4_096;

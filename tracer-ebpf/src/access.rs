@@ -3,19 +3,23 @@
 //! Back ends differ in what the verifier knows of their pointers; everything behind them is the same. What reads kernel structs
 //! is generic over [`Access`], and each program gets the reads that its kind allows.
 
-use aya_ebpf::{Global, helpers::generated::bpf_probe_read_kernel};
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+
+use crate::layout::Constant;
 
 /// A way to read kernel memory.
 pub trait Access: Copy {
     /// Whether the verifier knows pointers by their BTF type, so that helpers that ask for typed sockets take them.
     const TYPED: bool;
 
-    /// Reads a `T`; zeros from a bad address.
+    /// Reads a `T` from a field of the struct at `base`; zeros from a bad address.
     ///
     /// # Safety
-    /// If [`Self::TYPED`], `address` must lie in a struct whose BTF type the verifier knows, and hold a `T` there: it refuses
-    /// the program otherwise. `T` must be valid for any bits.
-    unsafe fn read<T: Copy>(address: *const u8) -> T;
+    /// `base` is a pointer to the struct that the constant belongs to, which has a `T` there. If [`Self::TYPED`], the verifier must know
+    /// its BTF type: it refuses the program otherwise. `T` must be valid for any bits.
+    unsafe fn read<T: Copy, const NUMBER: u16>(base: *const u8, field: Constant<NUMBER>) -> T;
 }
 
 /// Arguments of BTF tracepoints, fentry and fexit, what helpers return as typed, and pointers loaded from these: direct loads,
@@ -31,9 +35,21 @@ impl Access for Typed {
     const TYPED: bool = true;
 
     #[inline(always)]
-    unsafe fn read<T: Copy>(address: *const u8) -> T {
-        // SAFETY: as the caller promises.
-        unsafe { core::ptr::read_volatile(address.cast::<T>()) }
+    unsafe fn read<T: Copy, const NUMBER: u16>(base: *const u8, field: Constant<NUMBER>) -> T {
+        const { assert!(matches!(size_of::<T>(), 1 | 2 | 4 | 8 | 16)) };
+        // SAFETY: as the caller promises, here and below.
+        let words = match size_of::<T>() {
+            1 => [unsafe { field.of::<1, 0>(base) }, 0],
+            2 => [unsafe { field.of::<2, 0>(base) }, 0],
+            4 => [unsafe { field.of::<4, 0>(base) }, 0],
+            8 => [unsafe { field.of::<8, 0>(base) }, 0],
+            // SAFETY: as above.
+            _ => [unsafe { field.of::<8, 0>(base) }, unsafe {
+                field.of::<8, 8>(base)
+            }],
+        };
+        // SAFETY: no larger than the words, whose first bytes are the field (these machines are little-endian).
+        unsafe { core::mem::transmute_copy(&words) }
     }
 }
 
@@ -41,8 +57,9 @@ impl Access for Untyped {
     const TYPED: bool = false;
 
     #[inline(always)]
-    unsafe fn read<T: Copy>(address: *const u8) -> T {
-        let mut value = core::mem::MaybeUninit::<T>::uninit();
+    unsafe fn read<T: Copy, const NUMBER: u16>(base: *const u8, field: Constant<NUMBER>) -> T {
+        let address = base.wrapping_add(field.wide() as usize);
+        let mut value = MaybeUninit::<T>::uninit();
         // The helper fills the destination with zeros if it fails.
         // SAFETY: the destination is as large as the size says; the helper refuses bad addresses.
         unsafe { bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address.cast()) };
@@ -54,11 +71,9 @@ impl Access for Untyped {
 /// Reads a field of a kernel struct.
 ///
 /// # Safety
-/// `base` is a pointer to the struct, typed if `A` is, and `offset` that of a field of type `T` in it.
+/// `base` is a pointer to the struct, typed if `A` is, and the constant the offset of a field of type `T` in it.
 #[inline(always)]
-pub unsafe fn load<A: Access, T: Copy>(base: *const u8, offset: &Global<u32>) -> T {
+pub unsafe fn load<A: Access, T: Copy, const NUMBER: u16>(base: *const u8, field: Constant<NUMBER>) -> T {
     // SAFETY: as the caller promises.
-    let field = unsafe { base.add(offset.load() as usize) };
-    // SAFETY: as above.
-    unsafe { A::read(field) }
+    unsafe { A::read(base, field) }
 }

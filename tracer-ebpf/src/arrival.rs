@@ -7,7 +7,7 @@
 use aya_ebpf::{
     helpers::generated::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
-use tracer_common::{Family, PolicyMode};
+use tracer_common::Family;
 
 use crate::{
     access::{Access, Typed},
@@ -40,9 +40,9 @@ pub fn arrived<A: Access>(socket: Socket<A>) -> Option<()> {
         if stream != Stream::Unix {
             return None;
         }
-        conns::find_or_create(socket.cookie())?
+        conns::find_or_create(socket.cookie(), false)?
     };
-    if conn.arrival == 0 && conn.mode != PolicyMode::IGNORE.0 {
+    if conn.arrival == 0 && !conns::is_ignored(conn) {
         // SAFETY: no arguments.
         conn.arrival = unsafe { bpf_ktime_get_ns() };
     }

@@ -4,15 +4,13 @@
 //! its call, whose end no hook tells, so it ends where the kernel's loop does (net/socket.c: `__sys_sendmmsg`, `do_recvmmsg`): at the
 //! last message, at an error, and at a message that was sent in part. Where that cannot be told the message has no index.
 
-use aya_ebpf::{
-    macros::map,
-    maps::{Array, LruHashMap},
-};
+use aya_ebpf::{macros::map, maps::LruHashMap};
 use tracer_common::MAX_IOVECS;
 
 use crate::{
     buffers::Buffers,
     calls::{Call, Kind},
+    flag::Flag,
     opaque::opaque,
     unit::Thread,
 };
@@ -21,9 +19,10 @@ use crate::{
 #[map]
 static BATCHES: LruHashMap<u32, Batch> = LruHashMap::with_max_entries(1_024, 0);
 
-/// 1 from the first such call on: nobody is looked up before.
-#[map]
-static BATCHES_IN_USE: Array<u32> = Array::with_max_entries(1, 0);
+/// Set from the first such call on: nobody is looked up before.
+#[unsafe(link_section = ".data.batches")]
+#[unsafe(no_mangle)]
+static BATCHES_IN_USE: Flag = Flag::new();
 
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -43,16 +42,13 @@ const UNKNOWN: u64 = u64::MAX;
 /// Whether any process makes such calls.
 #[inline(always)]
 pub fn in_use() -> bool {
-    !matches!(BATCHES_IN_USE.get(0), Some(0) | None)
+    BATCHES_IN_USE.is_set()
 }
 
 /// Takes note that one does.
 #[inline(always)]
 pub fn begin_use() {
-    if let Some(slot) = BATCHES_IN_USE.get_ptr_mut(0) {
-        // SAFETY: the one slot of the array.
-        unsafe { *slot = 1 };
-    }
+    BATCHES_IN_USE.set(true);
 }
 
 /// Whether the call moves several messages.

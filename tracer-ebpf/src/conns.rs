@@ -1,4 +1,4 @@
-//! The connection table: what user space has decided about each connection, and its current run.
+//! The connection tables: what user space has decided about each connection, and its current run.
 
 use core::arch::asm;
 
@@ -6,19 +6,32 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, LruHashMap, PerCpuArray},
 };
-use tracer_common::{ConnState, MAX_CONNS, counter};
+use tracer_common::{
+    ConnState, Limits, MAX_CONNS, MAX_MORE_CONNS, MAX_POLICIES, PolicyNumber, counter, decision, place,
+};
 
-use crate::relay;
+use crate::{flag::Flag, relay};
 
-/// By socket cookie.
+/// `BPF_F_MMAPABLE` (include/uapi/linux/bpf.h, Linux 5.5).
+const IN_MEMORY_OF_USER_SPACE: u32 = 1 << 10;
+
+/// By [`place`].
 #[map]
-static CONNS: LruHashMap<u64, ConnState> = LruHashMap::with_max_entries(MAX_CONNS, 0);
+static CONNS: Array<ConnState> = Array::with_max_entries(MAX_CONNS, IN_MEMORY_OF_USER_SPACE);
+
+/// Connections that have no place there, by socket cookie.
+#[map]
+static MORE_CONNS: LruHashMap<u64, ConnState> = LruHashMap::with_max_entries(MAX_MORE_CONNS, 0);
+
+/// By [`PolicyNumber`].
+#[map]
+static POLICIES: Array<Limits> = Array::with_max_entries(MAX_POLICIES, 0);
 
 /// See [`unlisted`].
 #[map]
 static UNLISTED: PerCpuArray<ConnState> = PerCpuArray::with_max_entries(1, 0);
 
-/// Bytes moved on Unix sockets by socket cookie, modulo 2^32: [sent, received]. Apart from `CONNS`, whose values user
+/// Bytes moved on Unix sockets by socket cookie, modulo 2^32: [sent, received]. Apart from the states, which user
 /// space rewrites: a count lost to such a race would never heal.
 #[map]
 static UNIX_BYTES: LruHashMap<u64, [u32; 2]> = LruHashMap::with_max_entries(16_384, 0);
@@ -27,15 +40,15 @@ static UNIX_BYTES: LruHashMap<u64, [u32; 2]> = LruHashMap::with_max_entries(16_3
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
 
-/// Its only entry is not 0 while user space wants to hear of no message, on no connection.
-#[map]
-static PAUSED: Array<u32> = Array::with_max_entries(1, 0);
+/// Set while user space wants to hear of no message, on no connection.
+#[unsafe(link_section = ".data.paused")]
+#[unsafe(no_mangle)]
+static PAUSED: Flag = Flag::new();
 
 /// Whether messages are passed over at present.
 #[inline(always)]
 pub fn is_paused() -> bool {
-    // SAFETY: an entry of an array is there as long as the program.
-    PAUSED.get_ptr(0).is_some_and(|paused| unsafe { paused.read_volatile() } != 0)
+    PAUSED.is_set()
 }
 
 /// Adds 1 to a counter of this CPU; its value before.
@@ -65,41 +78,101 @@ pub fn count(index: u32) -> u64 {
 /// The state of a connection, if it has one.
 #[inline(always)]
 pub fn find(cookie: u64) -> Option<&'static mut ConnState> {
-    // SAFETY: an entry stays memory of this map while the program runs (RCU); fields may change under us, and each
-    // of them is read or written alone.
-    CONNS.get_ptr_mut(cookie).map(|state| unsafe { &mut *state })
+    // SAFETY: an element stays memory of its map while the program runs (those of the other table by RCU); fields may change under us,
+    // and each of them is read or written alone.
+    if let Some(state) = CONNS
+        .get_ptr_mut(place(cookie))
+        .map(|state| unsafe { &mut *state })
+        && decision(state.owner, cookie).is_some()
+    {
+        return Some(state);
+    }
+    // SAFETY: as above.
+    MORE_CONNS.get_ptr_mut(cookie).map(|state| unsafe { &mut *state })
 }
 
-/// The state of a connection; makes an undecided one if it has none.
+/// The state of a connection; makes an undecided one if it has none. `ends`: whether we are told when it does ([`remove`]).
 #[inline(always)]
-pub fn find_or_create(cookie: u64) -> Option<&'static mut ConnState> {
+pub fn find_or_create(cookie: u64, ends: bool) -> Option<&'static mut ConnState> {
     if let Some(state) = find(cookie) {
         return Some(state);
     }
-    create(cookie, &ConnState::undecided());
+    create(cookie, PolicyNumber::UNDECIDED, ends);
     find(cookie)
 }
 
-/// An undecided state of a connection that is not in the table; nobody finds it again.
+/// An undecided state of a connection that is not in the tables; nobody finds it again.
 #[inline(always)]
 pub fn unlisted() -> Option<&'static mut ConnState> {
     // SAFETY: this CPU's slot. A program that interrupts this one may change the run in it, and then too much is captured.
     let state = UNLISTED.get_ptr_mut(0).map(|state| unsafe { &mut *state })?;
-    *state = ConnState::undecided();
+    *state = ConnState::new(0, PolicyNumber::UNDECIDED);
     Some(state)
 }
 
-/// Stores a state unless there is one.
+/// Makes a state of a connection that has none.
 #[inline(always)]
-pub fn create(cookie: u64, state: &ConnState) {
+pub fn create(cookie: u64, number: PolicyNumber, ends: bool) {
     const BPF_NOEXIST: u64 = 1;
-    let _ = CONNS.insert(cookie, state, BPF_NOEXIST);
+    let new = ConnState::new(cookie, number);
+    // SAFETY: as in `find`. Two CPUs that take one place at once leave it to one of them; the other connection's next look finds it
+    // taken.
+    if ends
+        && let Some(state) = CONNS
+            .get_ptr_mut(place(cookie))
+            .map(|state| unsafe { &mut *state })
+    {
+        if decision(state.owner, cookie).is_some() {
+            return;
+        }
+        if state.owner == 0 {
+            *state = ConnState { owner: 0, ..new };
+            // The owner comes last: from then on user space may decide.
+            // SAFETY: a field of the element.
+            unsafe { core::ptr::write_volatile(&raw mut state.owner, new.owner) };
+            return;
+        }
+    }
+    let _ = MORE_CONNS.insert(cookie, &new, BPF_NOEXIST);
 }
 
 /// Forgets a connection.
 #[inline(always)]
 pub fn remove(cookie: u64) {
-    let _ = CONNS.remove(cookie);
+    // SAFETY: as in `find`.
+    if let Some(state) = CONNS
+        .get_ptr_mut(place(cookie))
+        .map(|state| unsafe { &mut *state })
+        && decision(state.owner, cookie).is_some()
+    {
+        state.owner = 0;
+        return;
+    }
+    let _ = MORE_CONNS.remove(cookie);
+}
+
+/// What is decided about a connection.
+#[inline(always)]
+pub fn decided(state: &ConnState) -> PolicyNumber {
+    PolicyNumber(state.owner as u16)
+}
+
+/// Whether its messages make no events.
+#[inline(always)]
+pub fn is_ignored(state: &ConnState) -> bool {
+    decided(state) == PolicyNumber::IGNORE
+}
+
+/// From now on they make none.
+#[inline(always)]
+pub fn ignore(state: &mut ConnState) {
+    state.owner = state.owner & !0xffff | u64::from(PolicyNumber::IGNORE.0);
+}
+
+/// How much is captured of a connection about which that is decided.
+#[inline(always)]
+pub fn limits(number: PolicyNumber) -> Option<&'static Limits> {
+    POLICIES.get(u32::from(number.0))
 }
 
 /// Adds to the byte counts of a Unix socket; [sent, received] before.

@@ -7,7 +7,6 @@ use crate::{
     buffers::read_kernel,
     layout,
     socket::Socket,
-    unit::HAS_TASK_BTF,
 };
 
 /// The descriptors of a process (`struct files_struct`).
@@ -24,7 +23,7 @@ impl Files {
     /// Those of the current thread.
     #[inline(always)]
     pub fn of_current() -> Self {
-        if HAS_TASK_BTF.load() != 0 {
+        if layout::HAS_TASK_BTF.load() != 0 {
             // SAFETY: no arguments.
             let task: *const u8 = unsafe { bpf_get_current_task_btf() }.cast_const().cast();
             // SAFETY: the current task is typed.
@@ -47,21 +46,21 @@ impl Files {
             first: 0,
         };
         // SAFETY: as the caller promises.
-        let files: *const u8 = unsafe { load::<A, _>(task, &layout::TASK__FILES) };
+        let files: *const u8 = unsafe { load::<A, _, _>(task, layout::TASK__FILES) };
         if files.is_null() {
             return NONE;
         }
         // SAFETY: `files` is typed by BTF if the task is.
-        let count: u32 = unsafe { load::<A, _>(files, &layout::FILES__COUNT) };
+        let count: u32 = unsafe { load::<A, _, _>(files, layout::FILES__COUNT) };
         // SAFETY: as above.
-        let table: *const u8 = unsafe { load::<A, _>(files, &layout::FILES__TABLE) };
+        let table: *const u8 = unsafe { load::<A, _, _>(files, layout::FILES__TABLE) };
         if table.is_null() {
             return NONE;
         }
         // SAFETY: likewise.
-        let slots: u32 = unsafe { load::<A, _>(table, &layout::FDTABLE__SLOTS) };
+        let slots: u32 = unsafe { load::<A, _, _>(table, layout::FDTABLE__SLOTS) };
         // SAFETY: likewise.
-        let first: u64 = unsafe { load::<A, _>(table, &layout::FDTABLE__FD) };
+        let first: u64 = unsafe { load::<A, _, _>(table, layout::FDTABLE__FD) };
         Self {
             shared: count > 1,
             slots,
@@ -91,9 +90,9 @@ impl File {
     pub fn socket(self) -> Option<Socket<Untyped>> {
         let file = self.0 as *const u8;
         // SAFETY: `Untyped` reads any address.
-        let private: u64 = unsafe { load::<Untyped, _>(file, &layout::FILE__PRIVATE) };
+        let private: u64 = unsafe { load::<Untyped, _, _>(file, layout::FILE__PRIVATE) };
         // SAFETY: as above.
-        let inode: u64 = unsafe { load::<Untyped, _>(file, &layout::FILE__INODE) };
+        let inode: u64 = unsafe { load::<Untyped, _, _>(file, layout::FILE__INODE) };
         // Both lie in one `struct socket_alloc` (include/net/sock.h: SOCKET_I; net/socket.c: sock_alloc_file). No other file has its
         // private data at that distance from its inode.
         let inode_in_socket = layout::SOCKET_ALLOC__MODE
@@ -103,7 +102,7 @@ impl File {
             return None;
         }
         // SAFETY: as above.
-        let sk: *const u8 = unsafe { load::<Untyped, _>(private as *const u8, &layout::SOCKET__SK) };
+        let sk: *const u8 = unsafe { load::<Untyped, _, _>(private as *const u8, layout::SOCKET__SK) };
         // SAFETY: a `struct sock *`.
         (!sk.is_null()).then(|| unsafe { Socket::new(sk) })
     }

@@ -4,19 +4,20 @@
 //! is half full, and by the first event after a long sleep.
 
 use aya_ebpf::{
-    Global,
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::generated::{
         bpf_get_smp_processor_id, bpf_ringbuf_query, bpf_ringbuf_reserve, bpf_ringbuf_submit,
     },
     macros::map,
-    maps::{Array, RingBuf},
+    maps::RingBuf,
 };
 use tracer_common::{EventHeader, SIZE_CLASSES, counter};
 
 use crate::{
     conns::count,
-    opaque::{blur, opaque},
+    flag::Flag,
+    layout,
+    opaque::{blur, opaque, zero},
 };
 
 macro_rules! rings {
@@ -24,17 +25,10 @@ macro_rules! rings {
 }
 rings!(RING0, RING1, RING2, RING3, RING4, RING5, RING6, RING7);
 
-/// Bytes waiting in a ring above which the reader is woken.
+/// Set while the reader sleeps for long because nothing comes: the next event wakes it. User space sets it, programs clear it.
+#[unsafe(link_section = ".data.asleep")]
 #[unsafe(no_mangle)]
-static WAKE_ABOVE: Global<u64> = Global::new(0);
-
-/// Which bits of a CPU's number choose its ring: all three, or none if there is but one.
-#[unsafe(no_mangle)]
-static RING_MASK: Global<u64> = Global::new(7);
-
-/// 1 while the reader sleeps for long because nothing comes: the next event wakes it. User space sets it, programs clear it.
-#[map]
-static READER_ASLEEP: Array<u32> = Array::with_max_entries(1, 0);
+static READER_ASLEEP: Flag = Flag::new();
 
 /// The fill of a ring is looked at once in so many events (a power of two), and for every large one.
 const LOOK_EVERY: u64 = 32;
@@ -53,6 +47,19 @@ impl Record {
     #[inline(always)]
     pub fn header(&self) -> *mut EventHeader {
         self.start.cast()
+    }
+
+    /// The header, made all zeros.
+    #[inline(always)]
+    pub fn blank(&mut self) -> &mut EventHeader {
+        const { assert!(EventHeader::SIZE % 8 == 0) };
+        for word in 0..EventHeader::SIZE / 8 {
+            // The compiler would call a function that writes the zeros byte by byte, and takes stack.
+            // SAFETY: every record begins with a header.
+            unsafe { self.start.cast::<u64>().add(word).write_volatile(0) };
+        }
+        // SAFETY: as above; zeros are a header.
+        unsafe { &mut *self.header() }
     }
 
     /// Where the payload goes.
@@ -74,18 +81,15 @@ impl Record {
     /// Whether the reader is woken.
     #[inline(always)]
     fn wake(&self) -> u64 {
-        if let Some(asleep) = READER_ASLEEP.get_ptr_mut(0) {
-            // SAFETY: the one slot of the array. Two CPUs may both see 1, and then both wake the reader.
-            if unsafe { *asleep } != 0 {
-                // SAFETY: as above.
-                unsafe { *asleep = 0 };
-                return u64::from(BPF_RB_FORCE_WAKEUP);
-            }
+        // Two CPUs may both see it, and then both wake the reader.
+        if READER_ASLEEP.is_set() {
+            READER_ASLEEP.set(false);
+            return u64::from(BPF_RB_FORCE_WAKEUP);
         }
         if self.before % LOOK_EVERY == 0 || self.capacity >= LARGE {
             // SAFETY: `ring` is a ring-buffer map.
             let waiting = unsafe { bpf_ringbuf_query(self.ring, u64::from(BPF_RB_AVAIL_DATA)) };
-            if waiting > WAKE_ABOVE.load() {
+            if waiting > layout::WAKE_ABOVE.wide() {
                 return u64::from(BPF_RB_FORCE_WAKEUP);
             }
         }
@@ -97,7 +101,7 @@ impl Record {
 #[inline(always)]
 fn ring() -> *mut core::ffi::c_void {
     // SAFETY: no arguments.
-    let cpu = opaque(u64::from(unsafe { bpf_get_smp_processor_id() })) & RING_MASK.load();
+    let cpu = opaque(u64::from(unsafe { bpf_get_smp_processor_id() })) & layout::RING_MASK.wide();
     // A chain of comparisons and not a table: a table of map addresses cannot be relocated.
     let ring = if cpu == 0 {
         &raw const RING0
@@ -142,12 +146,12 @@ fn size_class(need: u64) -> u64 {
 }
 
 /// Reserves an event with room for `need` bytes of payload, or for as many as there can be. `None` (counted) if the
-/// ring is full. `unknown`: see [`blur`].
+/// ring is full.
 #[inline(always)]
-pub fn reserve(need: u64, unknown: u64) -> Option<Record> {
+pub fn reserve(need: u64) -> Option<Record> {
     let capacity = size_class(need);
     let ring = ring();
-    let before = blur(count(counter::EVENTS), unknown);
+    let before = blur(count(counter::EVENTS), zero());
     // SAFETY: `ring` is a ring-buffer map and the size is a constant on every path.
     let start = unsafe { bpf_ringbuf_reserve(ring, EventHeader::SIZE as u64 + capacity, 0) };
     if start.is_null() {

@@ -141,7 +141,7 @@ seen! {
 fn tell(ctx: &FExitContext, scratch: u32, direction: Direction, result: i32, flags: u32, place: impl Find) {
     let socket: *const u8 = ctx.arg(0);
     // SAFETY: the first argument of the prototypes above is a `struct socket *`.
-    let sk: *const u8 = unsafe { load::<Typed, _>(socket, &layout::SOCKET__SK) };
+    let sk: *const u8 = unsafe { load::<Typed, _, _>(socket, layout::SOCKET__SK) };
     if sk.is_null() {
         return;
     }

@@ -50,13 +50,13 @@ impl<A: Access> Find for Behind<A> {
 pub fn ahead(msg: u64) -> Buffers {
     let msg = msg as *const u8;
     // SAFETY: `Untyped` reads any address.
-    let kind: u8 = unsafe { load::<Untyped, _>(msg, &layout::MSGHDR__KIND) };
+    let kind: u8 = unsafe { load::<Untyped, _, _>(msg, layout::MSGHDR__KIND) };
     let kind = u32::from(kind) & layout::ITER_KIND_MASK.load();
     // SAFETY: as above.
-    let offset: u64 = unsafe { load::<Untyped, _>(msg, &layout::MSGHDR__OFFSET) };
+    let offset: u64 = unsafe { load::<Untyped, _, _>(msg, layout::MSGHDR__OFFSET) };
     if kind == layout::ITER_UBUF.load() {
         // SAFETY: as above.
-        let base: u64 = unsafe { load::<Untyped, _>(msg, &layout::MSGHDR__BUFFER) };
+        let base: u64 = unsafe { load::<Untyped, _, _>(msg, layout::MSGHDR__BUFFER) };
         return Buffers::One {
             base: base.wrapping_add(offset),
         };
@@ -66,9 +66,9 @@ pub fn ahead(msg: u64) -> Buffers {
     }
     Buffers::Many(Vectors {
         // SAFETY: as above.
-        first: unsafe { load::<Untyped, _>(msg, &layout::MSGHDR__VECTORS) },
+        first: unsafe { load::<Untyped, _, _>(msg, layout::MSGHDR__VECTORS) },
         // SAFETY: as above.
-        count: unsafe { load::<Untyped, _>(msg, &layout::MSGHDR__SEGMENTS) },
+        count: unsafe { load::<Untyped, _, _>(msg, layout::MSGHDR__SEGMENTS) },
         skip: offset,
         in_kernel: true,
         narrow: false,
@@ -79,14 +79,14 @@ pub fn ahead(msg: u64) -> Buffers {
 fn behind<A: Access>(msg: *const u8, moved: i32) -> Buffers {
     let moved = moved as u32 as u64;
     // SAFETY: `msg` is a `struct msghdr *`, typed if `A` is.
-    let kind: u8 = unsafe { load::<A, _>(msg, &layout::MSGHDR__KIND) };
+    let kind: u8 = unsafe { load::<A, _, _>(msg, layout::MSGHDR__KIND) };
     let kind = u32::from(kind) & layout::ITER_KIND_MASK.load();
     // SAFETY: as above.
-    let offset: u64 = unsafe { load::<A, _>(msg, &layout::MSGHDR__OFFSET) };
+    let offset: u64 = unsafe { load::<A, _, _>(msg, layout::MSGHDR__OFFSET) };
     if kind == layout::ITER_UBUF.load() {
         // Its place is that of several pointers: the verifier would take it for the first of them, and refuse to count with it.
         // SAFETY: as above.
-        let base: u64 = unsafe { load::<Untyped, _>(msg, &layout::MSGHDR__BUFFER) };
+        let base: u64 = unsafe { load::<Untyped, _, _>(msg, layout::MSGHDR__BUFFER) };
         return Buffers::One {
             base: base.wrapping_add(offset).wrapping_sub(moved),
         };
@@ -96,9 +96,12 @@ fn behind<A: Access>(msg: *const u8, moved: i32) -> Buffers {
     }
     // As above.
     // SAFETY: as above.
-    let vectors: u64 = unsafe { load::<Untyped, _>(msg, &layout::MSGHDR__VECTORS) };
-    let Some(vector) = read_kernel::<[u64; 2]>(if moved <= offset { vectors } else { vectors.wrapping_sub(16) })
-    else {
+    let vectors: u64 = unsafe { load::<Untyped, _, _>(msg, layout::MSGHDR__VECTORS) };
+    let Some(vector) = read_kernel::<[u64; 2]>(if moved <= offset {
+        vectors
+    } else {
+        vectors.wrapping_sub(16)
+    }) else {
         return Buffers::Unavailable;
     };
     let [base, size] = vector;
@@ -114,7 +117,7 @@ fn behind<A: Access>(msg: *const u8, moved: i32) -> Buffers {
         };
     }
     // SAFETY: as above.
-    let after: u64 = unsafe { load::<A, _>(msg, &layout::MSGHDR__SEGMENTS) };
+    let after: u64 = unsafe { load::<A, _, _>(msg, layout::MSGHDR__SEGMENTS) };
     let walked = walk_back(vectors, offset, moved);
     let back = walked >> SKIP_BITS;
     if back == 0 {

@@ -116,7 +116,7 @@ fn end(ctx: &RetProbeContext, direction: Direction) -> Option<()> {
     let _ = CALLS.remove(thread);
     let result: i32 = ctx.ret();
     // SAFETY: any address will do.
-    let sk: *const u8 = unsafe { load::<Untyped, _>(call.socket as *const u8, &layout::SOCKET__SK) };
+    let sk: *const u8 = unsafe { load::<Untyped, _, _>(call.socket as *const u8, layout::SOCKET__SK) };
     if sk.is_null() {
         return None;
     }

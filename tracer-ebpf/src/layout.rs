@@ -1,32 +1,79 @@
-//! Where fields lie in this host's kernel structs.
-//!
-//! Each global is named `STRUCT__FIELD` and holds a byte offset; `tracer-userspace/src/kernel/layout.rs`
-//! has the row of the same name that says which field it is. Every one that a program reads is set before it is loaded.
+//! Constants that user space puts into the instructions before it loads the programs ([`tracer_common::CONSTANTS`]): where fields
+//! lie in this host's kernel structs, and the few other numbers that differ from host to host. To the verifier they are constants
+//! like any other.
 
-use aya_ebpf::Global;
+use core::arch::asm;
 
-macro_rules! offsets {
+use tracer_common::{OFFSET_MARK, OFFSET_REACH, VALUE_MARK, constant};
+
+/// The constant with that number.
+#[derive(Clone, Copy)]
+pub struct Constant<const NUMBER: u16>;
+
+macro_rules! constants {
     ($($name:ident),+ $(,)?) => {
-        $(
-            #[unsafe(no_mangle)]
-            pub static $name: Global<u32> = Global::new(0);
-        )+
+        $( pub const $name: Constant<{ constant::$name }> = Constant; )+
     };
 }
 
-offsets! {
-    SOCK__FAMILY, SOCK__STATE, SOCK__NUM, SOCK__DPORT, SOCK__COOKIE, SOCK__NET,
-    SOCK__RCV_SADDR, SOCK__DADDR, SOCK__V6_RCV_SADDR, SOCK__V6_DADDR,
-    SOCK__TYPE, SOCK__PROTOCOL, SOCK__SHUTDOWN, SOCK__FLAGS, SOCK__ERR, SOCK__SOCKET,
-    SOCKET__FILE, NET__INUM, TCP_SOCK__WRITE_SEQ, TCP_SOCK__COPIED_SEQ, TCP_SOCK__RCV_NXT, UNIX_SOCK__PEER,
-    TASK__THREAD_POINTER, TASK__TGID, TASK__PID, TASK__COMM,
-    TASK__FILES, FILES__COUNT, FILES__TABLE, FDTABLE__SLOTS, FDTABLE__FD, FILE__INODE, FILE__PRIVATE,
-    SOCKET_ALLOC__MODE, INODE__MODE,
-    TASK__MM, TASK__LEADER, TASK__PARENT, TASK__STARTED, TASK__SIGNAL, SIGNAL__LIVE, MM__FILE, MM__ARG_START, MM__ARG_END,
-    MM__ENV_START, MM__ENV_END, FILE__DENTRY, DENTRY__NAME,
-    FILE__EPOLL, EPITEM__LINK, EPITEM__DATA,
-    SOCKET__SK, MSGHDR__KIND, MSGHDR__OFFSET, MSGHDR__SEGMENTS, MSGHDR__VECTORS, MSGHDR__BUFFER,
-    IO_KIOCB__FILE, IO_KIOCB__OPCODE, IO_KIOCB__FLAGS, IO_KIOCB__ASYNC_DATA, IO_KIOCB__WORK, IO_WORK__LIST, IO_WORKER__WORK,
-    IO_ASYNC_MSGHDR__OFFSET, IO_ASYNC_RW__OFFSET, IO_RW__ADDR, IO_SR_MSG__BUF, TASK__FLAGS, TASK__WORKER,
-    ITER_KIND_MASK, ITER_IOVEC, ITER_UBUF,
+tracer_common::with_constants!(constants);
+
+impl<const NUMBER: u16> Constant<NUMBER> {
+    /// Its value.
+    #[inline(always)]
+    pub fn load(self) -> u32 {
+        self.wide() as u32
+    }
+
+    /// Its value.
+    #[inline(always)]
+    pub fn wide(self) -> u64 {
+        let value: u64;
+        // SAFETY: changes the one register that it says.
+        unsafe {
+            asm!(
+                "{value} = {mark}",
+                value = lateout(reg) value,
+                mark = const VALUE_MARK + NUMBER as i32,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        // SAFETY: user space refuses what does not fit into 31 bits.
+        unsafe { core::hint::assert_unchecked(value <= i32::MAX as u64) };
+        value
+    }
+
+    /// The `N` bytes at that field of the struct at `base`, and `DELTA` bytes behind its start.
+    ///
+    /// # Safety
+    /// The verifier lets the program load them.
+    #[inline(always)]
+    pub unsafe fn of<const N: usize, const DELTA: i16>(self, base: *const u8) -> u64 {
+        let value: u64;
+        macro_rules! load {
+            ($size:literal) => {
+                // SAFETY: as the caller promises; changes the one register that it says.
+                unsafe {
+                    asm!(
+                        concat!("{value} = *(", $size, " *)({base} + {mark})"),
+                        value = lateout(reg) value,
+                        base = in(reg) base,
+                        mark = const OFFSET_MARK + NUMBER as i16 * OFFSET_REACH + DELTA,
+                        options(readonly, nostack, preserves_flags),
+                    )
+                }
+            };
+        }
+        match N {
+            1 => load!("u8"),
+            2 => load!("u16"),
+            4 => load!("u32"),
+            _ => load!("u64"),
+        }
+        if N < 8 {
+            // SAFETY: a load of so many bytes leaves zeros above them.
+            unsafe { core::hint::assert_unchecked(value >> (8 * N) == 0) };
+        }
+        value
+    }
 }

@@ -16,12 +16,11 @@ use aya_ebpf::{
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
-use tracer_common::{COMM_BYTES, ConnState, Direction, EventFlags, EventKind, Family, MAX_AWAITERS, PolicyMode};
+use tracer_common::{COMM_BYTES, Direction, EventFlags, EventKind, Family, MAX_AWAITERS, PolicyNumber};
 
 use crate::{
-    OWN_TGID,
     access::{Access, Typed},
-    conns, emit, identity, process, runtime,
+    conns, emit, identity, layout, process, runtime,
     socket::{Socket, Stream, tcp_state},
     unit::Thread,
     uring,
@@ -102,18 +101,18 @@ pub fn state_changed<A: Access>(socket: Socket<A>, old: u8, new: u8) -> Option<(
     };
     if new == tcp_state::SYN_SENT {
         thread = Thread::current();
-        let mut state = ConnState::undecided();
-        if thread.tgid == OWN_TGID.load() {
-            state.mode = PolicyMode::IGNORE.0;
+        let decided = if thread.tgid == layout::OWN_TGID.load() {
+            PolicyNumber::IGNORE
         } else {
             process::introduce(u64::from(thread.tgid), 0);
-        }
-        conns::create(cookie, &state);
+            PolicyNumber::UNDECIDED
+        };
+        conns::create(cookie, decided, true);
     } else if new == tcp_state::ESTABLISHED {
         // From here on arrivals are noted, so that the first request has its own.
-        conns::create(cookie, &ConnState::undecided());
+        conns::create(cookie, PolicyNumber::UNDECIDED, true);
     }
-    let ignored = conns::find(cookie).is_some_and(|conn| conn.mode == PolicyMode::IGNORE.0);
+    let ignored = conns::find(cookie).is_some_and(|conn| conns::is_ignored(conn));
     if new == tcp_state::CLOSE {
         conns::remove(cookie);
     }
@@ -137,7 +136,7 @@ pub fn reset<A: Access>(socket: Socket<A>) -> Option<()> {
     // has left it already (`tcp_disconnect` closes first).
     let state = socket.state();
     match conns::find(cookie) {
-        Some(conn) if conn.mode == PolicyMode::IGNORE.0 => return None,
+        Some(conn) if conns::is_ignored(conn) => return None,
         None if state != tcp_state::CLOSE => return None,
         _ => {}
     }
@@ -160,7 +159,7 @@ pub fn retransmitted<A: Access>(socket: Socket<A>) -> Option<()> {
         return None;
     }
     let cookie = socket.known_cookie();
-    if cookie == 0 || conns::find(cookie)?.mode == PolicyMode::IGNORE.0 {
+    if cookie == 0 || conns::is_ignored(conns::find(cookie)?) {
         return None;
     }
     let state = socket.state();
@@ -190,9 +189,7 @@ pub fn probed<A: Access>(socket: Socket<A>) -> Option<()> {
     }
     // A connection that is not known was idle since before the tracer came.
     if let Some(conn) = conns::find(cookie)
-        && (conn.mode == PolicyMode::IGNORE.0
-            || conn.run_dir != Direction::Recv as u32
-            || conn.reader == thread.tid)
+        && (conns::is_ignored(conn) || conn.run_dir != Direction::Recv as u32 || conn.reader == thread.tid)
     {
         return None;
     }
@@ -221,7 +218,7 @@ fn emit_fact<A: Access>(
     // SAFETY: no arguments.
     let ts = unsafe { bpf_ktime_get_ns() };
     let connects = kind == EventKind::STATE && new == tcp_state::SYN_SENT;
-    let record = emit::reserve(if connects { COMM_BYTES } else { 0 }, ts)?;
+    let record = emit::reserve(if connects { COMM_BYTES } else { 0 })?;
     // Here the connecting thread itself runs.
     let turn = if connects { runtime::turn(thread) } else { None };
     let mut captured = 0;

@@ -4,9 +4,9 @@
 //! them is known: `sys_enter_epoll_pwait`, `sys_enter_read`. Emits `ACT`.
 
 use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
-use tracer_common::{ActKind, EventFlags, EventHeader, EventKind, Turn};
+use tracer_common::{ActKind, EventFlags, EventKind, Turn};
 
-use crate::{OWN_TGID, emit, runtime, unit::Thread};
+use crate::{emit, layout, runtime, unit::Thread};
 
 /// `struct syscall_trace_enter` (kernel/trace/trace.h): 8 bytes of header, the number, then the arguments from byte 16 on.
 const ARGUMENTS: usize = 16;
@@ -33,7 +33,7 @@ pub fn loop_woken(ctx: TracePointContext) -> u32 {
 #[inline(always)]
 fn act(kind: ActKind) -> Option<()> {
     let thread = Thread::current();
-    if thread.tgid == OWN_TGID.load() {
+    if thread.tgid == layout::OWN_TGID.load() {
         return None;
     }
     let turn = runtime::turn(thread)?;
@@ -48,21 +48,15 @@ fn act(kind: ActKind) -> Option<()> {
 fn tell(kind: ActKind, thread: Thread, turn: &Turn) -> Option<()> {
     // SAFETY: no arguments.
     let ts = unsafe { bpf_ktime_get_ns() };
-    let record = emit::reserve(0, ts)?;
-    let header = record.header();
-    // SAFETY: ring memory reserved for a whole header.
-    unsafe {
-        *header = EventHeader {
-            ts,
-            awaiters: turn.pack(),
-            tgid: thread.tgid,
-            tid: thread.tid,
-            flags: EventFlags::TURN,
-            kind: EventKind::ACT.0,
-            state: kind.0,
-            ..EventHeader::EMPTY
-        }
-    };
+    let mut record = emit::reserve(0)?;
+    let fields = record.blank();
+    fields.ts = ts;
+    fields.awaiters = turn.pack();
+    fields.tgid = thread.tgid;
+    fields.tid = thread.tid;
+    fields.flags = EventFlags::TURN;
+    fields.kind = EventKind::ACT.0;
+    fields.state = kind.0;
     record.submit();
     Some(())
 }

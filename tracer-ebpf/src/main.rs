@@ -27,6 +27,7 @@ mod conns;
 mod descriptor;
 mod emit;
 mod fentry;
+mod flag;
 mod identity;
 mod iter;
 mod kprobe;
@@ -51,10 +52,6 @@ use aya_ebpf::Global;
 /// Version of the structs in `tracer-common` that these programs were built with.
 #[unsafe(no_mangle)]
 static ABI_VERSION: Global<u32> = Global::new(tracer_common::ABI_VERSION);
-
-/// The tracer's own process: its traffic makes no events.
-#[unsafe(no_mangle)]
-static OWN_TGID: Global<u32> = Global::new(0);
 
 /// Licence of the programs, as the kernel's verifier wants to read it.
 #[unsafe(link_section = "license")]

@@ -4,19 +4,17 @@
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_ktime_get_ns};
 use aya_log_ebpf::debug;
-use tracer_common::{Direction, EventFlags, EventKind, PolicyMode, counter};
+use tracer_common::{Direction, EventFlags, EventKind, PolicyNumber, counter};
 
 use crate::{
-    OWN_TGID,
     access::Access,
     buffers::Find,
     conns::{self, count},
-    emit, lifecycle,
-    opaque::{blur, smaller},
+    emit, layout, lifecycle,
+    opaque::{self, blur, smaller},
     payload::{Missing, Wanted},
-    process,
+    process, runtime,
     socket::{Socket, Stream, tcp_state},
-    runtime::{self, Tasks},
     unit::Thread,
 };
 
@@ -75,7 +73,7 @@ pub fn message<A: Access, P: Find>(ctx: &impl EbpfContext, message: Moved<A>, pl
     let found = if closed {
         conns::find(cookie)
     } else {
-        conns::find_or_create(cookie)
+        conns::find_or_create(cookie, stream == Stream::Tcp)
     };
     let conn = match found {
         Some(conn) => conn,
@@ -86,7 +84,8 @@ pub fn message<A: Access, P: Find>(ctx: &impl EbpfContext, message: Moved<A>, pl
             return None;
         }
     };
-    if conn.mode == PolicyMode::IGNORE.0 {
+    let decided = conns::decided(conn);
+    if decided == PolicyNumber::IGNORE {
         count(counter::IGNORED);
         return None;
     }
@@ -103,8 +102,8 @@ pub fn message<A: Access, P: Find>(ctx: &impl EbpfContext, message: Moved<A>, pl
     let thread = Thread::current();
     if conn.checked != thread.tgid {
         // Once for each connection, and whenever another process goes on with it.
-        if thread.tgid == OWN_TGID.load() || !socket.has_file() {
-            conn.mode = PolicyMode::IGNORE.0;
+        if thread.tgid == layout::OWN_TGID.load() || !socket.has_file() {
+            conns::ignore(conn);
             return None;
         }
         conn.checked = thread.tgid;
@@ -127,14 +126,16 @@ pub fn message<A: Access, P: Find>(ctx: &impl EbpfContext, message: Moved<A>, pl
     // SAFETY: a field of the entry; read from memory, so that the verifier does not know it on one of two ways.
     let passed = u64::from(unsafe { core::ptr::read_volatile(&raw const conn.run_bytes) });
     conn.run_bytes = smaller(passed + u64::from(len), u64::from(u32::MAX)) as u32;
-    let of_chunk = conn.chunk_limit[side];
-    let run_limit = u64::from(conn.run_limit[side]);
+    let limits = conns::limits(decided)?;
+    let of_chunk = limits.chunk[side];
+    let run_limit = u64::from(limits.run[side]);
+    let zero = opaque::zero();
     let of_run = run_limit - smaller(passed, run_limit);
     let head = blur(
         smaller(smaller(u64::from(len), u64::from(of_chunk)), of_run),
-        cookie,
+        zero,
     );
-    let arrival = blur(arrival, cookie);
+    let arrival = blur(arrival, zero);
 
     let (wanted, missing) = if len == 0 || of_chunk == 0 {
         (Wanted::NOTHING, Missing::Nothing)
@@ -144,8 +145,8 @@ pub fn message<A: Access, P: Find>(ctx: &impl EbpfContext, message: Moved<A>, pl
         Wanted::new(place.buffers(), u64::from(len), head, scratch)
     };
     // Many ways meet here, and below.
-    let wanted = wanted.blurred(cookie);
-    let missing = blur(missing as u64, cookie);
+    let wanted = wanted.blurred(zero);
+    let missing = blur(missing as u64, zero);
 
     let mut positioned = 0;
     let (own, other) = match stream {
@@ -175,18 +176,18 @@ pub fn message<A: Access, P: Find>(ctx: &impl EbpfContext, message: Moved<A>, pl
 
     // SAFETY: no arguments.
     let ts = unsafe { bpf_ktime_get_ns() };
-    let positioned = blur(u64::from(positioned), ts) as u16;
-    let own = blur(u64::from(own), ts) as u32;
-    let other = blur(u64::from(other), ts) as u32;
-    let family = blur(u64::from(family), ts) as u16;
-    let record = emit::reserve(wanted.room(), ts)?;
+    let positioned = blur(u64::from(positioned), zero) as u16;
+    let own = blur(u64::from(own), zero) as u32;
+    let other = blur(u64::from(other), zero) as u32;
+    let family = blur(u64::from(family), zero) as u16;
+    let record = emit::reserve(wanted.room())?;
     let (captured, tail, missing) = match wanted.copy(&record, scratch) {
         Some((captured, tail)) => (captured, tail, missing),
         None => (0, 0, Missing::Fault as u64),
     };
-    let captured = blur(captured, ts) as u32;
-    let tail = blur(tail, ts) as u32;
-    let missing = blur(missing, ts);
+    let captured = blur(captured, zero) as u32;
+    let tail = blur(tail, zero) as u32;
+    let missing = blur(missing, zero);
     let mut bits = positioned;
     if missing != Missing::Nothing as u64 {
         bits |= EventFlags::PAYLOAD_MISSING;
@@ -197,7 +198,7 @@ pub fn message<A: Access, P: Find>(ctx: &impl EbpfContext, message: Moved<A>, pl
             counter::PAYLOAD_UNAVAILABLE
         });
     }
-    let bits = blur(u64::from(bits), ts) as u16;
+    let bits = blur(u64::from(bits), zero) as u16;
     let tasks = runtime::tasks::<P>(thread, scratch, socket.address(), cookie);
     if tasks.is_some() && runtime::hand_off::followed(thread.tgid) {
         let received = if direction == Direction::Recv { cookie } else { 0 };
@@ -209,13 +210,23 @@ pub fn message<A: Access, P: Find>(ctx: &impl EbpfContext, message: Moved<A>, pl
     let fields = unsafe { &mut *header };
     fields.ts = ts;
     fields.arrival = arrival;
-    let tasks = match tasks {
-        Some(tasks) => *tasks,
-        None => Tasks::NONE,
-    };
-    fields.task = tasks.task;
-    fields.creator = tasks.creator;
-    fields.awaiters = tasks.awaiters;
+    fields.flags = bits;
+    match tasks {
+        Some(tasks) => {
+            fields.task = tasks.task;
+            fields.creator = tasks.creator;
+            fields.awaiters = tasks.awaiters;
+            fields.flags |= tasks.flags as u16;
+        }
+        None => {
+            let none = [&mut fields.task, &mut fields.creator];
+            for word in none.into_iter().chain(&mut fields.awaiters) {
+                // The compiler would call a function that writes the zeros byte by byte.
+                // SAFETY: a field of the header.
+                unsafe { core::ptr::write_volatile(word, 0) };
+            }
+        }
+    }
     fields.tgid = thread.tgid;
     fields.tid = thread.tid;
     fields.len = len;
@@ -223,7 +234,6 @@ pub fn message<A: Access, P: Find>(ctx: &impl EbpfContext, message: Moved<A>, pl
     fields.tail = tail;
     fields.pos = own;
     fields.peer_pos = other;
-    fields.flags = bits | tasks.flags as u16;
     fields.kind = if len == 0 {
         EventKind::EOF.0
     } else {

@@ -5,6 +5,8 @@
 
 use core::arch::asm;
 
+use crate::flag::Flag;
+
 /// The same value, unknown to the optimiser.
 #[inline(always)]
 pub fn opaque(mut value: u64) -> u64 {
@@ -14,17 +16,27 @@ pub fn opaque(mut value: u64) -> u64 {
     value
 }
 
-/// The same value, of which the verifier knows nothing any more, given one of which it knows nothing: read from memory, or a helper's
-/// result. Two ways that differ in what it knows are walked to their ends; where they have become the same, it walks once.
+/// Always 0, which the verifier does not know: user space could write it.
+#[unsafe(link_section = ".data.zero")]
+#[unsafe(no_mangle)]
+static ZERO: Flag = Flag::new();
+
+/// 0 for [`blur`].
 #[inline(always)]
-pub fn blur(mut value: u64, unknown: u64) -> u64 {
-    // SAFETY: changes a register twice, back to what it was.
+pub fn zero() -> u64 {
+    u64::from(ZERO.value())
+}
+
+/// The same value, of which the verifier knows nothing any more, given [`zero`]. Two ways that differ in what it knows are walked to
+/// their ends; where they have become the same, it walks once.
+#[inline(always)]
+pub fn blur(mut value: u64, zero: u64) -> u64 {
+    // SAFETY: changes the one register that it says, to what it was.
     unsafe {
         asm!(
-            "{value} ^= {unknown}",
-            "{value} ^= {unknown}",
+            "{value} += {zero}",
             value = inout(reg) value,
-            unknown = in(reg) unknown,
+            zero = in(reg) zero,
             options(pure, nomem, nostack),
         );
     }

@@ -201,16 +201,16 @@ impl Wanted {
 
     /// The same, of which the verifier knows nothing.
     #[inline(always)]
-    pub fn blurred(self, unknown: u64) -> Self {
+    pub fn blurred(self, zero: u64) -> Self {
         Self {
-            head: blur(self.head, unknown),
-            tail: blur(self.tail, unknown),
-            room: blur(self.room, unknown),
-            first: blur(self.first, unknown),
-            in_first: blur(self.in_first, unknown),
-            second: blur(self.second, unknown),
-            end: blur(self.end, unknown),
-            gathered: blur(self.gathered, unknown),
+            head: blur(self.head, zero),
+            tail: blur(self.tail, zero),
+            room: blur(self.room, zero),
+            first: blur(self.first, zero),
+            in_first: blur(self.in_first, zero),
+            second: blur(self.second, zero),
+            end: blur(self.end, zero),
+            gathered: blur(self.gathered, zero),
         }
     }
 

@@ -17,12 +17,11 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use tracer_common::{
-    COMM_BYTES, EventHeader, EventKind, MAX_INTRODUCED, PROCESS_ARGUMENTS, PROCESS_BYTES,
-    PROCESS_COMM, PROCESS_ENVIRONMENT, PROCESS_EXECUTABLE, PROCESS_PATH,
+    COMM_BYTES, EventKind, MAX_INTRODUCED, PROCESS_ARGUMENTS, PROCESS_BYTES, PROCESS_COMM,
+    PROCESS_ENVIRONMENT, PROCESS_EXECUTABLE, PROCESS_PATH,
 };
 
 use crate::{
-    OWN_TGID,
     access::{Untyped, load},
     emit::{self, Record},
     layout,
@@ -66,29 +65,29 @@ pub extern "C" fn introduce(tgid: u64, exec: u64) -> u64 {
     // SAFETY: no arguments.
     let task = unsafe { bpf_get_current_task() } as *const u8;
     // SAFETY: the current task; the offsets are those of the fields' rows in the layout table. The same holds below.
-    let leader: *const u8 = unsafe { load::<Untyped, _>(task, &layout::TASK__LEADER) };
+    let leader: *const u8 = unsafe { load::<Untyped, _, _>(task, layout::TASK__LEADER) };
     // SAFETY: as above.
-    let started: u64 = unsafe { load::<Untyped, _>(leader, &layout::TASK__STARTED) };
+    let started: u64 = unsafe { load::<Untyped, _, _>(leader, layout::TASK__STARTED) };
     // SAFETY: an entry stays memory of this map while the program runs, and is written once.
     if exec == 0 && unsafe { INTRODUCED.get(tgid) }.copied() == Some(started) {
         return 0;
     }
     // SAFETY: as above.
-    let mm: *const u8 = unsafe { load::<Untyped, _>(task, &layout::TASK__MM) };
+    let mm: *const u8 = unsafe { load::<Untyped, _, _>(task, layout::TASK__MM) };
     if mm.is_null() {
         return 0;
     }
     // SAFETY: as above.
-    let parent: *const u8 = unsafe { load::<Untyped, _>(leader, &layout::TASK__PARENT) };
+    let parent: *const u8 = unsafe { load::<Untyped, _, _>(leader, layout::TASK__PARENT) };
     // SAFETY: as above.
-    let parent: u32 = unsafe { load::<Untyped, _>(parent, &layout::TASK__TGID) };
+    let parent: u32 = unsafe { load::<Untyped, _, _>(parent, layout::TASK__TGID) };
     // SAFETY: no arguments.
     let ts = unsafe { bpf_ktime_get_ns() };
-    let Some(record) = emit::reserve(PROCESS_BYTES as u64, ts) else {
+    let Some(mut record) = emit::reserve(PROCESS_BYTES as u64) else {
         return 0;
     };
     let arguments = texts(&record, mm);
-    write(&record, EventKind::PROCESS, ts, Thread { tgid, tid: tgid });
+    write(&mut record, EventKind::PROCESS, ts, Thread { tgid, tid: tgid });
     // SAFETY: ring memory reserved for a whole header, and written above.
     let fields = unsafe { &mut *record.header() };
     fields.arrival = started;
@@ -118,11 +117,11 @@ fn texts(record: &Record, mm: *const u8) -> u64 {
     // SAFETY: the constants lie inside of the record; each place is as large as the size that goes with it. So below.
     unsafe { bpf_get_current_comm(payload.add(PROCESS_COMM).cast(), COMM_BYTES as u32) };
     // SAFETY: see `introduce`. So below.
-    let file: *const u8 = unsafe { load::<Untyped, _>(mm, &layout::MM__FILE) };
+    let file: *const u8 = unsafe { load::<Untyped, _, _>(mm, layout::MM__FILE) };
     // SAFETY: as above.
-    let dentry: *const u8 = unsafe { load::<Untyped, _>(file, &layout::FILE__DENTRY) };
+    let dentry: *const u8 = unsafe { load::<Untyped, _, _>(file, layout::FILE__DENTRY) };
     // SAFETY: as above.
-    let name: u64 = unsafe { load::<Untyped, _>(dentry, &layout::DENTRY__NAME) };
+    let name: u64 = unsafe { load::<Untyped, _, _>(dentry, layout::DENTRY__NAME) };
     // SAFETY: as above.
     let place = unsafe { payload.add(PROCESS_EXECUTABLE) };
     // SAFETY: as above.
@@ -131,17 +130,27 @@ fn texts(record: &Record, mm: *const u8) -> u64 {
         unsafe { place.write(0) };
     }
     // SAFETY: as above.
-    let start: u64 = unsafe { load::<Untyped, _>(mm, &layout::MM__ARG_START) };
+    let start: u64 = unsafe { load::<Untyped, _, _>(mm, layout::MM__ARG_START) };
     // SAFETY: as above.
-    let end: u64 = unsafe { load::<Untyped, _>(mm, &layout::MM__ARG_END) };
+    let end: u64 = unsafe { load::<Untyped, _, _>(mm, layout::MM__ARG_END) };
     // SAFETY: as above.
-    let given = list(unsafe { payload.add(PROCESS_ARGUMENTS) }, start, end, arguments as u64);
+    let given = list(
+        unsafe { payload.add(PROCESS_ARGUMENTS) },
+        start,
+        end,
+        arguments as u64,
+    );
     // SAFETY: as above.
-    let start: u64 = unsafe { load::<Untyped, _>(mm, &layout::MM__ENV_START) };
+    let start: u64 = unsafe { load::<Untyped, _, _>(mm, layout::MM__ENV_START) };
     // SAFETY: as above.
-    let end: u64 = unsafe { load::<Untyped, _>(mm, &layout::MM__ENV_END) };
+    let end: u64 = unsafe { load::<Untyped, _, _>(mm, layout::MM__ENV_END) };
     // SAFETY: as above.
-    let set = list(unsafe { payload.add(PROCESS_ENVIRONMENT) }, start, end, ENVIRONMENT);
+    let set = list(
+        unsafe { payload.add(PROCESS_ENVIRONMENT) },
+        start,
+        end,
+        ENVIRONMENT,
+    );
     // The path lies behind the environment (fs/exec.c: `bprm_execve` and its callers copy it first, downwards from the stack's end).
     // SAFETY: as above.
     let place = unsafe { payload.add(PROCESS_PATH) };
@@ -168,7 +177,7 @@ fn list(to: *mut u8, start: u64, end: u64, most: u64) -> u64 {
 #[inline(always)]
 fn is_introduced(tgid: u32) -> bool {
     // SAFETY: only whether there is one.
-    tgid != OWN_TGID.load() && unsafe { INTRODUCED.get(tgid) }.is_some()
+    tgid != layout::OWN_TGID.load() && unsafe { INTRODUCED.get(tgid) }.is_some()
 }
 
 /// Whether no other thread of the process lives (kernel/exit.c: `do_exit` counts this one off before it tells).
@@ -177,9 +186,9 @@ fn is_last_thread() -> bool {
     // SAFETY: no arguments.
     let task = unsafe { bpf_get_current_task() } as *const u8;
     // SAFETY: as in `introduce`.
-    let signal: *const u8 = unsafe { load::<Untyped, _>(task, &layout::TASK__SIGNAL) };
+    let signal: *const u8 = unsafe { load::<Untyped, _, _>(task, layout::TASK__SIGNAL) };
     // SAFETY: as in `introduce`.
-    let live: u32 = unsafe { load::<Untyped, _>(signal, &layout::SIGNAL__LIVE) };
+    let live: u32 = unsafe { load::<Untyped, _, _>(signal, layout::SIGNAL__LIVE) };
     live == 0
 }
 
@@ -187,22 +196,17 @@ fn is_last_thread() -> bool {
 fn ended(thread: Thread) -> Option<()> {
     // SAFETY: no arguments.
     let ts = unsafe { bpf_ktime_get_ns() };
-    let record = emit::reserve(0, ts)?;
-    write(&record, EventKind::EXIT, ts, thread);
+    let mut record = emit::reserve(0)?;
+    write(&mut record, EventKind::EXIT, ts, thread);
     record.submit();
     Some(())
 }
 
 #[inline(always)]
-fn write(record: &Record, kind: EventKind, ts: u64, thread: Thread) {
-    // SAFETY: ring memory reserved for a whole header.
-    unsafe {
-        *record.header() = EventHeader {
-            ts,
-            tgid: thread.tgid,
-            tid: thread.tid,
-            kind: kind.0,
-            ..EventHeader::EMPTY
-        }
-    };
+fn write(record: &mut Record, kind: EventKind, ts: u64, thread: Thread) {
+    let fields = record.blank();
+    fields.ts = ts;
+    fields.tgid = thread.tgid;
+    fields.tid = thread.tid;
+    fields.kind = kind.0;
 }

@@ -1,5 +1,7 @@
 //! The registers that a system call saved on entry: its number and its arguments.
 
+use core::arch::asm;
+
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 
 /// A `struct pt_regs` that the verifier knows by its type.
@@ -57,7 +59,7 @@ impl Registers {
     #[inline(always)]
     pub fn number(self) -> u64 {
         // An `int` on aarch64, where the upper half of the word is another field; on x86_64 the x32 ABI's numbers have bit 30 set.
-        u64::from(self.load::<u32>(at::NUMBER))
+        self.load::<4, { at::NUMBER }>()
     }
 
     /// Whether the call is still under way: once it is over, what io_uring has left to the thread goes on before it returns to the
@@ -66,7 +68,7 @@ impl Registers {
     #[cfg(bpf_target_arch = "x86_64")]
     #[inline(always)]
     pub fn are_of_running_call(self) -> bool {
-        self.load::<i32>(at::RESULT) == -38
+        self.load::<4, { at::RESULT }>() as i32 == -38
     }
 
     /// Likewise; here the result takes the place of the first argument (arch/arm64/kernel/syscall.c: `invoke_syscall`), so that one that
@@ -74,19 +76,31 @@ impl Registers {
     #[cfg(bpf_target_arch = "aarch64")]
     #[inline(always)]
     pub fn are_of_running_call(self) -> bool {
-        self.load::<u32>(at::RESULT) == self.load::<u32>(at::ARGUMENTS[0])
+        self.load::<4, { at::RESULT }>() == self.load::<4, { at::ARGUMENTS[0] }>()
     }
 
     /// One of its arguments.
     #[inline(always)]
     pub fn argument<const N: usize>(self) -> u64 {
-        self.load(at::ARGUMENTS[N])
+        match N {
+            0 => self.load::<8, { at::ARGUMENTS[0] }>(),
+            1 => self.load::<8, { at::ARGUMENTS[1] }>(),
+            2 => self.load::<8, { at::ARGUMENTS[2] }>(),
+            3 => self.load::<8, { at::ARGUMENTS[3] }>(),
+            _ => self.load::<8, { at::ARGUMENTS[4] }>(),
+        }
     }
 
     /// One of the arguments of a 32-bit program's call.
     #[inline(always)]
     pub fn narrow_argument<const N: usize>(self) -> u64 {
-        u64::from(self.load::<u32>(at::NARROW_ARGUMENTS[N]))
+        match N {
+            0 => self.load::<4, { at::NARROW_ARGUMENTS[0] }>(),
+            1 => self.load::<4, { at::NARROW_ARGUMENTS[1] }>(),
+            2 => self.load::<4, { at::NARROW_ARGUMENTS[2] }>(),
+            3 => self.load::<4, { at::NARROW_ARGUMENTS[3] }>(),
+            _ => self.load::<4, { at::NARROW_ARGUMENTS[4] }>(),
+        }
     }
 
     /// Whether the code that made the call is 32-bit: its code segment is `__USER32_CS` (0x23, 0xe023 under Xen). A 64-bit program
@@ -94,21 +108,39 @@ impl Registers {
     #[cfg(bpf_target_arch = "x86_64")]
     #[inline(always)]
     pub fn are_narrow(self) -> bool {
-        self.load::<u8>(at::CODE_SEGMENT) == 0x23
+        self.load::<1, { at::CODE_SEGMENT }>() == 0x23
     }
 
     /// Whether the code that made the call is 32-bit (`PSR_MODE32_BIT`).
     #[cfg(bpf_target_arch = "aarch64")]
     #[inline(always)]
     pub fn are_narrow(self) -> bool {
-        self.load::<u32>(at::STATE) & 0x10 != 0
+        self.load::<4, { at::STATE }>() & 0x10 != 0
     }
 
+    /// `N` bytes. Nobody changes them while the thread is in the call, so that the compiler may leave out what is not used.
     #[inline(always)]
-    fn load<T: Copy>(self, offset: usize) -> T {
-        // SAFETY: by the promise of `new`, a field of the struct.
-        let register = unsafe { self.0.add(offset) };
-        // SAFETY: as above.
-        unsafe { core::ptr::read_volatile(register.cast()) }
+    fn load<const N: usize, const OFFSET: usize>(self) -> u64 {
+        let value: u64;
+        macro_rules! load {
+            ($size:literal) => {
+                // SAFETY: by the promise of `new`, a field of the struct; changes the one register that it says.
+                unsafe {
+                    asm!(
+                        concat!("{value} = *(", $size, " *)({registers} + {offset})"),
+                        value = lateout(reg) value,
+                        registers = in(reg) self.0,
+                        offset = const OFFSET,
+                        options(pure, readonly, nostack, preserves_flags),
+                    )
+                }
+            };
+        }
+        match N {
+            1 => load!("u8"),
+            4 => load!("u32"),
+            _ => load!("u64"),
+        }
+        value
     }
 }

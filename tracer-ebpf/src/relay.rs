@@ -10,14 +10,10 @@
 //! under way itself does the work. That of a thread's message has been done stands in [`TOLD`], by thread: the thread may
 //! move to another CPU between two of them. Elsewhere nothing of all this is attached, and the programs do not ask.
 
-use aya_ebpf::{Global, macros::map, maps::Array};
+use aya_ebpf::{macros::map, maps::Array};
 use tracer_common::Direction;
 
-use crate::unit::Thread;
-
-/// 1 if stand-ins are attached.
-#[unsafe(no_mangle)]
-static HAS_STAND_INS: Global<u32> = Global::new(0);
+use crate::{layout, unit::Thread};
 
 /// By thread: itself from the moment when its message is told until the last stand-in has been called. User space makes it as
 /// large as [`SLOTS`] if there are stand-ins.
@@ -87,5 +83,5 @@ pub fn direction(scratch: u64) -> u64 {
 /// Whether programs are preempted.
 #[inline(always)]
 pub fn is_preempted() -> bool {
-    HAS_STAND_INS.load() != 0
+    layout::HAS_STAND_INS.load() != 0
 }

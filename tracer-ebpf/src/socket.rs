@@ -2,24 +2,14 @@
 
 use core::marker::PhantomData;
 
-use aya_ebpf::{
-    Global,
-    helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock},
-};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock};
 use tracer_common::{EventHeader, Family};
 
 use crate::{
     access::{Access, Untyped, load},
-    identity, layout,
+    identity,
+    layout::{self, Constant},
 };
-
-/// Whether this kernel gives tracing programs `bpf_get_socket_cookie` (Linux 5.12), and the back end's programs may call it.
-#[unsafe(no_mangle)]
-static HAS_SOCKET_COOKIE: Global<u32> = Global::new(1);
-
-/// Whether it has `bpf_skc_to_unix_sock` (Linux 5.16).
-#[unsafe(no_mangle)]
-static HAS_UNIX_SOCK: Global<u32> = Global::new(1);
 
 /// `SOCK_STREAM` (include/linux/net.h: enum sock_type; the same on x86_64 and aarch64).
 const SOCK_STREAM: u16 = 1;
@@ -85,23 +75,23 @@ impl<A: Access> Socket<A> {
 
     /// Reads a field of `struct sock`.
     #[inline(always)]
-    fn field<T: Copy>(self, offset: &Global<u32>) -> T {
-        // SAFETY: by the promise of `new`; the offset is that of the field's row in the layout table.
-        unsafe { load::<A, T>(self.0, offset) }
+    fn field<T: Copy, const NUMBER: u16>(self, field: Constant<NUMBER>) -> T {
+        // SAFETY: by the promise of `new`; the constant is that of the field.
+        unsafe { load::<A, T, NUMBER>(self.0, field) }
     }
 
     #[inline(always)]
     pub fn family(self) -> u16 {
-        self.field(&layout::SOCK__FAMILY)
+        self.field(layout::SOCK__FAMILY)
     }
 
     /// The kind of stream, or `None` for what makes no events (Unix datagrams, netlink, raw sockets).
     #[inline(always)]
     pub fn stream(self, family: u16) -> Option<Stream> {
-        let kind: u16 = self.field(&layout::SOCK__TYPE);
+        let kind: u16 = self.field(layout::SOCK__TYPE);
         let is_stream = kind == SOCK_STREAM;
         if family == Family::INET.0 || family == Family::INET6.0 {
-            match (kind, self.field::<u16>(&layout::SOCK__PROTOCOL)) {
+            match (kind, self.field::<u16, _>(layout::SOCK__PROTOCOL)) {
                 (SOCK_STREAM, IPPROTO_TCP) => Some(Stream::Tcp),
                 (SOCK_DGRAM, IPPROTO_UDP) => Some(Stream::Udp),
                 _ => None,
@@ -117,9 +107,9 @@ impl<A: Access> Socket<A> {
     /// devices) have none: they run inside system calls whose buffers are not the socket's.
     #[inline(always)]
     pub fn has_file(self) -> bool {
-        let socket: *const u8 = self.field(&layout::SOCK__SOCKET);
+        let socket: *const u8 = self.field(layout::SOCK__SOCKET);
         // SAFETY: `sk_socket` is typed by BTF.
-        let file: u64 = unsafe { load::<A, _>(socket, &layout::SOCKET__FILE) };
+        let file: u64 = unsafe { load::<A, _, _>(socket, layout::SOCKET__FILE) };
         file != 0
     }
 
@@ -130,7 +120,7 @@ impl<A: Access> Socket<A> {
         if cookie != 0 {
             return cookie;
         }
-        if A::TYPED && HAS_SOCKET_COOKIE.load() != 0 {
+        if A::TYPED && layout::HAS_SOCKET_COOKIE.load() != 0 {
             // SAFETY: takes any typed `struct sock *`.
             unsafe { bpf_get_socket_cookie(self.0.cast_mut().cast()) }
         } else {
@@ -142,28 +132,28 @@ impl<A: Access> Socket<A> {
     #[inline(always)]
     pub fn known_cookie(self) -> u64 {
         // Our own comes first: somebody else may give the socket a cookie in the middle of its life.
-        if HAS_SOCKET_COOKIE.load() == 0
+        if layout::HAS_SOCKET_COOKIE.load() == 0
             && let Some(own) = identity::find(self.0)
         {
             return own;
         }
-        self.field(&layout::SOCK__COOKIE)
+        self.field(layout::SOCK__COOKIE)
     }
 
     #[inline(always)]
     pub fn state(self) -> u8 {
-        self.field(&layout::SOCK__STATE)
+        self.field(layout::SOCK__STATE)
     }
 
     #[inline(always)]
     pub fn error(self) -> u32 {
-        self.field(&layout::SOCK__ERR)
+        self.field(layout::SOCK__ERR)
     }
 
     /// Whether the peer has finished sending.
     #[inline(always)]
     pub fn receive_finished(self) -> bool {
-        self.field::<u8>(&layout::SOCK__SHUTDOWN) & RCV_SHUTDOWN != 0
+        self.field::<u8, _>(layout::SOCK__SHUTDOWN) & RCV_SHUTDOWN != 0
     }
 
     /// Positions of the next byte that the process writes and of the next that it reads, as TCP sequence numbers that
@@ -183,18 +173,18 @@ impl<A: Access> Socket<A> {
             return None;
         }
         // SAFETY: the helper's result is typed.
-        let mut written: u32 = unsafe { load::<A, _>(tcp, &layout::TCP_SOCK__WRITE_SEQ) };
+        let mut written: u32 = unsafe { load::<A, _, _>(tcp, layout::TCP_SOCK__WRITE_SEQ) };
         // SAFETY: as above.
-        let mut read: u32 = unsafe { load::<A, _>(tcp, &layout::TCP_SOCK__COPIED_SEQ) };
+        let mut read: u32 = unsafe { load::<A, _, _>(tcp, layout::TCP_SOCK__COPIED_SEQ) };
         if matches!(
             self.state(),
             tcp_state::FIN_WAIT1 | tcp_state::FIN_WAIT2 | tcp_state::LAST_ACK | tcp_state::CLOSING
         ) {
             written = written.wrapping_sub(1);
         }
-        if self.field::<u64>(&layout::SOCK__FLAGS) & SOCK_DONE != 0 {
+        if self.field::<u64, _>(layout::SOCK__FLAGS) & SOCK_DONE != 0 {
             // SAFETY: as above.
-            let received: u32 = unsafe { load::<A, _>(tcp, &layout::TCP_SOCK__RCV_NXT) };
+            let received: u32 = unsafe { load::<A, _, _>(tcp, layout::TCP_SOCK__RCV_NXT) };
             if read == received {
                 read = read.wrapping_sub(1);
             }
@@ -210,7 +200,7 @@ impl<A: Access> Socket<A> {
         }
         // `struct unix_sock` begins with its `struct sock` (include/net/af_unix.h).
         // SAFETY: `Untyped` reads any address.
-        let peer: *const u8 = unsafe { load::<Untyped, _>(self.0, &layout::UNIX_SOCK__PEER) };
+        let peer: *const u8 = unsafe { load::<Untyped, _, _>(self.0, layout::UNIX_SOCK__PEER) };
         // SAFETY: as above.
         (!peer.is_null()).then(|| unsafe { Socket::new(peer) })
     }
@@ -220,20 +210,20 @@ impl<A: Access> Socket<A> {
     fn unix_peer_cookie(self) -> u64 {
         // A connected stream socket holds a reference to its peer until it is released itself
         // (net/unix/af_unix.c: unix_release_sock), and a system call is running on it.
-        if A::TYPED && HAS_UNIX_SOCK.load() != 0 {
+        if A::TYPED && layout::HAS_UNIX_SOCK.load() != 0 {
             // SAFETY: takes any typed `struct sock *`.
             let unix: *const u8 = unsafe { bpf_skc_to_unix_sock(self.0.cast_mut().cast()) }.cast();
             if unix.is_null() {
                 return 0;
             }
             // SAFETY: the helper's result is typed.
-            let peer: *const u8 = unsafe { load::<A, _>(unix, &layout::UNIX_SOCK__PEER) };
+            let peer: *const u8 = unsafe { load::<A, _, _>(unix, layout::UNIX_SOCK__PEER) };
             // SAFETY: `peer` is typed by BTF.
             unsafe { Self::new(peer) }.cookie_unless_null()
         } else {
             // `struct unix_sock` begins with its `struct sock` (include/net/af_unix.h).
             // SAFETY: `Untyped` reads any address.
-            let peer: *const u8 = unsafe { load::<Untyped, _>(self.0, &layout::UNIX_SOCK__PEER) };
+            let peer: *const u8 = unsafe { load::<Untyped, _, _>(self.0, layout::UNIX_SOCK__PEER) };
             // SAFETY: as above.
             unsafe { Socket::<Untyped>::new(peer) }.cookie_unless_null()
         }
@@ -247,28 +237,28 @@ impl<A: Access> Socket<A> {
     /// Writes addresses, ports, family, state and namespace.
     #[inline(always)]
     pub fn describe(self, family: u16, cookie: u64, header: *mut EventHeader) {
-        let net: *const u8 = self.field(&layout::SOCK__NET);
+        let net: *const u8 = self.field(layout::SOCK__NET);
         // SAFETY: `skc_net.net` is typed by BTF.
-        let netns: u32 = unsafe { load::<A, _>(net, &layout::NET__INUM) };
+        let netns: u32 = unsafe { load::<A, _, _>(net, layout::NET__INUM) };
         let (local, remote) = if family == Family::UNIX.0 {
             ([cookie, 0], [self.unix_peer_cookie(), 0])
         } else if family == Family::INET.0 {
             (
-                mapped(self.field(&layout::SOCK__RCV_SADDR)),
-                mapped(self.field(&layout::SOCK__DADDR)),
+                mapped(self.field(layout::SOCK__RCV_SADDR)),
+                mapped(self.field(layout::SOCK__DADDR)),
             )
         } else {
             (
-                self.field::<[u64; 2]>(&layout::SOCK__V6_RCV_SADDR),
-                self.field::<[u64; 2]>(&layout::SOCK__V6_DADDR),
+                self.field::<[u64; 2], _>(layout::SOCK__V6_RCV_SADDR),
+                self.field::<[u64; 2], _>(layout::SOCK__V6_DADDR),
             )
         };
         let (lport, rport, state) = if family == Family::UNIX.0 {
             (0, 0, 0)
         } else {
             (
-                self.field(&layout::SOCK__NUM),
-                u16::from_be(self.field(&layout::SOCK__DPORT)),
+                self.field(layout::SOCK__NUM),
+                u16::from_be(self.field(layout::SOCK__DPORT)),
                 self.state(),
             )
         };

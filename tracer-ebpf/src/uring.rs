@@ -257,7 +257,7 @@ pub fn buffers(socket: *const u8, direction: Direction, moved: i32) -> Buffers {
     }
     let code = code(request);
     // SAFETY: `Untyped` reads any address.
-    let data: u64 = unsafe { load::<Untyped, _>(request as *const u8, &layout::IO_KIOCB__ASYNC_DATA) };
+    let data: u64 = unsafe { load::<Untyped, _, _>(request as *const u8, layout::IO_KIOCB__ASYNC_DATA) };
     if data == 0 {
         return Buffers::Unavailable;
     }
@@ -280,11 +280,11 @@ pub fn buffers(socket: *const u8, direction: Direction, moved: i32) -> Buffers {
         // Registered buffers: the address is where the process has them.
         (Buffers::Unavailable, op::READ_FIXED | op::WRITE_FIXED) => Buffers::One {
             // SAFETY: as above.
-            base: unsafe { load::<Untyped, _>(request as *const u8, &layout::IO_RW__ADDR) },
+            base: unsafe { load::<Untyped, _, _>(request as *const u8, layout::IO_RW__ADDR) },
         },
         (Buffers::Unavailable, op::SEND_ZC) => Buffers::One {
             // SAFETY: as above.
-            base: unsafe { load::<Untyped, _>(request as *const u8, &layout::IO_SR_MSG__BUF) },
+            base: unsafe { load::<Untyped, _, _>(request as *const u8, layout::IO_SR_MSG__BUF) },
         },
         (found, _) => found,
     }
@@ -299,14 +299,14 @@ extern "C" fn request(socket: u64, direction: u64) -> u64 {
     // SAFETY: no arguments.
     let task = unsafe { bpf_get_current_task() } as *const u8;
     // SAFETY: `Untyped` reads any address.
-    let flags: u32 = unsafe { load::<Untyped, _>(task, &layout::TASK__FLAGS) };
+    let flags: u32 = unsafe { load::<Untyped, _, _>(task, layout::TASK__FLAGS) };
     if flags & PF_IO_WORKER != 0 {
         // SAFETY: as above.
-        let worker: u64 = unsafe { load::<Untyped, _>(task, &layout::TASK__WORKER) };
+        let worker: u64 = unsafe { load::<Untyped, _, _>(task, layout::TASK__WORKER) };
         // The thread that polls a ring has none.
         if worker != 0 {
             // SAFETY: as above.
-            let work: u64 = unsafe { load::<Untyped, _>(worker as *const u8, &layout::IO_WORKER__WORK) };
+            let work: u64 = unsafe { load::<Untyped, _, _>(worker as *const u8, layout::IO_WORKER__WORK) };
             let inside = layout::IO_KIOCB__WORK
                 .load()
                 .wrapping_sub(layout::IO_WORK__LIST.load());
@@ -351,7 +351,7 @@ fn taken_up(socket: u64, direction: u64) -> u64 {
         // Those of a chain that are not begun have no file yet.
         if request != 0 && moves(request, socket, direction) {
             // SAFETY: `Untyped` reads any address.
-            let flags: u64 = unsafe { load::<Untyped, _>(request as *const u8, &layout::IO_KIOCB__FLAGS) };
+            let flags: u64 = unsafe { load::<Untyped, _, _>(request as *const u8, layout::IO_KIOCB__FLAGS) };
             if flags & FORCE_ASYNC == 0 {
                 return request;
             }
@@ -363,20 +363,21 @@ fn taken_up(socket: u64, direction: u64) -> u64 {
 /// Whether the request is about that socket and direction.
 #[inline(always)]
 fn moves(request: u64, socket: u64, direction: u64) -> bool {
-    direction_of(code(request)).is_some_and(|own| own as u64 == direction) && socket_of(request) == Some(socket)
+    direction_of(code(request)).is_some_and(|own| own as u64 == direction)
+        && socket_of(request) == Some(socket)
 }
 
 #[inline(always)]
 fn code(request: u64) -> u8 {
     // SAFETY: `Untyped` reads any address.
-    unsafe { load::<Untyped, _>(request as *const u8, &layout::IO_KIOCB__OPCODE) }
+    unsafe { load::<Untyped, _, _>(request as *const u8, layout::IO_KIOCB__OPCODE) }
 }
 
 /// Address of the `struct sock` of its file, if that is a socket and known already.
 #[inline(always)]
 fn socket_of(request: u64) -> Option<u64> {
     // SAFETY: `Untyped` reads any address.
-    let file: u64 = unsafe { load::<Untyped, _>(request as *const u8, &layout::IO_KIOCB__FILE) };
+    let file: u64 = unsafe { load::<Untyped, _, _>(request as *const u8, layout::IO_KIOCB__FILE) };
     if file == 0 {
         return None;
     }

@@ -156,7 +156,11 @@ fn remembered(cookie: u64, offsets: &GoOffsets) -> Option<u64> {
 
 #[inline(always)]
 fn startpc(g: u64, offsets: &GoOffsets) -> u64 {
-    read_user(g.wrapping_add(u64::from(offsets.parent_goid)).wrapping_add(STARTPC)).unwrap_or(0)
+    read_user(
+        g.wrapping_add(u64::from(offsets.parent_goid))
+            .wrapping_add(STARTPC),
+    )
+    .unwrap_or(0)
 }
 
 #[inline(always)]
@@ -251,7 +255,9 @@ extern "C" fn go_waiter(tgid: u64, scratch: u64, held: u64) -> u64 {
         return 0;
     }
     // runtime.sudog.g is its first field.
-    let Some([found]) = tasks.read(waits) else { return 0 };
+    let Some([found]) = tasks.read(waits) else {
+        return 0;
+    };
     if found < 4096 || found >> 56 != 0 || found % 8 != 0 {
         return 0;
     }
@@ -278,7 +284,9 @@ extern "C" fn semaphore_waiter(tgid: u64, scratch: u64, address: u64) -> u64 {
         return 0;
     }
     // semaRoot: lock, treap.
-    let root = table.wrapping_add((address >> 3) % SEMAPHORES * CACHE_LINE).wrapping_add(8);
+    let root = table
+        .wrapping_add((address >> 3) % SEMAPHORES * CACHE_LINE)
+        .wrapping_add(8);
     let [mut node] = tasks.read(root).unwrap_or([0]);
     for _ in 0..DEPTH {
         if node < 4096 || node >> 56 != 0 || node % 8 != 0 {

@@ -22,7 +22,7 @@ use crate::{
     buffers::read_user,
     emit, layout,
     registers::Registers,
-    unit::{HAS_TASK_BTF, HAS_TASK_REGISTERS, Thread},
+    unit::Thread,
 };
 
 /// By thread id: threads of processes whose hand-offs are followed.
@@ -143,7 +143,7 @@ extern "C" fn hand_off_moved(tid: u64, received: u64, ts: u64) -> u64 {
 /// Whether this kernel has what [`woken`] needs. Where it does not (before Linux 5.15), verifiers do not get through all of this either.
 #[inline(always)]
 fn can_follow() -> bool {
-    HAS_TASK_REGISTERS.load() != 0
+    layout::HAS_TASK_REGISTERS.load() != 0
 }
 
 /// The current thread takes a connection: tells who handed it its work, which is used up by that. Returns flags.
@@ -220,13 +220,13 @@ fn used_up(state: &mut State) {
 #[inline(always)]
 fn is_client_thread<A: Access>(task: *const u8) -> bool {
     // SAFETY: the first half of the name of a task, which is typed if it has to be.
-    let name: u64 = unsafe { load::<A, _>(task, &layout::TASK__COMM) };
+    let name: u64 = unsafe { load::<A, _, _>(task, layout::TASK__COMM) };
     name == u64::from_ne_bytes(CLIENT_THREADS)
 }
 
 #[inline(always)]
 fn current_is_client_thread() -> bool {
-    if HAS_TASK_BTF.load() != 0 {
+    if layout::HAS_TASK_BTF.load() != 0 {
         // SAFETY: no arguments.
         is_client_thread::<Typed>(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
     } else {
@@ -239,12 +239,12 @@ fn current_is_client_thread() -> bool {
 fn woken(target: *const u8, is_new: bool) -> Option<()> {
     let thread = Thread::current();
     // SAFETY: the argument of both prototypes, typed.
-    let tgid: u32 = unsafe { load::<Typed, _>(target, &layout::TASK__TGID) };
+    let tgid: u32 = unsafe { load::<Typed, _, _>(target, layout::TASK__TGID) };
     if thread.tgid != tgid || !followed(tgid) {
         return None;
     }
     // SAFETY: as above.
-    let tid: u32 = unsafe { load::<Typed, _>(target, &layout::TASK__PID) };
+    let tid: u32 = unsafe { load::<Typed, _, _>(target, layout::TASK__PID) };
     if tid == thread.tid {
         return None;
     }
@@ -333,20 +333,15 @@ fn hand_over(thread: Thread, tid: u32, is_new: bool, now: u64) -> Option<()> {
 
 #[inline(always)]
 fn tell(thread: Thread, woken: u32, before: u32, asleep_since: u64, now: u64) -> Option<()> {
-    let record = emit::reserve(0, now)?;
-    let header = record.header();
-    // SAFETY: ring memory reserved for a whole header.
-    let fields = unsafe { &mut *header };
-    *fields = EventHeader {
-        ts: now,
-        tgid: thread.tgid,
-        tid: thread.tid,
-        len: woken,
-        creator: u64::from(before),
-        arrival: asleep_since,
-        kind: EventKind::WAKE.0,
-        ..EventHeader::EMPTY
-    };
+    let mut record = emit::reserve(0)?;
+    let fields = record.blank();
+    fields.ts = now;
+    fields.tgid = thread.tgid;
+    fields.tid = thread.tid;
+    fields.len = woken;
+    fields.creator = u64::from(before);
+    fields.arrival = asleep_since;
+    fields.kind = EventKind::WAKE.0;
     record.submit();
     Some(())
 }

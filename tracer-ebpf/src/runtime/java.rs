@@ -23,7 +23,11 @@ fn mounted(offsets: &JavaOffsets) -> Option<u64> {
     let at = |offset: u32| thread.wrapping_add(u64::from(offset));
     if offsets.owner_id != 0 {
         let continuation = read_user::<u64>(at(offsets.continuation))?;
-        return if continuation == 0 { None } else { read_user(at(offsets.owner_id)) };
+        return if continuation == 0 {
+            None
+        } else {
+            read_user(at(offsets.owner_id))
+        };
     }
     let current = id(at(offsets.current), offsets)?;
     let carrier = id(at(offsets.carrier), offsets)?;

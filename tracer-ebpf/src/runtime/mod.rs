@@ -11,32 +11,28 @@ pub mod python;
 mod tokio;
 
 use aya_ebpf::{
-    Global,
     helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_user},
     macros::map,
-    maps::{Array, HashMap, PerCpuArray},
+    maps::{HashMap, PerCpuArray},
 };
 use tracer_common::{EventFlags, MAX_AWAITERS, MAX_RUNTIMES, RuntimeEntry, RuntimeKind, Submitters, Turn};
 
 use crate::{
     access::{Typed, Untyped, load},
     buffers::{Find, read_user},
+    flag::Flag,
     layout,
-    unit::{HAS_TASK_BTF, Thread},
+    unit::Thread,
 };
-
-/// The runtimes whose tasks are read, as [`RuntimeKind::bit`]. The verifier does not walk what a constant rules out: user space leaves out
-/// what this kernel's does not take.
-#[unsafe(no_mangle)]
-static RECIPES: Global<u32> = Global::new(u32::MAX);
 
 /// By tgid.
 #[map]
 static RUNTIMES: HashMap<u32, RuntimeEntry> = HashMap::with_max_entries(MAX_RUNTIMES, 0);
 
 /// How many entries `RUNTIMES` has: nobody is looked up while there is none.
-#[map]
-static RUNTIMES_IN_USE: Array<u32> = Array::with_max_entries(1, 0);
+#[unsafe(link_section = ".data.runtimes")]
+#[unsafe(no_mangle)]
+static RUNTIMES_IN_USE: Flag = Flag::new();
 
 /// What [`read_tasks`] found. By [`crate::message::Moved::scratch`], like the scratch memory of payloads.
 #[map]
@@ -84,9 +80,8 @@ impl Tasks {
     fn read<const N: usize>(&mut self, address: u64) -> Option<[u64; N]> {
         const { assert!(N <= WORDS) };
         // SAFETY: there is room for so many words; the helper refuses bad addresses.
-        let failed = unsafe {
-            bpf_probe_read_user(self.words.as_mut_ptr().cast(), 8 * N as u32, address as *const _)
-        };
+        let failed =
+            unsafe { bpf_probe_read_user(self.words.as_mut_ptr().cast(), 8 * N as u32, address as *const _) };
         (failed == 0).then(|| core::array::from_fn(|word| self.words[word]))
     }
 
@@ -115,12 +110,13 @@ impl Tasks {
 #[inline(always)]
 pub fn in_use() -> bool {
     // Where nothing is read, the verifier need not walk what would.
-    RECIPES.load() != 0 && RUNTIMES_IN_USE.get(0).is_some_and(|count| *count != 0)
+    layout::RECIPES.load() != 0 && RUNTIMES_IN_USE.is_set()
 }
 
 #[inline(always)]
+/// Whether its tasks are read. The verifier does not walk what a constant rules out: user space leaves out what this kernel's does not take.
 fn has_recipe(kind: RuntimeKind) -> bool {
-    RECIPES.load() & kind.bit() != 0
+    layout::RECIPES.load() & kind.bit() != 0
 }
 
 /// The entry of a process; `None` as well if nothing is read of that runtime, so that the verifier does not walk what follows.
@@ -226,16 +222,16 @@ extern "C" fn read_tasks(thread: u64, scratch: u64) -> u64 {
 /// The current thread's pointer to its thread-local storage (`task_struct.thread.fsbase` on x86_64).
 #[inline(always)]
 fn thread_pointer() -> u64 {
-    if HAS_TASK_BTF.load() != 0 {
+    if layout::HAS_TASK_BTF.load() != 0 {
         // SAFETY: no arguments.
         let task: *const u8 = unsafe { bpf_get_current_task_btf() }.cast_const().cast();
         // SAFETY: the current task is typed.
-        unsafe { load::<Typed, _>(task, &layout::TASK__THREAD_POINTER) }
+        unsafe { load::<Typed, _, _>(task, layout::TASK__THREAD_POINTER) }
     } else {
         // SAFETY: no arguments.
         let task = unsafe { bpf_get_current_task() } as *const u8;
         // SAFETY: any address will do.
-        unsafe { load::<Untyped, _>(task, &layout::TASK__THREAD_POINTER) }
+        unsafe { load::<Untyped, _, _>(task, layout::TASK__THREAD_POINTER) }
     }
 }
 

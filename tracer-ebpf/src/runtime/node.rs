@@ -7,11 +7,7 @@
 use tracer_common::{NodeOffsets, Turn};
 
 use super::{pointer, thread_pointer};
-use crate::{
-    buffers::read_user,
-    registers::Registers,
-    unit::{HAS_TASK_BTF, HAS_TASK_REGISTERS},
-};
+use crate::{buffers::read_user, layout, registers::Registers};
 
 /// V8's tagged pointers are odd.
 const TAG: u64 = 1;
@@ -83,7 +79,7 @@ fn environment(isolate: u64, offsets: &NodeOffsets) -> Option<u64> {
 /// The ids of the wrap behind the stream whose descriptor is the first argument of the running call.
 #[inline(always)]
 fn socket(event_loop: u64, offsets: &NodeOffsets) -> Option<[u64; 2]> {
-    if HAS_TASK_BTF.load() == 0 || HAS_TASK_REGISTERS.load() == 0 {
+    if layout::HAS_TASK_BTF.load() == 0 || layout::HAS_TASK_REGISTERS.load() == 0 {
         return None;
     }
     let descriptor = Registers::current().argument::<0>();

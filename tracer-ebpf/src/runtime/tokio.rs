@@ -144,7 +144,9 @@ const NOT_A_CLIENT: u64 = 1;
 /// The task that asked the client's connection which that task serves; 0 if nobody waits, [`NOT_A_CLIENT`] if it is none of that type.
 #[inline(always)]
 fn caller(header: u64, client: &TokioClient, vtable: u64) -> u64 {
-    let place = header.wrapping_add(u64::from(client.vtable_at)).wrapping_sub(STEP);
+    let place = header
+        .wrapping_add(u64::from(client.vtable_at))
+        .wrapping_sub(STEP);
     let Some([boxed, kind]) = read_user::<[u64; 2]>(place) else {
         return NOT_A_CLIENT;
     };
@@ -184,10 +186,7 @@ fn joiner(header: u64, vtable: u64) -> u64 {
     else {
         return 0;
     };
-    waking(
-        header.wrapping_add(trailer).wrapping_add(TRAILER_WAKER),
-        vtable,
-    )
+    waking(header.wrapping_add(trailer).wrapping_add(TRAILER_WAKER), vtable)
 }
 
 /// The task that the `Option<Waker>` there wakes, 0 if it wakes something else. Sets of futures have wakers of their own, which lead to

@@ -123,6 +123,9 @@ fn cost(backend: Option<&str>) -> anyhow::Result<()> {
     let mut source = capture.take_source().context("the source")?;
     let policy = capture.policy();
     let conns = child.conns;
+    for (_, kind, _) in ROWS {
+        child.run(*kind, 2)?; // decisions are about connections that the programs have seen
+    }
     let traced = measure_all(&mut child, |kind, verdict| {
         verdict.apply(&policy, conns.of(kind))?;
         source.drain_all(|_, _, _| {});

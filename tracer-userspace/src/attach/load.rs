@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use aya::{Ebpf, VerifierLogLevel, programs::ProgramError};
 use tracer_common::{MESSAGE_PROGRAMS, RING_SHARDS, TOLD_SLOTS};
 
-use super::{Options, Recipes, hooks, object, place, program_of, ring_names, types};
+use super::{Options, Recipes, constants, hooks, object, place, program_of, ring_names, types};
 use crate::kernel::{Hook, Plan};
 
 /// Programs in the kernel, of which none is attached.
@@ -80,9 +80,26 @@ fn attempt(plan: &Plan, options: Options, recipes: Recipes, is_last: bool) -> an
         .max(MIN_RING_BYTES)
         .checked_next_power_of_two()
         .context("ring size")?;
-    let own_tgid = std::process::id();
     let log_level = if options.log { DEBUG } else { OFF };
-    let wake_above = u64::from(ring_bytes / 2);
+    let mut values: Vec<(&str, u64)> = vec![
+        ("OWN_TGID", std::process::id().into()),
+        ("RECIPES", recipes.0.into()),
+        ("WAKE_ABOVE", (ring_bytes / 2).into()),
+        (
+            "RING_MASK",
+            if options.one_ring {
+                0
+            } else {
+                RING_SHARDS as u64 - 1
+            },
+        ),
+    ];
+    values.extend(
+        plan.constants
+            .iter()
+            .map(|(name, value)| (*name, u64::from(*value))),
+    );
+    let object = constants::put_in(object::checked()?, &values)?;
     let mut loader = types::loader();
     loader
         .btf(None) // the objects have no relocations
@@ -91,17 +108,8 @@ fn attempt(plan: &Plan, options: Options, recipes: Recipes, is_last: bool) -> an
         } else {
             VerifierLogLevel::STATS
         })
-        .override_global("AYA_LOG_LEVEL", &log_level, true)
-        .override_global("OWN_TGID", &own_tgid, true)
-        .override_global("RECIPES", &recipes.0, true)
-        .override_global("WAKE_ABOVE", &wake_above, true);
-    if options.one_ring {
-        loader.override_global("RING_MASK", &0_u64, true);
-    }
-    for (name, value) in &plan.globals {
-        loader.override_global(name, value, true);
-    }
-    if plan.globals.contains(&("HAS_SOCKET_COOKIE", 1)) {
+        .override_global("AYA_LOG_LEVEL", &log_level, true);
+    if plan.constants.contains(&("HAS_SOCKET_COOKIE", 1)) {
         loader.map_max_entries("IDENTITIES", 1);
     }
     if plan.has_stand_ins() {
@@ -112,9 +120,7 @@ fn attempt(plan: &Plan, options: Options, recipes: Recipes, is_last: bool) -> an
     for name in ring_names().iter().take(shards(options)?) {
         loader.map_max_entries(name, ring_bytes);
     }
-    let mut ebpf = loader
-        .load(object::checked()?)
-        .context("loading the BPF object")?;
+    let mut ebpf = loader.load(&object).context("loading the BPF object")?;
 
     let btf = types::of(&plan.hooks).context("reading the kernel's type information")?;
     let mut loaded = Vec::with_capacity(plan.hooks.len());

@@ -1,11 +1,13 @@
 //! Loads the programs, attaches what the plan says, and hands out what the other stages need.
 
+mod constants;
 mod hooks;
 mod kretprobe;
 mod load;
 mod loops;
 mod object;
 mod perf;
+mod places;
 mod policy;
 mod probes;
 mod recipes;
@@ -122,10 +124,14 @@ impl Capture {
             .then(|| EbpfLogger::init(&mut ebpf))
             .transpose()
             .context("logs of the programs")?;
-        let policy = Policy::new(take(&mut ebpf, "CONNS")?)?;
+        let policy = Policy::new(
+            take(&mut ebpf, "CONNS")?,
+            take(&mut ebpf, "MORE_CONNS")?,
+            take(&mut ebpf, "POLICIES")?,
+        )?;
         let runtimes = Runtimes::new(
             take(&mut ebpf, "RUNTIMES")?,
-            take(&mut ebpf, "RUNTIMES_IN_USE")?,
+            take(&mut ebpf, ".data.runtimes")?,
             recipes,
         )?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).context("COUNTERS")?;
@@ -135,9 +141,9 @@ impl Capture {
             .take(load::shards(options)?)
             .map(|name| Ok((ring_fd(take(&mut ebpf, name)?)?, ring_bytes as usize)))
             .collect::<anyhow::Result<Vec<_>>>()?;
-        let paused = Array::try_from(take(&mut ebpf, "PAUSED")?).context("PAUSED")?;
+        let paused = Array::try_from(take(&mut ebpf, ".data.paused")?).context("the flag of a pause")?;
         let mut asleep: Array<MapData, u32> =
-            Array::try_from(take(&mut ebpf, "READER_ASLEEP")?).context("READER_ASLEEP")?;
+            Array::try_from(take(&mut ebpf, ".data.asleep")?).context("the flag of the sleeping reader")?;
         let alarm = move || asleep.set(0, 1, 0).map_err(io::Error::other);
         let source = Source::new(rings, Box::new(alarm)).context("mapping the ring buffers")?;
         Ok(Self {
@@ -193,7 +199,9 @@ impl Capture {
     /// Tells of no message from now on (or of all again): what moves meanwhile is counted as `ignored`. Connections are still seen to
     /// open and to close.
     pub fn pause(&mut self, wanted: bool) -> anyhow::Result<()> {
-        self.paused.set(0, u32::from(wanted), 0).context("PAUSED")
+        self.paused
+            .set(0, u32::from(wanted), 0)
+            .context("the flag of a pause")
     }
 
     /// Has probes in the processes that are known to need them. Call it about once a second.

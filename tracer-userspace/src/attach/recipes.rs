@@ -16,7 +16,7 @@ const NAMES: [(RuntimeKind, &str); 5] = [
 
 impl Recipes {
     /// All that there are.
-    pub const ALL: Self = Self(u32::MAX);
+    pub const ALL: Self = Self(i32::MAX as u32); // fits into an instruction
     /// Those that follow no long chain of objects.
     pub const SHORT: Self = Self(RuntimeKind::GO.bit() | RuntimeKind::JAVA.bit() | RuntimeKind::NODE.bit());
     /// None.

@@ -153,7 +153,7 @@ impl Features {
         }
     }
 
-    /// The globals of a group of structs; `None` if something is missing.
+    /// The constants of a group of structs; `None` if something is missing.
     #[must_use]
     pub fn offsets(&self, group: Group) -> Option<Vec<(&'static str, u32)>> {
         let (_, found) = self.layouts.iter().find(|(of, _)| *of == group)?;

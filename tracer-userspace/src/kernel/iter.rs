@@ -17,10 +17,10 @@ const NEVER: u32 = 0xffff;
 
 /// Offsets, the kinds of iterators by number, and the bits of the byte that holds the kind.
 pub fn resolve(btf: &Btf) -> Result<Vec<(&'static str, u32)>, Vec<Error>> {
-    let mut globals = resolve_fields(btf, FIELDS)?;
+    let mut constants = resolve_fields(btf, FIELDS)?;
     let mut add = |name, found: Result<u32, Error>| {
         found
-            .map(|value| globals.push((name, value)))
+            .map(|value| constants.push((name, value)))
             .map_err(|error| vec![error])
     };
     // Bit 0 of the older form is the direction; all kinds are in its lowest byte.
@@ -48,7 +48,7 @@ pub fn resolve(btf: &Btf) -> Result<Vec<(&'static str, u32)>, Vec<Error>> {
             add("MSGHDR__BUFFER", Ok(0))?;
         }
     }
-    Ok(globals)
+    Ok(constants)
 }
 
 #[cfg(test)]

@@ -5,12 +5,12 @@ use super::{
     iter,
 };
 
-/// One field: the global of the programs that holds its offset (`tracer-ebpf/src/layout.rs`), where it is, its
+/// One field: the constant of the programs that is its offset (`tracer_common::CONSTANTS`), where it is, its
 /// size in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    /// Name of the global.
-    pub global: &'static str,
+    /// Name of the constant.
+    pub constant: &'static str,
     /// Struct.
     pub of: &'static str,
     /// Nested field names joined by dots.
@@ -19,9 +19,9 @@ pub struct Field {
     pub size: u32,
 }
 
-pub(super) const fn field(global: &'static str, of: &'static str, path: &'static str, size: u32) -> Field {
+pub(super) const fn field(constant: &'static str, of: &'static str, path: &'static str, size: u32) -> Field {
     Field {
-        global,
+        constant,
         of,
         path,
         size,
@@ -166,7 +166,7 @@ impl Group {
         }
     }
 
-    /// The globals of this group, with what this host has; or what is missing, all of it.
+    /// The constants of this group, with what this host has; or what is missing, all of it.
     fn resolve(self, btf: &Btf) -> Result<Vec<(&'static str, u32)>, Vec<Error>> {
         match self {
             Self::Socket => resolve(btf, FIELDS),
@@ -179,7 +179,7 @@ impl Group {
     }
 }
 
-/// What a host has of each group: globals and their values, or one line for each thing that is missing.
+/// What a host has of each group: constants and their values, or one line for each thing that is missing.
 pub type Layouts = Vec<(Group, Result<Vec<(&'static str, u32)>, Vec<String>>)>;
 
 /// Looks every group up.
@@ -197,7 +197,7 @@ pub(super) fn resolve(btf: &Btf, fields: &[Field]) -> Result<Vec<(&'static str, 
     let mut errors = Vec::new();
     for field in fields {
         match btf.field(field.of, field.path, field.size) {
-            Ok(offset) => offsets.push((field.global, offset)),
+            Ok(offset) => offsets.push((field.constant, offset)),
             Err(error) => errors.push(error),
         }
     }

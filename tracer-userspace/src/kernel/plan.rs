@@ -12,7 +12,7 @@ pub struct Plan {
     /// The back end that was chosen.
     pub backend: Backend,
     /// Globals of the programs: where kernel structs have their fields, and what this kernel has.
-    pub globals: Vec<(&'static str, u32)>,
+    pub constants: Vec<(&'static str, u32)>,
     /// Scratch memories that the programs need if they have stand-ins.
     pub scratches: u32,
     /// Programs to load and attach, in this order.
@@ -23,7 +23,7 @@ impl Plan {
     /// Whether some programs have others that stand in for them.
     #[must_use]
     pub fn has_stand_ins(&self) -> bool {
-        self.globals.contains(&(HAS_STAND_INS, 1))
+        self.constants.contains(&(HAS_STAND_INS, 1))
     }
 }
 
@@ -48,16 +48,16 @@ pub fn plan(features: &Features, wanted: Option<Backend>) -> Option<Plan> {
 }
 
 fn plan_with(features: &Features, table: &Table) -> Option<Plan> {
-    let mut globals = features.switches(table.has_cookies(features));
+    let mut constants = features.switches(table.has_cookies(features));
     for group in [Group::Socket].iter().chain(table.groups) {
-        globals.extend(features.offsets(*group)?);
+        constants.extend(features.offsets(*group)?);
     }
     for group in [Group::Watch, Group::Process] {
-        globals.extend(features.offsets(group).unwrap_or_default());
+        constants.extend(features.offsets(group).unwrap_or_default());
     }
     let optional = table.optional.iter().map(|group| features.offsets(*group));
     if let Some(optional) = optional.collect::<Option<Vec<_>>>() {
-        globals.extend(optional.into_iter().flatten());
+        constants.extend(optional.into_iter().flatten());
     }
     let mut hooks = Vec::new();
     for sight in table.sights {
@@ -68,10 +68,10 @@ fn plan_with(features: &Features, table: &Table) -> Option<Plan> {
         }
     }
     let has_stand_ins = hooks.iter().any(|hook| !hook.stand_ins.is_empty());
-    globals.push((HAS_STAND_INS, u32::from(has_stand_ins)));
+    constants.push((HAS_STAND_INS, u32::from(has_stand_ins)));
     Some(Plan {
         backend: table.backend,
-        globals,
+        constants,
         scratches: table.scratches,
         hooks,
     })

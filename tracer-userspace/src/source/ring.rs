@@ -7,10 +7,11 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
-    ptr::NonNull,
+    os::fd::OwnedFd,
     sync::atomic::{AtomicU32, AtomicUsize, Ordering},
 };
+
+use super::Mapping;
 
 /// Set in a record's length while the program still writes it (include/uapi/linux/bpf.h).
 const BUSY: u32 = 1 << 31;
@@ -51,44 +52,6 @@ pub struct Ring {
     capacity: usize,
 }
 
-struct Mapping {
-    start: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: the mapping is shared memory that belongs to this value; all access goes through atomics or through
-// slices of records that the kernel does not touch until they are given back.
-unsafe impl Send for Mapping {}
-
-impl Mapping {
-    fn new(fd: BorrowedFd<'_>, len: usize, offset: usize, protection: libc::c_int) -> io::Result<Self> {
-        let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
-        // SAFETY: a fresh shared mapping at an address of the kernel's choice.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                protection,
-                libc::MAP_SHARED,
-                fd.as_raw_fd(),
-                offset,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
-        Ok(Self { start, len })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`, which nothing refers to any more.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
-    }
-}
-
 impl Ring {
     /// Maps a ring of `capacity` bytes (a power of two).
     pub fn new(fd: OwnedFd, capacity: usize) -> io::Result<Self> {
@@ -121,12 +84,12 @@ impl Ring {
 
     fn consumer(&self) -> &AtomicUsize {
         // SAFETY: the first word of the consumer page, mapped for as long as `self` lives.
-        unsafe { self.consumer.start.cast().as_ref() }
+        unsafe { self.consumer.start().cast().as_ref() }
     }
 
     fn producer(&self) -> &AtomicUsize {
         // SAFETY: the first word of the producer page, mapped for as long as `self` lives.
-        unsafe { self.producer.start.cast().as_ref() }
+        unsafe { self.producer.start().cast().as_ref() }
     }
 
     /// Where reading goes on.
@@ -146,7 +109,7 @@ impl Ring {
         }
         let at = self.page + (position & (self.capacity - 1));
         // SAFETY: `at` is at most the page and one capacity into a mapping of the page and two.
-        let word = unsafe { self.producer.start.add(at) };
+        let word = unsafe { self.producer.start().add(at) };
         // SAFETY: records start at multiples of 8, and the kernel only changes the length atomically.
         let length = unsafe { word.cast::<AtomicU32>().as_ref() }.load(Ordering::Acquire);
         if length & BUSY != 0 {
@@ -173,7 +136,7 @@ impl Ring {
         let at = self.page + (start & (self.capacity - 1));
         // SAFETY: the data is mapped twice, so a record that starts within one capacity and is no longer than that is
         // within the mapping.
-        let start = unsafe { self.producer.start.add(at) };
+        let start = unsafe { self.producer.start().add(at) };
         // SAFETY: the record is complete (not busy), and the kernel writes nothing there before it is released.
         unsafe { std::slice::from_raw_parts(start.as_ptr(), len) }
     }

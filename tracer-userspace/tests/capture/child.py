@@ -231,6 +231,35 @@ def steps(family):
     wait()
 
 
+def crowded():
+    """Two connections that want the same place in the table of the programs (tracer-common/src/policy.rs: `place`)."""
+    def place(sock):
+        cookie = struct.unpack("Q", sock.getsockopt(socket.SOL_SOCKET, 57, 8))[0]  # SO_COOKIE
+        return (cookie ^ cookie >> 8) & 0xFFFF
+
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # each CPU counts in blocks of its own
+    first = pair("v4")
+    listener = socket.create_server(("127.0.0.1", 0))
+    for _ in range(600_000):
+        client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        if place(client) == place(first[0]):
+            break
+        client.close()
+    else:
+        sys.exit("no cookie wants that place")
+    client.connect(listener.getsockname())
+    second = client, listener.accept()[0]
+    listener.close()
+    say("ready")
+    for index in range(4):
+        wait()
+        for client, server in (first, second):
+            client.send(pattern(1000, index))
+            assert len(server.recv(1000, socket.MSG_WAITALL)) == 1000
+        say("done")
+    wait()
+
+
 def load():
     """10,000 round trips."""
     client, server = pair("v4")

@@ -333,6 +333,41 @@ fn policies_are_honoured() {
 }
 
 #[test]
+fn a_connection_whose_place_is_taken_has_a_policy_of_its_own() {
+    if skip() {
+        return;
+    }
+    let mut running = Running::start(&["crowded"]);
+    running.expect("ready");
+    let step = |running: &mut Running| {
+        running.tell();
+        running.expect("done");
+        let events = running.settle();
+        of(&events, DATA, Direction::Send)
+            .into_iter()
+            .map(|event| (event.conn(), event.head.len()))
+            .collect::<Vec<_>>()
+    };
+    let first = step(&mut running);
+    let [(a, 1000), (b, 1000)] = *first else {
+        panic!("two messages, whole: {first:?}")
+    };
+    assert_eq!(tracer_common::place(a.0), tracer_common::place(b.0));
+    let policy = running.capture.policy();
+    let limit = |chunk| Limit { run: u32::MAX, chunk };
+    policy.set_policy(a, limit(100), limit(0)).unwrap();
+    policy.set_policy(b, limit(200), limit(0)).unwrap();
+    assert_eq!(step(&mut running), [(a, 100), (b, 200)]);
+    policy.ignore(b).unwrap();
+    assert_eq!(step(&mut running), [(a, 100)]);
+    policy.ignore(a).unwrap();
+    policy.forget(b).unwrap();
+    assert_eq!(step(&mut running), [(b, 1000)]);
+    running.tell();
+    running.finish();
+}
+
+#[test]
 fn connections_opened_before_are_captured() {
     if skip() {
         return;

@@ -169,7 +169,11 @@ fn of_scope(o: &PythonOffsets, scope: u64) -> u64 {
     }
     let of = follow(scope.wrapping_add(TYPE));
     let slots = word(of.wrapping_add(TYPE_SIZE)).saturating_sub(16) / 8;
-    first_task(o, scope.wrapping_add(16), if slots < SLOTS { slots } else { SLOTS })
+    first_task(
+        o,
+        scope.wrapping_add(16),
+        if slots < SLOTS { slots } else { SLOTS },
+    )
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@
 //! made it: then nobody is told.
 
 use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::map, maps::LruHashMap};
-use tracer_common::{ActKind, EventFlags, EventHeader, EventKind, REUSED_TASK, RuntimeKind};
+use tracer_common::{ActKind, EventFlags, EventKind, REUSED_TASK, RuntimeKind};
 
 use super::{
     CONNECT, HOLDER, Walk,
@@ -333,25 +333,19 @@ fn remember(walk: &Walk, task: u64) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn python_held(thread: u64, task: u64, holder: u64, now: u64) -> u64 {
-    let Some(record) = emit::reserve(0, now) else {
+    let Some(mut record) = emit::reserve(0) else {
         return 0;
     };
-    let header = record.header();
-    // SAFETY: ring memory reserved for a whole header.
-    unsafe {
-        *header = EventHeader {
-            ts: now,
-            task,
-            creator: now,
-            awaiters: [holder, 0, 0, 0],
-            tgid: (thread >> 32) as u32,
-            tid: thread as u32,
-            flags: EventFlags::HELD,
-            kind: EventKind::ACT.0,
-            state: ActKind::HELD.0,
-            ..EventHeader::EMPTY
-        }
-    };
+    let fields = record.blank();
+    fields.ts = now;
+    fields.task = task;
+    fields.creator = now;
+    fields.awaiters[0] = holder;
+    fields.tgid = (thread >> 32) as u32;
+    fields.tid = thread as u32;
+    fields.flags = EventFlags::HELD;
+    fields.kind = EventKind::ACT.0;
+    fields.state = ActKind::HELD.0;
     record.submit();
     1
 }
