@@ -12,6 +12,7 @@ pub mod export;
 #[forbid(unsafe_code)]
 pub mod flow;
 pub mod kernel;
+mod mapping;
 #[forbid(unsafe_code)]
 pub mod metrics;
 #[forbid(unsafe_code)]

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use aya::maps::Map;
 use tracer_common::{ConnState, MAX_CONNS};
 
-use crate::source::Mapping;
+use crate::mapping::Mapping;
 
 /// The table, mapped.
 pub struct Places(Mapping);
@@ -38,10 +38,14 @@ impl Places {
         let place = tracer_common::place(conn) as usize;
         // SAFETY: places are below the number of elements.
         let state = unsafe { self.0.start().cast::<ConnState>().add(place) }.as_ptr();
-        // SAFETY: fields of an element, mapped as long as `self` lives, aligned; others change them in one step as well.
-        let owner = unsafe { AtomicU64::from_ptr(&raw mut (*state).owner) };
+        // SAFETY: a field of an element, mapped as long as `self` lives.
+        let owner = unsafe { &raw mut (*state).owner };
         // SAFETY: as above.
-        let run_bytes = unsafe { AtomicU32::from_ptr(&raw mut (*state).run_bytes) };
+        let run_bytes = unsafe { &raw mut (*state).run_bytes };
+        // SAFETY: as above, aligned; others change it in one step as well.
+        let owner = unsafe { AtomicU64::from_ptr(owner) };
+        // SAFETY: as above.
+        let run_bytes = unsafe { AtomicU32::from_ptr(run_bytes) };
         Place { owner, run_bytes }
     }
 }

@@ -4,7 +4,6 @@
 //! them. Callers see slices of ring memory: nothing is copied, and once its list has grown nothing is allocated.
 
 mod epoll;
-mod mapping;
 mod ring;
 #[cfg(test)]
 mod tests;
@@ -14,7 +13,6 @@ use std::{io, os::fd::OwnedFd, time::Duration};
 use tracer_common::EventHeader;
 
 use epoll::Epoll;
-pub use mapping::Mapping;
 use ring::{Ring, Slot};
 
 /// Events younger than this wait for the next turn: a program takes an event's time before it reserves its place, so

@@ -11,7 +11,7 @@ use std::{
     sync::atomic::{AtomicU32, AtomicUsize, Ordering},
 };
 
-use super::Mapping;
+use crate::mapping::Mapping;
 
 /// Set in a record's length while the program still writes it (include/uapi/linux/bpf.h).
 const BUSY: u32 = 1 << 31;
