@@ -30,6 +30,8 @@ macro_rules! with_constants {
             HAS_SOCKET_COOKIE, HAS_UNIX_SOCK, HAS_TASK_BTF, HAS_TASK_REGISTERS,
             // 1 if stand-ins are attached.
             HAS_STAND_INS,
+            // 1 if connections have places (`tracer-common/src/policy.rs`).
+            HAS_PLACES,
             // The tracer's own process: its traffic makes no events.
             OWN_TGID,
             // The runtimes whose tasks are read, as `RuntimeKind::bit`.

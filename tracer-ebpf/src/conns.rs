@@ -10,7 +10,7 @@ use tracer_common::{
     ConnState, Limits, MAX_CONNS, MAX_MORE_CONNS, MAX_POLICIES, PolicyNumber, counter, decision, place,
 };
 
-use crate::{flag::Flag, relay};
+use crate::{flag::Flag, layout, relay};
 
 /// `BPF_F_MMAPABLE` (include/uapi/linux/bpf.h, Linux 5.5).
 const IN_MEMORY_OF_USER_SPACE: u32 = 1 << 10;
@@ -78,27 +78,44 @@ pub fn count(index: u32) -> u64 {
 /// The state of a connection, if it has one.
 #[inline(always)]
 pub fn find(cookie: u64) -> Option<&'static mut ConnState> {
-    // SAFETY: an element stays memory of its map while the program runs (those of the other table by RCU); fields may change under us,
-    // and each of them is read or written alone.
-    if let Some(state) = CONNS
-        .get_ptr_mut(place(cookie))
-        .map(|state| unsafe { &mut *state })
+    if let Some(state) = place_of(cookie)
         && decision(state.owner, cookie).is_some()
     {
         return Some(state);
     }
-    // SAFETY: as above.
-    MORE_CONNS.get_ptr_mut(cookie).map(|state| unsafe { &mut *state })
+    find_more(cookie)
 }
 
 /// The state of a connection; makes an undecided one if it has none. `ends`: whether we are told when it does ([`remove`]).
 #[inline(always)]
 pub fn find_or_create(cookie: u64, ends: bool) -> Option<&'static mut ConnState> {
-    if let Some(state) = find(cookie) {
-        return Some(state);
+    // What tells nobody that it ends never has a place.
+    let found = if ends { find(cookie) } else { find_more(cookie) };
+    if found.is_some() {
+        return found;
     }
     create(cookie, PolicyNumber::UNDECIDED, ends);
-    find(cookie)
+    if ends { find(cookie) } else { find_more(cookie) }
+}
+
+/// The place of a connection, whosever it is. None with the back end `syscall`: its programs are so many and so long that old kernels do not
+/// walk both tables.
+#[inline(always)]
+fn place_of(cookie: u64) -> Option<&'static mut ConnState> {
+    if layout::HAS_PLACES.load() == 0 {
+        return None;
+    }
+    // SAFETY: an element stays memory of its map while the program runs; fields may change under us, and each of them is read or
+    // written alone.
+    CONNS
+        .get_ptr_mut(place(cookie))
+        .map(|state| unsafe { &mut *state })
+}
+
+#[inline(always)]
+fn find_more(cookie: u64) -> Option<&'static mut ConnState> {
+    // SAFETY: as in `place_of`; here by RCU.
+    MORE_CONNS.get_ptr_mut(cookie).map(|state| unsafe { &mut *state })
 }
 
 /// An undecided state of a connection that is not in the tables; nobody finds it again.
@@ -115,13 +132,8 @@ pub fn unlisted() -> Option<&'static mut ConnState> {
 pub fn create(cookie: u64, number: PolicyNumber, ends: bool) {
     const BPF_NOEXIST: u64 = 1;
     let new = ConnState::new(cookie, number);
-    // SAFETY: as in `find`. Two CPUs that take one place at once leave it to one of them; the other connection's next look finds it
-    // taken.
-    if ends
-        && let Some(state) = CONNS
-            .get_ptr_mut(place(cookie))
-            .map(|state| unsafe { &mut *state })
-    {
+    // Two CPUs that take one place at once leave it to one of them; the other connection's next look finds it taken.
+    if ends && let Some(state) = place_of(cookie) {
         if decision(state.owner, cookie).is_some() {
             return;
         }
@@ -139,10 +151,7 @@ pub fn create(cookie: u64, number: PolicyNumber, ends: bool) {
 /// Forgets a connection.
 #[inline(always)]
 pub fn remove(cookie: u64) {
-    // SAFETY: as in `find`.
-    if let Some(state) = CONNS
-        .get_ptr_mut(place(cookie))
-        .map(|state| unsafe { &mut *state })
+    if let Some(state) = place_of(cookie)
         && decision(state.owner, cookie).is_some()
     {
         state.owner = 0;
@@ -182,7 +191,7 @@ pub fn count_unix_bytes(cookie: u64, direction: usize, len: u32) -> [u32; 2] {
         let _ = UNIX_BYTES.insert(cookie, [0; 2], 0);
     }
     match UNIX_BYTES.get_ptr_mut(cookie) {
-        // SAFETY: as in `find`.
+        // SAFETY: as in `place_of`.
         Some(bytes) => unsafe {
             let before = *bytes;
             // Not by index: the compiler may build its address in a way that the verifier refuses.

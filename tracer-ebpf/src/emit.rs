@@ -30,6 +30,20 @@ rings!(RING0, RING1, RING2, RING3, RING4, RING5, RING6, RING7);
 #[unsafe(no_mangle)]
 static READER_ASLEEP: Flag = Flag::new();
 
+/// Writes 0 to these words of a record. The compiler would call a function that writes the zeros byte by byte, and takes stack; and old
+/// kernels take no loop that it makes of what says so.
+macro_rules! clear {
+    ($words:expr, $($at:literal),+) => {
+        $(
+            // SAFETY: a record begins with a header, and these are words of it.
+            let word = unsafe { $words.add($at) };
+            // SAFETY: as above.
+            unsafe { word.write_volatile(0) };
+        )+
+    };
+}
+pub(crate) use clear;
+
 /// The fill of a ring is looked at once in so many events (a power of two), and for every large one.
 const LOOK_EVERY: u64 = 32;
 const LARGE: u64 = 4_096;
@@ -52,12 +66,11 @@ impl Record {
     /// The header, made all zeros.
     #[inline(always)]
     pub fn blank(&mut self) -> &mut EventHeader {
-        const { assert!(EventHeader::SIZE % 8 == 0) };
-        for word in 0..EventHeader::SIZE / 8 {
-            // The compiler would call a function that writes the zeros byte by byte, and takes stack.
-            // SAFETY: every record begins with a header.
-            unsafe { self.start.cast::<u64>().add(word).write_volatile(0) };
-        }
+        const { assert!(EventHeader::SIZE == 19 * 8) };
+        let words = self.start.cast::<u64>();
+        clear!(
+            words, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18
+        );
         // SAFETY: as above; zeros are a header.
         unsafe { &mut *self.header() }
     }

@@ -4,7 +4,7 @@
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_ktime_get_ns};
 use aya_log_ebpf::debug;
-use tracer_common::{Direction, EventFlags, EventKind, PolicyNumber, counter};
+use tracer_common::{Direction, EventFlags, EventKind, MAX_AWAITERS, PolicyNumber, counter};
 
 use crate::{
     access::Access,
@@ -219,12 +219,10 @@ pub fn message<A: Access, P: Find>(ctx: &impl EbpfContext, message: Moved<A>, pl
             fields.flags |= tasks.flags as u16;
         }
         None => {
-            let none = [&mut fields.task, &mut fields.creator];
-            for word in none.into_iter().chain(&mut fields.awaiters) {
-                // The compiler would call a function that writes the zeros byte by byte.
-                // SAFETY: a field of the header.
-                unsafe { core::ptr::write_volatile(word, 0) };
-            }
+            const { assert!(MAX_AWAITERS == 4) };
+            emit::clear!(&raw mut fields.task, 0);
+            emit::clear!(&raw mut fields.creator, 0);
+            emit::clear!(fields.awaiters.as_mut_ptr(), 0, 1, 2, 3);
         }
     }
     fields.tgid = thread.tgid;

@@ -3,9 +3,7 @@
 //! The compiler proves bounds over whole functions and then drops the comparison that the verifier needs to see
 //! next to the access. A value that passed through here keeps its comparisons.
 
-use core::arch::asm;
-
-use crate::flag::Flag;
+use core::{arch::asm, sync::atomic::AtomicU64};
 
 /// The same value, unknown to the optimiser.
 #[inline(always)]
@@ -16,15 +14,16 @@ pub fn opaque(mut value: u64) -> u64 {
     value
 }
 
-/// Always 0, which the verifier does not know: user space could write it.
+/// Always 0, which the verifier does not know: user space could write it. As wide as a register: of less it would know that.
 #[unsafe(link_section = ".data.zero")]
 #[unsafe(no_mangle)]
-static ZERO: Flag = Flag::new();
+static ZERO: AtomicU64 = AtomicU64::new(0);
 
 /// 0 for [`blur`].
 #[inline(always)]
 pub fn zero() -> u64 {
-    u64::from(ZERO.value())
+    // SAFETY: memory of a map, which is there as long as the program.
+    unsafe { ZERO.as_ptr().read_volatile() }
 }
 
 /// The same value, of which the verifier knows nothing any more, given [`zero`]. Two ways that differ in what it knows are walked to

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use aya::{Ebpf, VerifierLogLevel, programs::ProgramError};
-use tracer_common::{MESSAGE_PROGRAMS, RING_SHARDS, TOLD_SLOTS};
+use tracer_common::{MAX_CONNS, MESSAGE_PROGRAMS, RING_SHARDS, TOLD_SLOTS};
 
 use super::{Options, Recipes, constants, hooks, object, place, program_of, ring_names, types};
 use crate::kernel::{Hook, Plan};
@@ -111,6 +111,9 @@ fn attempt(plan: &Plan, options: Options, recipes: Recipes, is_last: bool) -> an
         .override_global("AYA_LOG_LEVEL", &log_level, true);
     if plan.constants.contains(&("HAS_SOCKET_COOKIE", 1)) {
         loader.map_max_entries("IDENTITIES", 1);
+    }
+    if !plan.has_places() {
+        loader.map_max_entries("MORE_CONNS", MAX_CONNS);
     }
     if plan.has_stand_ins() {
         loader.map_max_entries("TOLD", TOLD_SLOTS);

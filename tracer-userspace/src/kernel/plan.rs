@@ -25,9 +25,16 @@ impl Plan {
     pub fn has_stand_ins(&self) -> bool {
         self.constants.contains(&(HAS_STAND_INS, 1))
     }
+
+    /// Whether connections have places of their own in the programs' table.
+    #[must_use]
+    pub fn has_places(&self) -> bool {
+        self.constants.contains(&(HAS_PLACES, 1))
+    }
 }
 
 const HAS_STAND_INS: &str = "HAS_STAND_INS";
+const HAS_PLACES: &str = "HAS_PLACES";
 
 /// The plan for a host, with the back end that is `wanted` or else the first that can be used; `None` if the main job cannot run
 /// there so ([`super::report()`] says why).
@@ -69,6 +76,7 @@ fn plan_with(features: &Features, table: &Table) -> Option<Plan> {
     }
     let has_stand_ins = hooks.iter().any(|hook| !hook.stand_ins.is_empty());
     constants.push((HAS_STAND_INS, u32::from(has_stand_ins)));
+    constants.push((HAS_PLACES, u32::from(table.backend != Backend::Syscall)));
     Some(Plan {
         backend: table.backend,
         constants,
