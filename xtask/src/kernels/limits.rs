@@ -179,13 +179,7 @@ mod tests {
         check("syscall", Some("way: reset"), (6, 12, 0), None);
         check("syscall", Some("way: reset"), (7, 3, 0), Some("preempted"));
         check("syscall", None, (7, 3, 0), None);
-        check(
-            "fentry",
-            Some("way: ring_polled"),
-            (5, 10, 0),
-            Some("until Linux 5.12"),
-        );
-        check("fentry", Some("way: ring_polled"), (6, 1, 0), None);
+        check("fentry", Some("way: ring_polled"), (5, 10, 0), None);
         check("fentry", Some("way: ring_buffers"), (5, 10, 0), Some("5.19"));
     }
 }
