@@ -96,11 +96,12 @@ const MATRIX: &[Row] = &[
     (Arch::Aarch64, "7", BACKENDS),
 ];
 
-/// What `--quick` runs: the oldest, the one that most hosts have, and the newest; every back end where it is hardest for it.
+/// What `--quick` runs: the oldest and the one that most hosts have; every back end where it is hardest for it. Not Linux 7: there programs are
+/// preempted, and those without stand-ins (state changes) are now and then left out in a guest whose machine is busy. That is counted, and the
+/// ledger's row fails then.
 const QUICK: &[Row] = &[
     (Arch::X86_64, "5.10", &["fentry", "syscall"]),
     (Arch::X86_64, "6.12", &["tracepoint"]),
-    (Arch::X86_64, "7", &["tracepoint"]),
 ];
 
 /// The kernel that runs all cases of `tests/cases` there: its verifier is the quickest of them.
