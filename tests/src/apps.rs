@@ -1,5 +1,6 @@
 //! Starts the applications under `apps/`.
 
+pub mod jobs;
 pub mod mesh;
 
 use std::net::SocketAddr;
@@ -82,6 +83,13 @@ impl Setup {
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// What that environment variable is set to; empty if it is not set here.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> &str {
+        let set = self.environment.iter().find(|(set, _)| set == name);
+        set.map_or("", |(_, value)| value)
     }
 
     /// Worker processes, where the program has them.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use sha2::{Digest as _, Sha256};
 
 use crate::judge::{Score, ratio};
-use crate::span::{Kind, Span, Spans};
+use crate::span::{Kind, Span, Spans, Value};
 
 /// Known to the judge and to the services, never to the tracer.
 pub const KEY: &str = "known to the judge";
@@ -38,6 +38,10 @@ pub enum Shape {
     Calls(usize),
     /// As many calls, and one more to a leaf once the answer is out: "a finished request parents nothing".
     Late(usize),
+    /// As many calls, a query (PostgreSQL; its column has the marker as its name) and a look-up in a cache (Redis).
+    Stores(usize),
+    /// As many calls, each of which names the order that the request names.
+    Named(usize),
     /// Passes the request on to a leaf as it is.
     Proxy,
 }
@@ -47,6 +51,8 @@ struct Expected {
     /// Index of the request that caused it; its own index for the first.
     cause: usize,
     marker: Marker,
+    /// A look-up in the cache. Spans quote no keys: the marker decides how many there are and how long they are.
+    is_look_up: bool,
     /// Made when the request that caused it was answered: nobody's child.
     late: bool,
 }
@@ -56,27 +62,33 @@ fn requests(first: &str, shape: Shape) -> Vec<Expected> {
     let mut all = vec![Expected {
         cause: 0,
         marker: first.to_owned(),
+        is_look_up: false,
         late: false,
     }];
-    let mut add = |cause, marker| {
+    let mut add = |cause, marker, is_look_up| {
         all.push(Expected {
             cause,
             marker,
+            is_look_up,
             late: false,
         });
         all.len() - 1
     };
     match shape {
         Shape::Proxy => {
-            add(0, first.to_owned());
+            add(0, first.to_owned(), false);
         }
-        Shape::Calls(calls) | Shape::Late(calls) => {
+        Shape::Calls(calls) | Shape::Late(calls) | Shape::Stores(calls) | Shape::Named(calls) => {
             for call in 0..calls {
                 let marker = child(first, call);
-                let made = add(0, marker.clone());
+                let made = add(0, marker.clone(), false);
                 if call % 2 == 1 {
-                    add(made, child(&marker, 0));
+                    add(made, child(&marker, 0), false);
                 }
+            }
+            if let Shape::Stores(_) = shape {
+                add(0, child(first, calls), false);
+                add(0, child(first, calls + 1), true);
             }
         }
     }
@@ -84,6 +96,7 @@ fn requests(first: &str, shape: Shape) -> Vec<Expected> {
         all.push(Expected {
             cause: 0,
             marker: child(first, calls),
+            is_look_up: false,
             late: true,
         });
     }
@@ -101,7 +114,18 @@ pub struct Tally {
     pub whole: (usize, usize),
     /// The entry service's parents by `tracer.parent.evidence` and confidence: right, and all.
     pub by_evidence: BTreeMap<String, (usize, usize)>,
+    /// The requests that times alone name (`--infer`), as parents or links, by how likely they are said to be: right, and all.
+    pub by_probability: BTreeMap<&'static str, (usize, usize)>,
 }
+
+/// Upper ends of the classes of probability, and their names.
+const PROBABILITIES: [(f64, &str); 5] = [
+    (0.8, "0.5 to 0.8"),
+    (0.9, "0.8 to 0.9"),
+    (0.99, "0.9 to 0.99"),
+    (0.999, "0.99 to 0.999"),
+    (f64::INFINITY, "above 0.999"),
+];
 
 impl Tally {
     /// Whole traces over all.
@@ -111,9 +135,29 @@ impl Tally {
     }
 }
 
-/// The marker in a span's path: its last segment.
+/// The marker in a span's path: its last segment. In a query it is the name of a column.
 fn marker_of(span: &Span) -> &str {
-    span.path().rsplit('/').next().unwrap_or_default()
+    match span.text("db.system.name") {
+        "postgresql" => span.text("db.query.text").rsplit("m_").next().unwrap_or_default(),
+        _ => span.path().rsplit('/').next().unwrap_or_default(),
+    }
+}
+
+/// What clients of stores say first on a connection, which one request makes and all use.
+fn begins_connection(span: &Span) -> bool {
+    span.get("db.system.name").is_some()
+        && span.text("db.operation.name") != "MGET"
+        && !span.text("db.query.text").contains("AS m_")
+}
+
+/// How many keys are looked up, and the bytes of that command: `MGET <marker, and up to 4,095 times x> k k k`.
+fn look_up(marker: &str) -> (usize, i64) {
+    let digits = |range: std::ops::Range<usize>| usize::from_str_radix(&marker[range], 16).expect("digits");
+    let keys = 1 + digits(0..1);
+    let bulk = |len: usize| format!("${len}\r\n").len() + len + 2;
+    let array = format!("*{}\r\n", 1 + keys).len();
+    let bytes = array + bulk(4) + bulk(marker.len() + digits(1..4)) + (keys - 1) * bulk(1);
+    (keys, i64::try_from(bytes).expect("a few thousand"))
 }
 
 /// Spans by kind and marker. A proxy's call and the request that it passes on share the marker, not the service.
@@ -147,6 +191,29 @@ impl<'a> Known<'a> {
     }
 }
 
+impl<'a> Known<'a> {
+    /// The call that a service made for the request with the span `cause`.
+    fn call(&self, request: &Expected, at_entry: bool, entry: &str, cause: &Span) -> &'a Span {
+        if !request.is_look_up {
+            return self.find(&request.marker, Kind::Client, at_entry, entry);
+        }
+        // The path of its spans is empty, and so is the marker in it.
+        let (keys, bytes) = look_up(&request.marker);
+        let all = self.spans.get(&("", true));
+        let like = all.into_iter().flatten().filter(|span| {
+            span.service == entry
+                && span.text("db.query.text").matches('?').count() == keys
+                && cause.start < span.end
+                && span.start < cause.end
+        });
+        // Of 65,536 look-ups two are rarely alike at the same time. Bytes that the tracer has not seen, as it may be at its start,
+        // are not always counted.
+        let unlike = |span: &Span| span.int("tracer.request.bytes") != Some(bytes);
+        like.min_by_key(|span| (unlike(span), !is_child(span, cause)))
+            .unwrap_or_else(|| panic!("no span of a look-up of {keys} keys and {bytes} bytes"))
+    }
+}
+
 impl Known<'_> {
     /// How many spans of the same request lie before that one, in a server that passed it on; `None` if something else does.
     fn before(&self, span: &Span) -> Option<usize> {
@@ -172,7 +239,7 @@ impl Known<'_> {
 pub fn tally(spans: &Spans, entry: &str, shape: Shape, markers: impl Iterator<Item = Marker>) -> Tally {
     let known = Known::new(spans);
     let mut of_trace: HashMap<&[u8], usize> = HashMap::new();
-    for span in spans {
+    for span in spans.iter().filter(|span| !begins_connection(span)) {
         *of_trace.entry(&span.trace_id).or_default() += 1;
     }
     let mut tally = Tally::default();
@@ -181,13 +248,21 @@ pub fn tally(spans: &Spans, entry: &str, shape: Shape, markers: impl Iterator<It
         let mut servers: Vec<&Span> = Vec::with_capacity(requests.len());
         let root = known.find(&marker, Kind::Server, true, entry);
         let inside = requests.iter().filter(|request| !request.late).count();
+        let look_ups = requests.iter().filter(|request| request.is_look_up).count();
         let before = known.before(root);
-        let mut is_whole =
-            before.is_some_and(|before| of_trace[root.trace_id.as_slice()] == before + inside * 2 - 1);
+        let mut is_whole = before
+            .is_some_and(|before| of_trace[root.trace_id.as_slice()] == before + inside * 2 - 1 - look_ups);
         servers.push(root);
         for request in &requests[1..] {
             let is_own = request.cause == 0;
-            let client = known.find(&request.marker, Kind::Client, is_own, entry);
+            let client = known.call(request, is_own, entry, servers[request.cause]);
+            if request.is_look_up {
+                // The cache itself is not traced.
+                let is_right = is_child(client, root);
+                is_whole &= is_right;
+                tally.count(client, is_right);
+                continue;
+            }
             let server = known.find(&request.marker, Kind::Server, false, entry);
             let is_right = if request.late {
                 client.parent.is_none()
@@ -200,6 +275,9 @@ pub fn tally(spans: &Spans, entry: &str, shape: Shape, markers: impl Iterator<It
             tally.across.1 += 1;
             if is_own && !(request.late && is_right) {
                 tally.count(client, is_right);
+            }
+            if is_own {
+                tally.count_probability(client, root, request.late);
             }
             servers.push(server);
         }
@@ -214,6 +292,19 @@ fn is_child(span: &Span, parent: &Span) -> bool {
 }
 
 impl Tally {
+    /// What times alone said of the call, if they did.
+    fn count_probability(&mut self, call: &Span, root: &Span, late: bool) {
+        let Some(Value::Double(probability)) = call.get("tracer.parent.probability") else {
+            return;
+        };
+        let (_, name) = PROBABILITIES[PROBABILITIES.partition_point(|(end, _)| end <= probability)];
+        let linked = call.links.iter().any(|(_, span)| *span == root.span_id);
+        let is_right = !late && (linked || is_child(call, root));
+        let of_class = self.by_probability.entry(name).or_default();
+        of_class.0 += usize::from(is_right);
+        of_class.1 += 1;
+    }
+
     fn count(&mut self, call: &Span, is_right: bool) {
         if call.parent.is_none() {
             self.calls.missing += 1;
@@ -233,6 +324,43 @@ impl Tally {
         of_evidence.0 += usize::from(is_right);
         of_evidence.1 += 1;
     }
+}
+
+/// The requests to the service `entry` and the calls that it made for them, with their real parents, as lines of a set of spans
+/// (`tests/data/spans/README.md`).
+#[must_use]
+pub fn spans_with_parents(
+    spans: &Spans,
+    entry: &str,
+    shape: Shape,
+    markers: impl Iterator<Item = Marker>,
+) -> Vec<serde_json::Value> {
+    let known = Known::new(spans);
+    let line = |trace: &str, number: usize, span: &Span| {
+        let segments = span.path().split('/').collect::<Vec<_>>();
+        serde_json::json!({
+            "trace": trace,
+            "span": number.to_string(),
+            "parent": (number > 0).then_some("0"),
+            "service": entry,
+            "operation": segments[..segments.len() - 1].join("/"),
+            "kind": if number > 0 { "client" } else { "server" },
+            "start_us": span.start / 1_000,
+            "duration_us": (span.end - span.start) / 1_000,
+        })
+    };
+    let mut lines = Vec::new();
+    for marker in markers {
+        let root = known.find(&marker, Kind::Server, true, entry);
+        lines.push(line(&marker, 0, root));
+        let calls = requests(&marker, shape);
+        let own = calls.iter().skip(1).filter(|call| call.cause == 0 && !call.late);
+        for (number, call) in own.enumerate() {
+            let span = known.call(call, true, entry, root);
+            lines.push(line(&marker, number + 1, span));
+        }
+    }
+    lines
 }
 
 /// The plain rule of other tracers, as a measure: a call belongs to the request that its thread has read last. Right and all,
@@ -260,7 +388,7 @@ pub fn thread_rule(spans: &Spans, entry: &str, shape: Shape, markers: impl Itera
             .skip(1)
             .filter(|r| r.cause == 0 && !r.late)
         {
-            let call = known.find(&request.marker, Kind::Client, true, entry);
+            let call = known.call(request, true, entry, root);
             let read = call
                 .int("thread.id")
                 .and_then(|thread| reads.get(&thread)?.range(..=call.start).next_back());

@@ -98,12 +98,13 @@ impl EventFlags {
     pub const PAYLOAD_MISSING: u16 = 2;
     /// The socket is a datagram socket (each event is one whole message).
     pub const DATAGRAM: u16 = 4;
-    /// An event loop's callback ran: [`EventHeader::awaiters`] holds [`Turn`], and names no tasks.
+    /// An event loop's callback ran: [`EventHeader::awaiters`] and [`EventHeader::task`] hold [`Turn`], and name no tasks.
     pub const TURN: u16 = 8;
     /// The thread takes the connection for what follows on it (a probe, a connect), in a process whose hand-offs are followed. Then these
     /// fields tell who handed it its work: [`EventHeader::len`] the thread (0: not known), [`EventHeader::creator`] that thread's
     /// task, [`EventHeader::arrival`] when; and `awaiters` the thread and its task that had woken it before that (0: none), if nothing shows
-    /// that this work was done.
+    /// that this work was done, and the unit that waits for what the thread works on (0: none that is known), as
+    /// [`Submitters::by`] names it, and since when it is known to.
     pub const TAKEN: u16 = 16;
     /// The thread belongs to a client library's own pool (by its name), whatever it works for.
     pub const CLIENT_THREAD: u16 = 32;
@@ -125,6 +126,10 @@ pub const MAX_AWAITERS: usize = 4;
 
 /// Bit of a unit's identity in [`Submitters`] that says: a thread's id, and no task's.
 pub const THREAD_UNIT: u64 = 1 << 62;
+
+/// Bit of one of [`EventHeader::awaiters`] that says: no task, but the address of a place (a channel, a semaphore) where the result of the one
+/// before it is awaited. The task behind it waits there; where none follows, somebody will, at one of those that are told.
+pub const PLACE_UNIT: u64 = 1 << 61;
 
 /// Who gave a thread the work that it does, as it lies in [`EventHeader::awaiters`] if [`EventFlags::SUBMITTED`] is set: the one who
 /// submitted it, and when; and who had submitted what that one did then, and when. 0 = not known.
@@ -162,7 +167,7 @@ impl Submitters {
     }
 }
 
-/// Where an event loop stands, as it lies in [`EventHeader::awaiters`] if [`EventFlags::TURN`] is set. Ids are modulo 2^32 those that
+/// Where an event loop stands, as it lies in [`EventHeader::awaiters`] and [`EventHeader::task`] if [`EventFlags::TURN`] is set. Ids are modulo 2^32 those that
 /// the runtime gives to asynchronous resources, 0 = none.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Turn {
@@ -180,10 +185,12 @@ pub struct Turn {
     pub time: u32,
     /// When its first timer is due, likewise.
     pub timer: u32,
+    /// The id of the socket on which the response will be written that waits for what is written now; 0 = none that is known.
+    pub request: u32,
 }
 
 impl Turn {
-    /// As words of the header.
+    /// [`EventHeader::awaiters`].
     #[inline(always)]
     #[must_use]
     pub const fn pack(self) -> [u64; MAX_AWAITERS] {
@@ -195,10 +202,17 @@ impl Turn {
         ]
     }
 
+    /// [`EventHeader::task`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn task(self) -> u64 {
+        self.request as u64
+    }
+
     /// From the words of a header.
     #[inline(always)]
     #[must_use]
-    pub const fn unpack([ids, counts, socket, times]: [u64; MAX_AWAITERS]) -> Self {
+    pub const fn unpack([ids, counts, socket, times]: [u64; MAX_AWAITERS], task: u64) -> Self {
         Self {
             execution: ids as u32,
             trigger: (ids >> 32) as u32,
@@ -207,6 +221,7 @@ impl Turn {
             socket: [socket as u32, (socket >> 32) as u32],
             time: times as u32,
             timer: (times >> 32) as u32,
+            request: task as u32,
         }
     }
 }
@@ -395,8 +410,9 @@ mod tests {
             dispatch: 6,
             time: 7,
             timer: 8,
+            request: 9,
         };
-        assert_eq!(Turn::unpack(turn.pack()), turn);
+        assert_eq!(Turn::unpack(turn.pack(), turn.task()), turn);
     }
 
     #[test]

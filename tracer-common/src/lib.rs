@@ -15,8 +15,8 @@ mod runtime;
 
 pub use constants::{CONSTANTS, OFFSET_MARK, OFFSET_REACH, VALUE_MARK, constant};
 pub use event::{
-    ActKind, Direction, EventFlags, EventHeader, EventKind, Family, MAX_AWAITERS, Submitters, THREAD_UNIT,
-    Turn,
+    ActKind, Direction, EventFlags, EventHeader, EventKind, Family, MAX_AWAITERS, PLACE_UNIT, Submitters,
+    THREAD_UNIT, Turn,
 };
 pub use limits::*;
 pub use policy::{ConnState, Limits, MAX_POLICIES, PolicyNumber, decision, owner, place};
@@ -25,10 +25,10 @@ pub use process::{
     ProcessFacts,
 };
 pub use runtime::{
-    Address, GoOffsets, JavaOffsets, MAX_TOKIO_CLIENTS, NodeOffsets, PythonOffsets, REUSED_TASK,
-    RuntimeEntry, RuntimeKind, TokioClient, TokioOffsets, attributes,
+    Address, GoOffsets, JavaFutures, JavaOffsets, MAX_TOKIO_CLIENTS, NodeHeap, NodeOffsets, PythonOffsets,
+    REUSED_TASK, RuntimeEntry, RuntimeKind, TokioClient, TokioOffsets, attributes,
 };
 
 /// Version of every struct in this crate. The objects carry it in the global `ABI_VERSION`; the daemon
 /// refuses an object whose version differs.
-pub const ABI_VERSION: u32 = 8;
+pub const ABI_VERSION: u32 = 9;

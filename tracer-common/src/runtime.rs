@@ -66,6 +66,115 @@ pub struct JavaOffsets {
     pub carrier: u32,
     /// `java.lang.Thread.tid` in its objects; 0 if not used.
     pub tid: u32,
+    /// Who waits for what a thread works on.
+    pub futures: JavaFutures,
+}
+
+/// Where objects of `java.util.concurrent` lie that somebody waits for: addresses of classes (HotSpot's `Klass`; 0 = not loaded, or not
+/// known), and offsets of fields in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct JavaFutures {
+    /// The heap's first byte, and the one behind its last.
+    pub heap: [Address; 2],
+    /// A byte that is not 0 while objects are moved; 0 = not known.
+    pub moving: Address,
+    /// Counts how often objects were moved (32 bits).
+    pub collections: Address,
+    /// What is added to a compressed reference, shifted by `reference_shift`.
+    pub reference_base: Address,
+    /// What is added to the number of a class, shifted by `class_shift`.
+    pub class_base: Address,
+    /// `CompletableFuture`.
+    pub future: Address,
+    /// `CompletableFuture.AsyncRun` and `AsyncSupply`: what a pool runs to complete one.
+    pub runs: [Address; 2],
+    /// `CompletableFuture.Completion`: what is to be done when one is complete.
+    pub completion: Address,
+    /// `CompletableFuture.UniCompletion`: completes another.
+    pub dependent: Address,
+    /// `CompletableFuture.CoCompletion`: stands for one that depends on two.
+    pub second: Address,
+    /// `CompletableFuture.Signaller`: wakes a thread.
+    pub signaller: Address,
+    /// `FutureTask`.
+    pub task: Address,
+    /// `java.lang.Thread`; 0 = nothing of all this is read.
+    pub thread: Address,
+    /// `java.lang.VirtualThread`.
+    pub virtual_thread: Address,
+    /// `java.util.ArrayList`, and the lists that `List.of` and `Stream.toList` make (`ImmutableCollections.ListN`).
+    pub lists: [Address; 2],
+    /// `SynchronousQueue.TransferStack.SNode`: somebody who waits for work, or has some; 0 = not loaded, or none in this version.
+    pub offer: Address,
+    /// Whether references are compressed (32 bits).
+    pub compressed: u32,
+    /// Bits by which they are shifted.
+    pub reference_shift: u32,
+    /// Where an object has the number of its class (32 bits).
+    pub class_at: u32,
+    /// Its lowest bits that do not belong to it.
+    pub class_low: u32,
+    /// Bits by which that is shifted.
+    pub class_shift: u32,
+    /// `Klass._primary_supers`: the class's ancestors, `Object` first.
+    pub supers: u32,
+    /// `CompletableFuture.result`.
+    pub result: u32,
+    /// `CompletableFuture.stack`.
+    pub stack: u32,
+    /// `dep` of `AsyncRun` and of `AsyncSupply`.
+    pub run_dependent: [u32; 2],
+    /// `Completion.next`.
+    pub next: u32,
+    /// `UniCompletion.dep`.
+    pub dependent_at: u32,
+    /// `CoCompletion.base`.
+    pub base: u32,
+    /// `Signaller.thread`.
+    pub signalled: u32,
+    /// `FutureTask.state`.
+    pub state: u32,
+    /// `FutureTask.runner`.
+    pub runner: u32,
+    /// `FutureTask.waiters`.
+    pub waiters: u32,
+    /// `FutureTask.WaitNode.thread`.
+    pub waiting: u32,
+    /// `FutureTask.WaitNode.next`.
+    pub waiting_next: u32,
+    /// `Thread.eetop`.
+    pub native: u32,
+    /// `Thread.tid`.
+    pub thread_id: u32,
+    /// `Thread.target`, or `FieldHolder.task` behind `Thread.holder`: what the thread was made to run.
+    pub target: u32,
+    /// `Thread.holder`; 0 where there is none (before JDK 19).
+    pub holder: u32,
+    /// `JavaThread::_threadObj`: handle of its `Thread`.
+    pub object: u32,
+    /// `JavaThread::_osthread`.
+    pub system: u32,
+    /// `OSThread::_pthread_id`: the thread pointer.
+    pub control: u32,
+    /// `JavaThread::_anchor` with `JavaFrameAnchor::_last_Java_sp`: where the stack of a thread that waits begins.
+    pub last_frame: u32,
+    /// `Klass._layout_helper` (32 bits): says of an array what it has.
+    pub layout: u32,
+    /// Where an array has its length.
+    pub length: u32,
+    /// Their arrays (`elementData`, `elements`).
+    pub elements: [u32; 2],
+    /// `SNode.next`: with whom who has work tries to agree.
+    pub offer_next: u32,
+    /// `SNode.match`: with whom it has agreed.
+    pub offer_match: u32,
+    /// `SNode.waiter`: the thread that sleeps until then.
+    pub offer_waiter: u32,
+    /// Bytes of an `SNode`.
+    pub offer_size: u32,
+    /// `JavaThread::_tlab` with `ThreadLocalAllocBuffer::_top`: behind the latest object that the thread has made.
+    pub made: u32,
 }
 
 /// Types of futures that serve a client's connection, at most.
@@ -136,6 +245,49 @@ pub struct NodeOffsets {
     pub timer: u32,
     /// In the object behind a `uv_stream_t`: `AsyncWrap::async_id_` (a double, then that of its trigger); 0 = not known.
     pub wrap_id: u32,
+    /// Who waits for the response to a request.
+    pub heap: NodeHeap,
+}
+
+/// Where JavaScript's objects lie that lead from a client's request to who waits for its response: offsets in bytes from an object's first
+/// byte, and numbers of types (V8's `InstanceType`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct NodeHeap {
+    /// `owner_symbol` in the array of properties of a `TCP`: the `net.Socket`.
+    pub owner: u32,
+    /// `async_id_symbol` in a `net.Socket`; 0 = nothing of all this is read.
+    pub socket_id: u32,
+    /// `kHandle` in a `net.Socket`: the `TCP`.
+    pub handle: u32,
+    /// `server` in a `net.Socket`.
+    pub server: u32,
+    /// In a `net.Socket`: the first of the words one of which is `_httpMessage`.
+    pub message: u32,
+    /// The `net.Socket` in an `OutgoingMessage`.
+    pub message_socket: u32,
+    /// `JSFunction.context`.
+    pub function_context: u32,
+    /// `JS_OBJECT_TYPE`.
+    pub object: u32,
+    /// `JS_FUNCTION_TYPE`.
+    pub function: u32,
+    /// `JS_BOUND_FUNCTION_TYPE`.
+    pub bound: u32,
+    /// `JS_ARRAY_TYPE`.
+    pub array: u32,
+    /// `FIXED_ARRAY_TYPE`.
+    pub fixed_array: u32,
+    /// `JS_PROMISE_TYPE`.
+    pub promise: u32,
+    /// `PROMISE_REACTION_TYPE`.
+    pub reaction: u32,
+    /// `PROMISE_CAPABILITY_TYPE`.
+    pub capability: u32,
+    /// `JS_ASYNC_FUNCTION_OBJECT_TYPE`.
+    pub async_function: u32,
+    /// The first and the last type of contexts; the first is that of what awaits.
+    pub contexts: [u32; 2],
 }
 
 /// Bit of a task's identity that says: an address, which another task may have later. Identities without it are never given
@@ -150,7 +302,7 @@ pub mod attributes {
     pub const POINTER: u32 = 1;
     /// A pointer to an array of values, less 1, 24 bytes before the object (3.12).
     pub const TAGGED: u32 = 2;
-    /// Behind the object's own fields (3.13).
+    /// Behind the object's own fields (from 3.13 on).
     pub const INLINE: u32 = 3;
 }
 
@@ -184,7 +336,7 @@ impl Address {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
 pub struct PythonOffsets {
-    /// The dictionary of running Tasks by event loop (`_asyncio._current_tasks`).
+    /// The dictionary of running Tasks by event loop (`_asyncio._current_tasks`); not used where [`Self::running_task`] is.
     pub current_tasks: Address,
     /// `_asyncio.Task`.
     pub task_type: Address,
@@ -242,6 +394,16 @@ pub struct PythonOffsets {
     pub code_stack: u32,
     /// `PyCoroObject.cr_iframe`.
     pub coroutine_frame: u32,
+    /// `PyTupleObject.ob_item`.
+    pub tuple_items: u32,
+    /// `_done_callbacks` among the attributes of a `concurrent.futures.Future`.
+    pub done_callbacks: u32,
+    /// `_PyInterpreterFrame.localsplus`.
+    pub frame_locals: u32,
+    /// Whether `_PyInterpreterFrame` has a pointer to the top of its stack (from 3.14 on), and not the number of words in use.
+    pub frame_pointer: u32,
+    /// `_PyThreadStateImpl.asyncio_running_task`; 0 = it has none (before 3.14).
+    pub running_task: u32,
 }
 
 /// Value of the runtime table: the kind, and the offsets for that kind; those for the others are zero.
@@ -264,5 +426,9 @@ pub struct RuntimeEntry {
     pub python: PythonOffsets,
 }
 
-const _: () = assert!(core::mem::size_of::<PythonOffsets>() == 13 * 8 + 16 * 4);
-const _: () = assert!(core::mem::size_of::<RuntimeEntry>() == 188 + core::mem::size_of::<PythonOffsets>());
+const _: () = assert!(core::mem::size_of::<PythonOffsets>() == 13 * 8 + 21 * 4);
+const _: () = assert!(core::mem::size_of::<JavaFutures>() == 19 * 8 + 36 * 4);
+const _: () = assert!(
+    core::mem::size_of::<RuntimeEntry>()
+        == 188 + 18 * 4 + core::mem::size_of::<PythonOffsets>() + core::mem::size_of::<JavaFutures>()
+);

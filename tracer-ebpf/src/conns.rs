@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::{Array, LruHashMap, PerCpuArray},
 };
 use tracer_common::{
-    ConnState, Limits, MAX_CONNS, MAX_MORE_CONNS, MAX_POLICIES, PolicyNumber, counter, decision, place,
+    ConnState, Limits, MAX_CONNS, MAX_MORE_CONNS, MAX_POLICIES, PolicyNumber, counter, decision, owner, place,
 };
 
 use crate::{flag::Flag, layout, relay};
@@ -175,7 +175,7 @@ pub fn is_ignored(state: &ConnState) -> bool {
 /// From now on they make none.
 #[inline(always)]
 pub fn ignore(state: &mut ConnState) {
-    state.owner = state.owner & !0xffff | u64::from(PolicyNumber::IGNORE.0);
+    state.owner = owner(state.owner, PolicyNumber::IGNORE);
 }
 
 /// How much is captured of a connection about which that is decided.

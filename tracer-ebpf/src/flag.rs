@@ -1,8 +1,8 @@
-//! Flags that user space sets: one look costs two instructions.
+//! Flags: one look costs two instructions.
 
 use core::cell::UnsafeCell;
 
-/// A flag or a small number. Each is in a section of its own (`.data.NAME`), which is a map of one element to user space.
+/// Set unless it is 0. Each is in a section of its own (`.data.NAME`), which is a map of one element to user space.
 #[repr(transparent)]
 pub struct Flag(UnsafeCell<u32>);
 
@@ -16,13 +16,8 @@ impl Flag {
 
     #[inline(always)]
     pub fn is_set(&self) -> bool {
-        self.value() != 0
-    }
-
-    #[inline(always)]
-    pub fn value(&self) -> u32 {
         // SAFETY: memory of a map, which is there as long as the program.
-        unsafe { self.0.get().read_volatile() }
+        unsafe { self.0.get().read_volatile() != 0 }
     }
 
     #[inline(always)]

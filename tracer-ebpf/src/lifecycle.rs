@@ -20,6 +20,7 @@ use tracer_common::{COMM_BYTES, Direction, EventFlags, EventKind, Family, MAX_AW
 
 use crate::{
     access::{Access, Typed},
+    buffers::{Find, Nowhere},
     conns, emit, identity, layout, process, runtime,
     socket::{Socket, Stream, tcp_state},
     unit::Thread,
@@ -119,7 +120,7 @@ pub fn state_changed<A: Access>(socket: Socket<A>, old: u8, new: u8) -> Option<(
     if ignored {
         return None;
     }
-    emit_fact(socket, family, cookie, EventKind::STATE, thread, old, new)
+    emit_fact::<A, Nowhere>(socket, family, cookie, EventKind::STATE, thread, old, new)
 }
 
 #[inline(always)]
@@ -140,7 +141,7 @@ pub fn reset<A: Access>(socket: Socket<A>) -> Option<()> {
         None if state != tcp_state::CLOSE => return None,
         _ => {}
     }
-    emit_fact(
+    emit_fact::<A, Nowhere>(
         socket,
         family,
         cookie,
@@ -163,7 +164,7 @@ pub fn retransmitted<A: Access>(socket: Socket<A>) -> Option<()> {
         return None;
     }
     let state = socket.state();
-    emit_fact(
+    emit_fact::<A, Nowhere>(
         socket,
         family,
         cookie,
@@ -177,7 +178,7 @@ pub fn retransmitted<A: Access>(socket: Socket<A>) -> Option<()> {
 /// A receive found nothing. Told if it may be a client that takes the connection from a pool: its last bytes had come in, and
 /// were read by another thread (which reads until nothing is left).
 #[inline(always)]
-pub fn probed<A: Access>(socket: Socket<A>) -> Option<()> {
+pub fn probed<A: Access, P: Find>(socket: Socket<A>) -> Option<()> {
     let family = socket.family();
     if family != Family::INET.0 && family != Family::INET6.0 {
         return None;
@@ -194,11 +195,11 @@ pub fn probed<A: Access>(socket: Socket<A>) -> Option<()> {
         return None;
     }
     let state = socket.state();
-    emit_fact(socket, family, cookie, EventKind::PROBE, thread, state, state)
+    emit_fact::<A, P>(socket, family, cookie, EventKind::PROBE, thread, state, state)
 }
 
 #[inline(always)]
-fn emit_fact<A: Access>(
+fn emit_fact<A: Access, P: Find>(
     socket: Socket<A>,
     family: u16,
     cookie: u64,
@@ -255,7 +256,11 @@ fn emit_fact<A: Access>(
     fields.old_state = old;
     fields.error = socket.error();
     if (connects || kind == EventKind::PROBE) && runtime::in_use() {
-        fields.flags |= runtime::hand_off::take(thread, fields);
+        let taken = runtime::hand_off::take(thread, fields);
+        fields.flags |= taken;
+        if taken != 0 && P::FOLLOWS_WAITERS {
+            [fields.awaiters[2], fields.awaiters[3]] = runtime::java::waits::waiter_of_taker(thread);
+        }
         if connects {
             runtime::python::connects(thread);
         }

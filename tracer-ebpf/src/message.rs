@@ -57,7 +57,7 @@ pub fn message<A: Access, P: Find>(ctx: &impl EbpfContext, message: Moved<A>, pl
         return None;
     }
     if moved == NOTHING_THERE && direction == Direction::Recv && runtime::in_use() {
-        return lifecycle::probed(socket);
+        return lifecycle::probed::<A, P>(socket);
     }
     if moved < 0 || (moved == 0 && direction == Direction::Send) {
         return None;

@@ -18,7 +18,7 @@ use core::arch::asm;
 use aya_ebpf::{
     helpers::generated::bpf_get_current_task,
     macros::{btf_tracepoint, map},
-    maps::{Array, HashMap, LruHashMap},
+    maps::{HashMap, LruHashMap},
     programs::BtfTracePointContext,
 };
 use tracer_common::Direction;
@@ -27,6 +27,7 @@ use crate::{
     access::{Untyped, load},
     buffers::{Buffers, Find, read_kernel},
     descriptor::File,
+    flag::Flag,
     iter, layout,
     unit::Thread,
 };
@@ -44,12 +45,15 @@ static RING_SOCKETS: HashMap<u64, Waiting> = HashMap::with_max_entries(WAITS, BP
 #[map]
 static RING_TAKEN: LruHashMap<u32, [u64; TAKEN]> = LruHashMap::with_max_entries(1_024, 0);
 
-/// The first entry is not 0 from the first request on, the second once one did not find room: then nothing is known for certain.
-#[map]
-static RING_STATE: Array<u32> = Array::with_max_entries(2, 0);
+/// Set from the first request on.
+#[unsafe(link_section = ".data.rings")]
+#[unsafe(no_mangle)]
+static RINGS_IN_USE: Flag = Flag::new();
 
-const IN_USE: u32 = 0;
-const INCOMPLETE: u32 = 1;
+/// Set once a request did not find room: then nothing is known for certain.
+#[unsafe(link_section = ".data.rings_lost")]
+#[unsafe(no_mangle)]
+static RINGS_INCOMPLETE: Flag = Flag::new();
 
 const WAITS: u32 = 65_536;
 const TAKEN: usize = 4;
@@ -135,22 +139,9 @@ fn number_of(pointer: *const u8) -> u64 {
 }
 
 #[inline(always)]
-fn state(index: u32) -> bool {
-    !matches!(RING_STATE.get(index), Some(0) | None)
-}
-
-#[inline(always)]
-fn set_state(index: u32) {
-    if let Some(slot) = RING_STATE.get_ptr_mut(index) {
-        // SAFETY: an entry of an array is there as long as the program.
-        unsafe { slot.write_volatile(1) };
-    }
-}
-
-#[inline(always)]
 fn take_up(request: u64) -> Option<()> {
     direction_of(code(request))?;
-    set_state(IN_USE);
+    RINGS_IN_USE.set(true);
     // Its end may have passed unseen, if it was before.
     withdraw(request);
     let thread = Thread::current().tid;
@@ -197,7 +188,7 @@ fn wait(request: u64) -> Option<()> {
         withdraw(request);
     }
     if RING_WAITS.insert(request, &key, BPF_NOEXIST).is_err() {
-        set_state(INCOMPLETE);
+        RINGS_INCOMPLETE.set(true);
         return None;
     }
     if RING_SOCKETS.get_ptr(key).is_none() {
@@ -205,7 +196,7 @@ fn wait(request: u64) -> Option<()> {
     }
     match RING_SOCKETS.get_ptr_mut(key) {
         Some(waiting) => add(waiting, request, 1),
-        None => set_state(INCOMPLETE),
+        None => RINGS_INCOMPLETE.set(true),
     }
     Some(())
 }
@@ -238,7 +229,7 @@ fn add(waiting: *mut Waiting, request: u64, one: u64) {
 /// The socket is closed: what lies at its address later is another one.
 #[inline(always)]
 pub fn closed(socket: *const u8) {
-    if state(IN_USE) {
+    if RINGS_IN_USE.is_set() {
         let socket = number_of(socket);
         let _ = RING_SOCKETS.remove(waiting_key(socket, Direction::Send));
         let _ = RING_SOCKETS.remove(waiting_key(socket, Direction::Recv));
@@ -248,7 +239,7 @@ pub fn closed(socket: *const u8) {
 /// Where the bytes lie that the current thread has just moved over that socket, for a request of io_uring.
 #[inline(always)]
 pub fn buffers(socket: *const u8, direction: Direction, moved: i32) -> Buffers {
-    if !state(IN_USE) {
+    if !RINGS_IN_USE.is_set() {
         return Buffers::Unavailable;
     }
     let request = request(number_of(socket), direction as u64);
@@ -318,7 +309,7 @@ extern "C" fn request(socket: u64, direction: u64) -> u64 {
             };
         }
     }
-    if state(INCOMPLETE) {
+    if RINGS_INCOMPLETE.is_set() {
         return 0;
     }
     let (mut alone, mut waiting) = (0, 0);

@@ -46,6 +46,8 @@ struct Row {
     whole: u64,
     /// Right and all, by evidence and confidence.
     by_evidence: BTreeMap<String, (u64, u64)>,
+    /// The same of what times alone name, by how likely that is said to be.
+    by_probability: BTreeMap<String, (u64, u64)>,
     thread_rule: Rule,
 }
 
@@ -72,10 +74,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let target = shell::target_dir()?;
     if !args.no_install {
-        install::debian_packages()?;
-        install::python_packages(&target)?;
-        install::java_runtimes(&target)?;
-        install::node_runtimes(&target)?;
+        install::everything(&target)?;
     }
     let scores = target.join("accuracy.jsonl");
     fs::write(&scores, "")?;
@@ -100,7 +99,18 @@ pub fn run(args: &Args) -> Result<()> {
         .collect::<Result<_, _>>()
         .context("the scores")?;
     ensure!(!rows.is_empty(), "nothing was judged: {judged:?}");
-    let tables = format!("{}\n{}", table(&rows)?, evidence(&rows)?);
+    let by_evidence = shares(
+        "evidence and confidence",
+        "parents",
+        rows.iter().map(|row| &row.by_evidence),
+    )?;
+    let by_probability = rows.iter().map(|row| &row.by_probability);
+    let by_probability = shares(
+        "probability told by times alone",
+        "parents and links",
+        by_probability,
+    )?;
+    let tables = format!("{}\n{by_evidence}\n{by_probability}", table(&rows)?);
     println!("\n{tables}");
     if args.write {
         write(&tables)?;
@@ -140,17 +150,21 @@ fn table(rows: &[Row]) -> Result<String> {
     Ok(text)
 }
 
-/// How often each kind of evidence was right, by its confidence: the calibration.
-fn evidence(rows: &[Row]) -> Result<String> {
+/// How often what was told was right, by what was said of it: the calibration.
+fn shares<'a>(
+    what: &str,
+    counted: &str,
+    rows: impl Iterator<Item = &'a BTreeMap<String, (u64, u64)>>,
+) -> Result<String> {
     let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-    for (evidence, (right, all)) in rows.iter().flat_map(|row| &row.by_evidence) {
-        let sum = sums.entry(evidence).or_default();
+    for (name, (right, all)) in rows.flatten() {
+        let sum = sums.entry(name).or_default();
         sum.0 += right;
         sum.1 += all;
     }
-    let mut text = String::from("| evidence and confidence | parents | right % |\n|---|---|---|\n");
-    for (evidence, (right, all)) in sums {
-        writeln!(text, "| {evidence} | {all} | {} |", percent(right, all))?;
+    let mut text = format!("| {what} | {counted} | right % |\n|---|---|---|\n");
+    for (name, (right, all)) in sums {
+        writeln!(text, "| {name} | {all} | {} |", percent(right, all))?;
     }
     Ok(text)
 }
@@ -179,14 +193,15 @@ mod tests {
     #[test]
     fn a_row_of_the_judge_becomes_a_row_of_the_table() {
         let row = r#"{"runtime":"Go","style":"seq","concurrency":50,"right":98,"wrong":1,"missing":1,"across_right":3,"across":4,
-            "whole_right":1,"whole":2,"by_evidence":{"task certain":[98,99]},"thread_rule":{"right":1,"wrong":3,"missing":0}}"#;
+            "whole_right":1,"whole":2,"by_evidence":{"task certain":[98,99]},"by_probability":{},"thread_rule":{"right":1,"wrong":3,"missing":0}}"#;
         let rows = [serde_json::from_str(row).expect("a row")];
         let table = table(&rows).expect("a table");
         assert!(
             table.ends_with("| Go | seq | 50 | 100 | 98.99 | 98.00 | 75.00 | 50.00 | 25.00, 25.00 |\n"),
             "{table}"
         );
-        let evidence = evidence(&rows).expect("a table");
+        let by_evidence = rows.iter().map(|row| &row.by_evidence);
+        let evidence = shares("evidence and confidence", "parents", by_evidence).expect("a table");
         assert!(
             evidence.ends_with("| task certain | 99 | 98.99 |\n"),
             "{evidence}"

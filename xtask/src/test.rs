@@ -33,12 +33,7 @@ pub fn run(args: &Args) -> Result<()> {
     fs::write(&skips, "")?;
 
     if !args.unit && !args.no_install {
-        step("what the tests need", || {
-            install::debian_packages()?;
-            install::python_packages(&target)?;
-            install::java_runtimes(&target)?;
-            install::node_runtimes(&target)
-        })?;
+        step("what the tests need", || install::everything(&target))?;
     }
     if args.e2e.is_none() {
         step("unit tests", || {

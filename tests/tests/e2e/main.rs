@@ -11,6 +11,7 @@ mod databases;
 mod dns;
 mod explain;
 mod export;
+mod jobs;
 mod lifecycle;
 mod load;
 mod metrics;

@@ -16,7 +16,10 @@ use aya_ebpf::{
 };
 use tracer_common::{EventFlags, EventHeader, EventKind, MAX_THREADS};
 
-use super::{RUNTIMES, in_use, java};
+use super::{
+    RUNTIMES, in_use,
+    java::{self, offers},
+};
 use crate::{
     access::{Access, Typed, Untyped, load},
     buffers::read_user,
@@ -225,7 +228,7 @@ fn is_client_thread<A: Access>(task: *const u8) -> bool {
 }
 
 #[inline(always)]
-fn current_is_client_thread() -> bool {
+pub fn current_is_client_thread() -> bool {
     if layout::HAS_TASK_BTF.load() != 0 {
         // SAFETY: no arguments.
         is_client_thread::<Typed>(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
@@ -260,8 +263,27 @@ fn woken(target: *const u8, is_new: bool) -> Option<()> {
     let starts = known
         .as_ref()
         .is_some_and(|state| state.is_new != 0 && state.work.by == thread.tid);
-    if is_new || starts || (client && waits_for_work(target, now)) {
+    if is_new || starts {
         return hand_over(thread, tid, is_new, now);
+    }
+    if client && waits_for_work(target, now) {
+        // SAFETY: as above.
+        let control: u64 = unsafe { load::<Typed, _, _>(target, layout::TASK__THREAD_POINTER) };
+        return match offers::java_offers(u64::from(tgid), control) {
+            offers::UNKNOWN => hand_over(thread, tid, false, now),
+            offers::OWN => {
+                if let Some(state) = known {
+                    used_up(state); // the work before is done, else it would not wait
+                }
+                hand_over(thread, tid, false, now)
+            }
+            _ => {
+                if let Some(state) = known {
+                    used_up(state);
+                }
+                None
+            }
+        };
     }
     if client {
         return None;

@@ -5,7 +5,7 @@
 
 mod go;
 pub mod hand_off;
-mod java;
+pub mod java;
 mod node;
 pub mod python;
 mod tokio;
@@ -15,13 +15,16 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, PerCpuArray},
 };
-use tracer_common::{EventFlags, MAX_AWAITERS, MAX_RUNTIMES, RuntimeEntry, RuntimeKind, Submitters, Turn};
+use tracer_common::{
+    Direction, EventFlags, MAX_AWAITERS, MAX_RUNTIMES, RuntimeEntry, RuntimeKind, Submitters, THREAD_UNIT,
+    Turn,
+};
 
 use crate::{
     access::{Typed, Untyped, load},
     buffers::{Find, read_user},
     flag::Flag,
-    layout,
+    layout, relay,
     unit::Thread,
 };
 
@@ -51,29 +54,50 @@ pub struct Tasks {
     outermost: u64,
     /// Where the part of its stack lies that is in use.
     stack: [u64; 2],
-    /// Who may wait for it.
-    only: u64,
+    /// Address of the place where the one that waits for it was found, if that one has not created it; 0 = none.
+    place: u64,
+    /// Addresses where somebody may wait or will, what is there (one number for each type), and who waits there (0: nobody yet).
+    places: [u64; PLACES],
+    kinds: [u64; PLACES],
+    waiting: [u64; PLACES],
+    /// Bytes of a value of the channel that was found last.
+    size: u64,
+    /// 1: there are too many of them.
+    many: u64,
     /// What was read last.
     words: [u64; WORDS],
+    /// A part of a stack.
+    frame: [u64; FRAME],
+    /// An object.
+    object: [u64; OBJECT],
+    /// Addresses of objects.
+    held: [u64; HELD],
+    /// 0: they lie in the frame. Else objects of the frame hold them.
+    members: u64,
     /// [`EventFlags::TURN`], [`EventFlags::SUBMITTED`], [`EventFlags::HELD`], or nothing.
     pub flags: u64,
 }
 
 /// Words of a process's memory that are read at once.
 const WORDS: usize = 4;
+/// Words at the top of a stack that are looked at: the frame of the task's own function.
+const FRAME: usize = 32;
+/// Places that are looked at.
+const PLACES: usize = 3;
+/// Words of an object that are looked at.
+const OBJECT: usize = 8;
+/// Objects that are looked at.
+const HELD: usize = 2 * FRAME;
 
 impl Tasks {
-    pub const NONE: Self = Self {
-        task: 0,
-        creator: 0,
-        awaiters: [0; MAX_AWAITERS],
-        socket: 0,
-        outermost: 0,
-        stack: [0; 2],
-        only: 0,
-        words: [0; WORDS],
-        flags: 0,
-    };
+    /// Forgets what was found.
+    #[inline(always)]
+    fn clear(&mut self) {
+        self.task = 0;
+        self.creator = 0;
+        self.awaiters = [0; MAX_AWAITERS];
+        self.flags = 0;
+    }
 
     /// Reads words of the current process's memory without taking any of the stack.
     #[inline(always)]
@@ -97,6 +121,23 @@ impl Tasks {
             self.creator = since;
         }
         self.flags = u64::from(EventFlags::HELD);
+    }
+
+    /// A unit waits for what the thread works on, as [`Submitters`] names it; 0 = none that is known. `at`: it did so then.
+    #[inline(always)]
+    fn awaited(&mut self, by: u64, at: u64) {
+        if by == 0 {
+            return;
+        }
+        if self.task == 0 {
+            self.submitted(Submitters {
+                by,
+                at,
+                ..Submitters::default()
+            });
+        } else if by & THREAD_UNIT == 0 {
+            self.awaiters[0] = by;
+        }
     }
 
     #[inline(always)]
@@ -151,6 +192,20 @@ pub fn tasks<P: Find>(thread: Thread, scratch: u32, sk: *const u8, cookie: u64) 
         OF_TOKIO => tokio::read_tokio(both >> 32, scratch, sk, cookie),
         OF_PYTHON if P::FOLLOWS_WAITERS => python::find(both, scratch, cookie),
         OF_PYTHON => 0,
+        OF_JAVA => {
+            // A client's own threads work for whoever asks.
+            if P::FOLLOWS_WAITERS && !hand_off::current_is_client_thread() {
+                let by = java::waits::java_waiter(both, scratch);
+                tasks.awaited(by, java::waits::since(scratch));
+            }
+            1
+        }
+        OF_NODE => {
+            if P::FOLLOWS_WAITERS && relay::direction(scratch) == Direction::Send as u64 {
+                tasks.task = node::node_waiting(both >> 32, scratch);
+            }
+            1
+        }
         found => found,
     };
     (found != 0).then_some(tasks)
@@ -168,13 +223,15 @@ pub fn turn(thread: Thread) -> Option<Turn> {
     if !has_recipe(RuntimeKind::NODE) || entry.kind != RuntimeKind::NODE.0 {
         return None;
     }
-    node::read(&entry.node, false)
+    node::read(&entry.node, false).map(|(turn, _)| turn)
 }
 
 /// What [`read_tasks`] leaves to other functions.
 const OF_GO: u64 = 2;
 const OF_TOKIO: u64 = 3;
 const OF_PYTHON: u64 = 4;
+const OF_JAVA: u64 = 5;
+const OF_NODE: u64 = 6;
 
 /// Reads the tasks on the current thread into [`TASKS`]: 0 if there are none, one of the `OF_` constants if another function has to read
 /// them. `thread` is its thread group and its own id, as `bpf_get_current_pid_tgid` tells them. A function of its own, whose
@@ -194,23 +251,28 @@ extern "C" fn read_tasks(thread: u64, scratch: u64) -> u64 {
     else {
         return 0;
     };
-    *tasks = Tasks::NONE;
+    tasks.clear();
     if entry.kind == RuntimeKind::GO.0 {
         return OF_GO;
     }
     if has_recipe(RuntimeKind::JAVA) && entry.kind == RuntimeKind::JAVA.0 {
         tasks.task = java::virtual_thread(&entry.java);
-        return 1;
+        return OF_JAVA;
     }
     if entry.kind == RuntimeKind::TOKIO.0 {
         return OF_TOKIO;
     }
     if has_recipe(RuntimeKind::NODE)
         && entry.kind == RuntimeKind::NODE.0
-        && let Some(turn) = node::read(&entry.node, true)
+        && let Some((turn, origin)) = node::read(&entry.node, true)
     {
         tasks.turn(turn);
-        return 1;
+        if entry.node.heap.socket_id == 0 || origin.wrap == 0 {
+            return 1;
+        }
+        tasks.stack = [origin.wrap, origin.id];
+        tasks.place = origin.native;
+        return OF_NODE;
     }
     if entry.kind == RuntimeKind::PYTHON.0 {
         python::prepare(&entry.python, scratch);

@@ -73,6 +73,7 @@ fn ask(set: &Set, service: usize, questions: &[Question], kin: &[Kin], answers: 
             endpoint: spans[at].operation as u16,
             nth: kin[at].nth,
             others_end: kin[at].others_end,
+            ids: [0; 4],
         })
         .collect();
     let mut kinds = HashMap::new();
@@ -85,6 +86,8 @@ fn ask(set: &Set, service: usize, questions: &[Question], kin: &[Kin], answers: 
                 start: span.start,
                 end: span.end,
                 kind: *kinds.entry((span.service, span.operation)).or_insert(next),
+                known: None,
+                ids: [0; 4],
             }
         })
         .collect();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use super::inference::Inference;
 use crate::correlate::Correlator;
 use crate::export;
 use crate::metrics::Metrics;
@@ -16,6 +17,7 @@ pub type Services = Box<dyn FnMut(u32, Nanos) -> Arc<Service> + Send>;
 /// Owns the correlator and hands its spans on.
 pub struct Correlation {
     correlator: Correlator,
+    inference: Option<Inference>,
     services: Services,
     export: export::Pipeline,
     metrics: Option<Metrics>,
@@ -39,6 +41,7 @@ impl Correlation {
     ) -> Self {
         Self {
             correlator,
+            inference: None,
             services,
             export,
             metrics,
@@ -48,6 +51,11 @@ impl Correlation {
             spans: Vec::new(),
             nobody_reads: Arc::default(),
         }
+    }
+
+    /// With a thread for what times alone tell.
+    pub fn with_inference(self, inference: Option<Inference>) -> Self {
+        Self { inference, ..self }
     }
 
     /// Set once the spans' only reader has gone (standard output closed).
@@ -73,6 +81,9 @@ impl Correlation {
                 }
             }
         }
+        if let Some(inference) = &self.inference {
+            inference.exchange(&mut self.correlator);
+        }
         self.correlator.advance(watermark, &mut self.spans);
         if let Some(recorder) = &mut self.recorder {
             recorder.advance(watermark);
@@ -90,6 +101,9 @@ impl Correlation {
     /// Ends what is open and gives back the exporters, which still hold what they have not sent.
     pub fn finish(mut self, signals: &mut Vec<Signal>, watermark: Nanos) -> export::Pipeline {
         self.advance(signals, watermark);
+        if let Some(inference) = self.inference.take() {
+            inference.finish(&mut self.correlator);
+        }
         self.correlator.finish(&mut self.spans);
         if let Some(recorder) = &mut self.recorder {
             recorder.flush();

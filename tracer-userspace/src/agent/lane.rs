@@ -514,7 +514,7 @@ fn mark_of(header: &EventHeader) -> Mark {
 #[inline]
 fn unit_of(header: &EventHeader) -> Unit {
     let runs = if EventFlags(header.flags).has(EventFlags::TURN) {
-        Runs::Turn(Turn::unpack(header.awaiters))
+        Runs::Turn(Turn::unpack(header.awaiters, header.task))
     } else if EventFlags(header.flags).has(EventFlags::SUBMITTED) {
         Runs::Work(Submitters::unpack(header.awaiters))
     } else if header.task != 0 || header.awaiters[0] != 0 || header.creator != 0 {
@@ -553,7 +553,7 @@ fn taken_of(header: &EventHeader) -> Taken {
             })
         },
     };
-    let [before, before_task, ..] = header.awaiters;
+    let [before, before_task, waiter, since] = header.awaiters;
     Taken {
         stamp: Stamp {
             ts: header.ts,
@@ -565,6 +565,7 @@ fn taken_of(header: &EventHeader) -> Taken {
             unit: unit(header.len, header.creator),
         }),
         before: (before != 0).then(|| unit(before as u32, before_task)),
+        waiter: (waiter != 0).then_some((waiter, since)),
     }
 }
 

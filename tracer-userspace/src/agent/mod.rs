@@ -4,6 +4,7 @@ mod batch;
 mod budget;
 mod connect;
 mod correlation;
+mod inference;
 mod lane;
 mod pipeline;
 mod privileges;
@@ -19,7 +20,7 @@ use anyhow::Context as _;
 
 use crate::attach::{Capture, Limit, Options, Policy};
 use crate::config::{Config, Probes};
-use crate::correlate::Correlator;
+use crate::correlate::{Correlator, Infer};
 use crate::discover::{Host, Processes};
 use crate::export::{self, Clock};
 use crate::kernel::Plan;
@@ -84,6 +85,10 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
     people.tell_runtimes(&there_before);
     capture.follow_hand_offs();
     let recorder = start_recording(config)?;
+    let inference = (config.correlate.infer != Infer::Off)
+        .then(inference::Inference::start)
+        .transpose()
+        .context("starting the inference")?;
     let correlation = correlation::Correlation::new(
         Correlator::new(config.correlate.clone(), Arc::clone(&ledger)),
         people.services(),
@@ -94,7 +99,8 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
             .map(|shedding| Shedder::new(shedding, Arc::clone(&ledger))),
         Sampler::new(&config.sample, Arc::clone(&ledger)),
         recorder,
-    );
+    )
+    .with_inference(inference);
     let pipeline = pipeline::Pipeline::start(
         workers(config),
         people.clone(),

@@ -36,9 +36,14 @@ fn replay_lines(lines: impl BufRead, mut out: impl Write) -> anyhow::Result<()> 
             Event::Signal(signal) => {
                 correlator.signal(signal, &mut |tgid| known.get(&tgid).cloned().unwrap_or_default());
             }
-            Event::Advance(to) => correlator.advance(to, &mut spans),
+            Event::Advance(to) => {
+                correlator.advance(to, &mut spans);
+                correlator.answer_all();
+            }
         }
     }
+    correlator.ask_all();
+    correlator.answer_all();
     correlator.finish(&mut spans);
     let numbers: HashMap<SpanId, u64> = spans
         .iter()

@@ -339,6 +339,20 @@ pub static SETTINGS: &[Setting] = &[
         ..BASE
     },
     Setting {
+        flag: "infer",
+        variables: &["TRACER_INFER"],
+        key: "correlate.infer",
+        value: "WHAT",
+        possible: &["off", "links", "parents"],
+        help: "What times alone decide of calls whose request no rule tells: nothing, links, or parents where that is nearly certain; \
+               costs CPU (up to a tenth of a core) and half a second of delay [default: off]",
+        set: |config, values| {
+            config.correlate.infer = last(values).parse()?;
+            Ok(())
+        },
+        ..BASE
+    },
+    Setting {
         flag: "log-level",
         variables: &["TRACER_LOG_LEVEL", "RUST_LOG"],
         key: "log_level",

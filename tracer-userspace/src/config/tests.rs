@@ -187,6 +187,11 @@ const ROWS: &[Row] = &[
         get: |c| c.correlate.explain.to_string(),
     },
     Row {
+        flag: "infer",
+        values: ["links", "parents", "off"],
+        get: |c| format!("{:?}", c.correlate.infer).to_lowercase(),
+    },
+    Row {
         flag: "log-level",
         values: ["warn", "error", "debug,tracer=off"],
         get: |c| c.log_level.clone(),

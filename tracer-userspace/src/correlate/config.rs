@@ -1,5 +1,7 @@
 //! Bounds of the correlation stage.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 /// Bounds of the correlation stage. Times are in milliseconds.
@@ -24,6 +26,34 @@ pub struct Config {
     /// Whether spans tell what their parents were decided from: who moved the first byte of the request (`thread.id`,
     /// `tracer.task.id`) and of the response (`tracer.response.thread.id`, `tracer.response.task.id`).
     pub explain: bool,
+    /// What times alone may decide of calls that no rule gives an owner (E8).
+    pub infer: Infer,
+}
+
+/// What the joint inference may decide. It costs far more than a rule does, and holds such calls for half a second.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Infer {
+    /// Nothing: it does not run.
+    #[default]
+    Off,
+    /// Links to the requests that probably made the calls.
+    Links,
+    /// Parents where it is nearly certain and has shown that it is right then; else links.
+    Parents,
+}
+
+impl FromStr for Infer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "links" => Ok(Self::Links),
+            "parents" => Ok(Self::Parents),
+            _ => Err("use off, links or parents".to_owned()),
+        }
+    }
 }
 
 impl Default for Config {
@@ -36,6 +66,7 @@ impl Default for Config {
             peer_wait_ms: 50,
             max_units: 65_536,
             explain: false,
+            infer: Infer::Off,
         }
     }
 }

@@ -94,6 +94,9 @@ impl Correlator {
     }
 
     fn begin_inbound(&mut self, key: Key, unit: Key, has_context: bool) {
+        if let Some(state) = self.units.units.get_mut(unit) {
+            state.work = None;
+        }
         if has_context {
             self.context_arrived(key);
         }
@@ -127,6 +130,7 @@ impl Correlator {
         if self.config.explain {
             self.note_candidates(key, process);
         }
+        self.call_for_job(key, mover);
         self.queue_call(unit, key);
         self.order_event(unit, Last::WroteCall(key));
         if has_context {
@@ -300,6 +304,7 @@ impl Correlator {
             }
             self.watch_call_threads(begun_by, unit);
             self.await_owner_again(key, &stamp.unit);
+            self.await_submitters_again(key, &stamp.unit);
             self.ids_response(key, unit);
             self.queue_response(unit, key);
             self.order_event(unit, Last::ReadResponse(key));
@@ -334,6 +339,12 @@ impl Correlator {
         };
         record.ended = true;
         record.ended_at = exchange.end.ts;
+        if record.jobs.is_some() && exchange.outcome != Outcome::Unset {
+            self.put_failed(key);
+        }
+        let Some(record) = self.records.get_mut(key) else {
+            return;
+        };
         record.exchange = Some(exchange);
         let (begun_by, responder, responded) = (record.unit, record.responder, record.responded != 0);
         let has_context = record.begin.context.is_some();
@@ -355,8 +366,10 @@ impl Correlator {
             if has_context {
                 self.context_left(key);
             }
+            self.enter_window(key);
             self.close_request(key, process, neighbours);
         } else {
+            self.enter_window(key);
             self.ids_end(key, begun_by);
             if responded {
                 self.ids_response(key, unit);
@@ -405,7 +418,14 @@ impl Correlator {
         } else if !responded && let Some(state) = self.units.units.get_mut(unit) {
             state.calls_out = state.calls_out.saturating_sub(1);
         }
+        self.put_failed(key);
         self.forget(key);
+    }
+
+    /// When the first of the process's open requests came in: what began before that is none of theirs.
+    pub(super) fn open_since(&self, process: Key) -> Option<Nanos> {
+        let first = self.units.processes.get(process)?.first_open;
+        self.records.get(first).map(Record::start)
     }
 
     /// Decides the calls of a process that none of its open requests can own: all requests that were open when they
@@ -418,7 +438,7 @@ impl Correlator {
             let Some(&call) = state.undecided.front() else {
                 return;
             };
-            let oldest = self.records.get(state.first_open).map(Record::start);
+            let oldest = self.open_since(process);
             if let Some(record) = self.records.get(call)
                 && !record.is_decided()
             {
@@ -443,18 +463,25 @@ impl Correlator {
         if record.is_decided() || record.tentative != Key::NONE || record.group != Group::NONE {
             return;
         }
-        let oldest = self
-            .units
-            .processes
-            .get(record.process)
-            .and_then(|p| self.records.get(p.first_open));
-        if oldest.is_none_or(|r| r.start() > record.start()) {
+        if self
+            .open_since(record.process)
+            .is_none_or(|oldest| oldest > record.start())
+        {
             self.decide_unowned(call);
         }
     }
 
     /// No request of this process caused the call.
     pub(super) fn decide_unowned(&mut self, call: Key) {
+        let Some(record) = self.records.get(call) else {
+            return;
+        };
+        // What a loop answered last says little about what it calls next.
+        let is_loop = self.units.units.get(record.unit).is_some_and(|unit| unit.is_loop);
+        let is_late = !is_loop && self.records.get(record.late_of).is_some();
+        if !is_late && self.await_window(call) {
+            return;
+        }
         let Some(record) = self.records.get(call) else {
             return;
         };
@@ -499,6 +526,7 @@ impl Correlator {
                 self.decide_unowned(top);
             }
         }
+        self.await_jobs_no_more(key);
     }
 
     /// Makes room for one exchange: forgets one that was handed on, or hands on the one that is held longest.

@@ -16,6 +16,7 @@ mod config;
 mod evidence;
 mod ids;
 mod index;
+mod jobs;
 pub mod joint;
 mod lifecycle;
 mod record;
@@ -29,12 +30,14 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-pub use config::Config;
+pub use config::{Config, Infer};
+pub use evidence::timing::{Answers, Question};
 
 use crate::model::{Deed, Nanos, Service, Signal, SignalKind, Span, TraceId};
 use crate::telemetry::{Ledger, Reason};
 use arena::{Arena, Key};
 use evidence::header::{Carriers, ContextId};
+use evidence::timing::Windows;
 use ids::Ids;
 use index::Index;
 use record::{Record, Trace};
@@ -46,7 +49,7 @@ pub struct Counters {
     /// Spans handed on without a parent.
     pub roots: u64,
     /// Spans handed on with a parent, by [`crate::model::Evidence`] in its order.
-    pub by_evidence: [u64; 8],
+    pub by_evidence: [u64; 9],
     /// Calls that were handed on before their owner was known.
     pub expired: u64,
     /// Spans that started a trace of their own because the trace was full or too old.
@@ -55,6 +58,12 @@ pub struct Counters {
     pub late_senders: u64,
     /// Exchanges dropped because too many were open.
     pub full: u64,
+    /// Links from what was done of a job to what had put it off.
+    pub jobs: u64,
+    /// Jobs taken whose bytes stood there more than once: nobody knows which was taken.
+    pub jobs_alike: u64,
+    /// Calls that E8 did not look at because too many waited.
+    pub unsolved: u64,
 }
 
 /// The correlation stage.
@@ -74,6 +83,7 @@ pub struct Correlator {
     /// Ends of messages whose other end was not seen, by [`evidence::message`]'s name for them.
     messages: Index,
     contexts: HashMap<ContextId, Carriers>,
+    jobs: jobs::Jobs,
     /// Deadlines, each in order: requests that wait for their sender, loop hints on probation, ended exchanges that are
     /// held, records that outlive their span.
     peer_waits: VecDeque<(Nanos, Key)>,
@@ -82,6 +92,7 @@ pub struct Correlator {
     segment_ends: VecDeque<(Nanos, Key)>,
     holds: VecDeque<(Nanos, Key)>,
     lingering: VecDeque<(Nanos, Key)>,
+    windows: Windows,
     next_sweep: Nanos,
     ready: Vec<Span>,
     /// Traces that lost an exchange.
@@ -109,11 +120,13 @@ impl Correlator {
             units,
             messages: Index::default(),
             contexts: HashMap::new(),
+            jobs: jobs::Jobs::default(),
             peer_waits: VecDeque::new(),
             probation: VecDeque::new(),
             segment_ends: VecDeque::new(),
             holds: VecDeque::new(),
             lingering: VecDeque::new(),
+            windows: Windows::default(),
             next_sweep: 0,
             ready: Vec::new(),
             torn: Vec::new(),
@@ -133,6 +146,7 @@ impl Correlator {
             SignalKind::Respond(id, stamp) => self.respond(id, &stamp),
             SignalKind::End(exchange) => self.end(exchange, services),
             SignalKind::Drop(id, _) => self.lose(id),
+            SignalKind::Job(id, job) => self.job(id, job),
             SignalKind::Wake(wake) => self.woke(&wake),
             // Services are asked for once in a turn.
             SignalKind::Replaced(_) => self.turn += 1,
@@ -148,6 +162,7 @@ impl Correlator {
             self.peer_waits.pop_front();
             self.sender_unseen(key);
         }
+        self.give_up_jobs(now);
         while let Some(&(_, call, unit)) = self.probation.front().filter(|(due, ..)| *due <= now) {
             self.probation.pop_front();
             self.end_probation(call, unit);
@@ -156,6 +171,7 @@ impl Correlator {
             self.segment_ends.pop_front();
             self.end_segment(unit);
         }
+        self.ask_windows(false);
         while let Some(&(_, key)) = self.holds.front().filter(|(due, _)| *due <= now) {
             self.holds.pop_front();
             self.hold_expired(key);
@@ -217,6 +233,7 @@ impl Correlator {
             if let Some(unit) = self.units.units.get_mut(key) {
                 unit.last = unit::Last::Nothing;
                 unit.order.forget();
+                unit.work = None;
                 if let Some(queue) = &mut unit.queue {
                     queue.forget();
                 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::arena::Key;
 use super::evidence::async_ids::Group;
+use super::evidence::timing::Standing;
 use crate::model::{Begin, Confidence, Evidence, Exchange, Link, Nanos, Service, SpanId, TraceId, Unit};
 
 /// Where an exchange hangs in its trace.
@@ -73,6 +74,12 @@ pub(super) struct Record {
     /// Outbound: when its connection was taken, or else when it began; and the unit that may own it through who took it.
     pub taken_at: Nanos,
     pub taken_for: Key,
+    /// Outbound: who was seen to wait at the place where its outcome is awaited.
+    pub waits: Key,
+    /// Outbound: who served a request when it created the task that called, or one that waits for it.
+    pub made_for: Key,
+    /// Outbound: several were seen to wait, or another one than it was made for.
+    pub several_wait: bool,
     /// Outbound: who was woken when it was over.
     pub woken: Key,
     /// Outbound: several were.
@@ -91,13 +98,19 @@ pub(super) struct Record {
     pub tentative: Key,
     /// Outbound: how many calls its unit had made since it answered last.
     pub since_answer: u16,
+    /// What it has to do with jobs, if it has.
+    pub jobs: Option<Box<super::jobs::Errand>>,
     /// Outbound: `late_of` is a guess that was given up.
     pub ambiguous: bool,
     /// The group of work that it belongs to, on an event loop that tells ids.
     pub group: Group,
+    /// Outbound: how it stands with its process's window.
+    pub standing: Standing,
     /// Outbound: the only request that was answered after its response was read; what was read of it is over.
     pub answered_by: Key,
     pub response_over: bool,
+    /// Outbound: the request for whose response it is made, as the runtime itself tells.
+    pub told: Key,
     /// Outbound: the request that its unit had answered before the call began.
     pub late_of: Key,
 }
@@ -112,6 +125,9 @@ impl Record {
                 .as_ref()
                 .map_or(begin.start.ts, |taken| taken.stamp.ts),
             taken_for: Key::NONE,
+            waits: Key::NONE,
+            made_for: Key::NONE,
+            several_wait: false,
             woken: Key::NONE,
             woke_several: false,
             seen_by_peer: Nanos::MAX,
@@ -148,9 +164,12 @@ impl Record {
             late_of: Key::NONE,
             candidates: None,
             group: Group::NONE,
+            standing: Standing::Apart,
             answered_by: Key::NONE,
+            told: Key::NONE,
             response_over: false,
             since_answer: 0,
+            jobs: None,
             ambiguous: false,
         }
     }
@@ -164,6 +183,11 @@ impl Record {
 
     pub fn start(&self) -> Nanos {
         self.begin.start.ts
+    }
+
+    /// Whether it waits for its response.
+    pub fn is_open(&self) -> bool {
+        self.responded == 0 && !self.ended
     }
 
     pub fn is_decided(&self) -> bool {

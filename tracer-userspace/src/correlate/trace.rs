@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::Correlator;
 use super::arena::Key;
+use super::evidence::timing;
 use super::record::{Candidates, Parent, Trace};
+use super::{Correlator, Infer};
 use crate::model::{Confidence, Evidence, Exchange, Key as Attribute, Link, Nanos, Span, TraceId, Unit};
 use crate::telemetry::Reason;
 
@@ -69,7 +70,11 @@ impl Correlator {
             return;
         };
         let waiting = std::mem::take(&mut record.waiting);
-        if record.ended {
+        let (ended, has_jobs) = (record.ended, record.jobs.is_some());
+        if has_jobs {
+            self.tell_takers(key);
+        }
+        if ended {
             self.hand_on(key);
         }
         if waiting != Key::NONE {
@@ -92,6 +97,9 @@ impl Correlator {
             if self.enter_trace(key) {
                 if let Some(record) = self.records.get_mut(key) {
                     waiting = std::mem::take(&mut record.waiting);
+                    if record.jobs.is_some() {
+                        self.tell_takers(key);
+                    }
                 }
                 self.hand_on(key);
             }
@@ -209,13 +217,21 @@ impl Correlator {
         let Some(trace_id) = record.trace.and_then(|t| self.traces.get(t)).map(|t| t.id) else {
             return false;
         };
+        if record.jobs.as_ref().is_some_and(|errand| errand.awaited > 0) {
+            return record.emitted;
+        }
         let Some(mut exchange) = record.exchange.take() else {
             return record.emitted;
         };
         // What the peer has read had been sent before, whenever the system call that sent it returned.
         exchange.start.ts = exchange.start.ts.min(record.seen_by_peer);
         record.emitted = true;
-        self.lingering.push_back((self.now.saturating_add(LINGER), key));
+        let linger = if self.config.infer == Infer::Off {
+            LINGER
+        } else {
+            timing::LINGER
+        };
+        self.lingering.push_back((self.now.saturating_add(linger), key));
         if !record.service.selected {
             self.ledger
                 .dropped(Some(&record.service.name), Reason::NotSelected, 1);
@@ -303,6 +319,12 @@ impl Correlator {
             return;
         };
         let (trace, message) = (record.trace, record.message);
+        if record.jobs.is_some() {
+            self.leave_jobs(key);
+        }
+        let Some(record) = self.records.get_mut(key) else {
+            return;
+        };
         let mut waiting = std::mem::take(&mut record.waiting);
         if let Some(name) = message {
             self.messages.remove(name, key);

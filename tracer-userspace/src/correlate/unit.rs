@@ -92,11 +92,29 @@ impl Pending {
         }
     }
 
+    /// The unit created the task that called, or one that did so; `born` as in [`Self::born`].
+    pub fn made(call: Key, hops: u8, born: Nanos) -> Self {
+        Self {
+            hops,
+            born,
+            ..Self::of(call)
+        }
+    }
+
     /// The unit has had the task that wrote the call, or one that waits for it, since then.
     pub fn held(call: Key, since: Nanos) -> Self {
         Self {
             born: since,
             via: Via::Held,
+            ..Self::of(call)
+        }
+    }
+
+    /// The unit waits where the call's outcome is awaited, and did so then.
+    pub fn at_place(call: Key, since: Nanos) -> Self {
+        Self {
+            born: since,
+            via: Via::Place,
             ..Self::of(call)
         }
     }
@@ -117,6 +135,8 @@ pub(super) enum Via {
     Submitted,
     /// It had the task that made the call among its variables.
     Held,
+    /// It waits at the place where the outcome of the call is awaited; or is that place.
+    Place,
 }
 
 /// A thread or a runtime task.
@@ -134,6 +154,8 @@ pub(super) struct UnitState {
     /// It has read requests; it has written responses.
     pub reads: bool,
     pub answers: bool,
+    /// It was told for whom it works.
+    pub works_for_others: bool,
     /// It had several connections' requests open at once: it is an event loop, what it writes is anybody's.
     pub is_loop: bool,
     /// Calls written since the last answer.
@@ -145,6 +167,10 @@ pub(super) struct UnitState {
     pub last_answer: Nanos,
     /// Calls since then that it might own.
     pub pending: Vec<Pending>,
+    /// The job that it works off.
+    pub work: Option<Box<super::jobs::Work>>,
+    /// It called somebody for one thing while it asked for another: what it calls for is not known.
+    pub mixes_jobs: bool,
     /// The last call that it made for somebody else, as far as that is told by who took the connection or wrote the call.
     pub last_call: Key,
     pub last: Last,
@@ -298,12 +324,15 @@ impl Units {
             open_request: Key::NONE,
             reads: false,
             answers: false,
+            works_for_others: false,
             is_loop: false,
             since_answer: 0,
             calls_out: 0,
             last_answered: Key::NONE,
             last_answer: 0,
             pending: Vec::new(),
+            work: None,
+            mixes_jobs: false,
             last_call: Key::NONE,
             last: Last::Nothing,
             order: super::evidence::event_loop::Order::default(),
@@ -314,13 +343,14 @@ impl Units {
         key
     }
 
-    /// Forgets units and processes that were not seen for `idle` and have nothing open; event loops [`LOOPS`] times as late.
+    /// Forgets units and processes that were not seen for `idle` and have nothing open; event loops, and who works off a job, [`LOOPS`]
+    /// times as late.
     pub fn sweep(&mut self, now: Nanos, idle: Nanos) {
         for key in self.units.keys() {
             let Some(u) = self.units.get(key) else {
                 continue;
             };
-            let idle = if u.is_loop {
+            let idle = if u.is_loop || u.work.is_some() {
                 idle.saturating_mul(LOOPS)
             } else {
                 idle

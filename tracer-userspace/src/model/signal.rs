@@ -37,6 +37,9 @@ pub struct Taken {
     pub handed: Option<Stamp>,
     /// Who had woken it before that, if nothing shows that this work was done: a wake may mean a lock and no work.
     pub before: Option<Unit>,
+    /// The unit that waits for what the thread works on, as [`Submitters::by`](super::Submitters) names it, and since when it is known to.
+    #[serde(default)]
+    pub waiter: Option<(u64, Nanos)>,
 }
 
 /// Who woke whom, by the ids of the process's threads.
@@ -79,6 +82,23 @@ pub enum Deed {
     Held,
 }
 
+/// What an exchange does with work that one process puts off and another does later (an element of a list in Redis). Told before the end
+/// of the exchange, at the end that asked the store.
+///
+/// A job's number tells its bytes and the place where they were put, by a hash with a key of this run of the daemon: equal numbers mean
+/// the same bytes in the same place, and say nothing of what they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Job {
+    /// Asks for work: what its unit did before is over.
+    Asks,
+    /// Puts it there. Told with the request.
+    Puts(u64),
+    /// Takes it: nobody else gets it.
+    Takes(u64),
+    /// Gets it as others may (an entry of a stream).
+    Reads(u64),
+}
+
 /// One signal. Signals of one exchange come in order: one `Begin`, at most one `RequestEnd` and one `Respond`, one `End` or `Drop`.
 ///
 /// What one system call moved is told once: a request that ends with the bytes that began it has no `RequestEnd`, and a response
@@ -106,6 +126,8 @@ pub enum SignalKind {
     End(Box<Exchange>),
     /// The exchange is over and nothing true can be said about it (its bytes were lost); it was counted.
     Drop(ExchangeId, crate::telemetry::Reason),
+    /// The exchange puts work off, or takes what was put off.
+    Job(ExchangeId, Job),
     /// A thread that has just received woke another thread of its process that has received, too.
     Wake(Wake),
     /// The process runs another program from now on, or its id is another process's.

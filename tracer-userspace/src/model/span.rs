@@ -56,6 +56,8 @@ pub enum Evidence {
     AsyncIds,
     /// E6: the unit that took the call's connection, handed that on, or was woken by who called for it.
     Acquirer,
+    /// E8: times alone, all calls of a window at once.
+    Timing,
 }
 
 impl Evidence {
@@ -71,6 +73,7 @@ impl Evidence {
             Self::Queue => "queue",
             Self::AsyncIds => "async_ids",
             Self::Acquirer => "acquirer",
+            Self::Timing => "timing",
         }
     }
 }

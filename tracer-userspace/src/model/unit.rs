@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use tracer_common::MAX_AWAITERS;
-pub use tracer_common::{REUSED_TASK, Submitters, THREAD_UNIT, Turn};
+pub use tracer_common::{PLACE_UNIT, REUSED_TASK, Submitters, THREAD_UNIT, Turn};
 
 /// CLOCK_MONOTONIC nanoseconds, as the kernel stamps events.
 pub type Nanos = u64;
@@ -41,7 +41,7 @@ pub struct Task {
     /// Who created the outermost of `awaiters`, or this task if there is none; 0 if not known.
     pub creator: u64,
     /// Tasks that wait for this one to do it, the nearest first: who asked a pooled client connection to write, who awaits a
-    /// coroutine. 0 ends the list.
+    /// coroutine. 0 ends the list. With [`PLACE_UNIT`] it is the place where the one behind it waits, or where somebody will.
     pub awaiters: [u64; MAX_AWAITERS],
     /// 0 if all of them do. Else one of them was seen to have the one before it among its variables while it waited for something
     /// else: since when.
@@ -66,7 +66,23 @@ macro_rules! as_words {
     };
 }
 
-as_words!(turn, super::Turn);
+/// Likewise.
+mod turn {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+    use tracer_common::MAX_AWAITERS;
+
+    use super::Turn;
+
+    pub fn serialize<S: Serializer>(turn: &Turn, to: S) -> Result<S::Ok, S::Error> {
+        (turn.pack(), turn.task()).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Turn, D::Error> {
+        let (words, task): ([u64; MAX_AWAITERS], u64) = <_>::deserialize(from)?;
+        Ok(Turn::unpack(words, task))
+    }
+}
+
 as_words!(submitters, super::Submitters);
 
 impl Unit {
@@ -76,6 +92,11 @@ impl Unit {
         let own = Some(task.id).filter(|&task| task != 0);
         let awaiters = task.awaiters.into_iter().take_while(|&task| task != 0);
         own.into_iter().chain(awaiters)
+    }
+
+    /// Those of [`Self::tasks`] that are known to wait for the one before them, if for any.
+    pub fn chain(&self) -> impl Iterator<Item = u64> {
+        self.tasks().take_while(|task| task & PLACE_UNIT == 0)
     }
 
     /// The task that runs; empty if none is known.

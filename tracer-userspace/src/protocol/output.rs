@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Side;
 use crate::model::{
-    Attributes, Begin, Conn, Exchange, ExchangeId, Mark, MessageIdentity, Nanos, Outcome, Role, Signal,
+    Attributes, Begin, Conn, Exchange, ExchangeId, Job, Mark, MessageIdentity, Nanos, Outcome, Role, Signal,
     SignalKind, Stamp, Taken, TraceContext,
 };
 use crate::telemetry::{Ledger, Reason};
@@ -137,6 +137,11 @@ impl Output<'_> {
     /// The first byte of the response was moved.
     pub fn respond(&mut self, id: ExchangeId, stamp: Stamp) {
         self.say(SignalKind::Respond(id, stamp));
+    }
+
+    /// The exchange puts work off, or takes some.
+    pub fn job(&mut self, id: ExchangeId, job: Job) {
+        self.say(SignalKind::Job(id, job));
     }
 
     /// The exchange is over.

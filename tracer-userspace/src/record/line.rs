@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::names::Names;
 use crate::model::{
-    Act, Attributes, Begin, Conn, Exchange, ExchangeId, Language, MessageIdentity, Nanos, Outcome, Role,
+    Act, Attributes, Begin, Conn, Exchange, ExchangeId, Job, Language, MessageIdentity, Nanos, Outcome, Role,
     Service, Signal, SignalKind, SpanId, Stamp, Taken, TraceContext, TraceId, Wake,
 };
 use crate::telemetry::Reason;
@@ -60,6 +60,7 @@ pub enum Kind {
     Respond(ExchangeId, Stamp),
     End(Box<Ended>),
     Drop(ExchangeId, String),
+    Job(ExchangeId, Job),
     Wake(Wake),
     Replaced(u32),
 }
@@ -155,6 +156,7 @@ impl Line {
             SignalKind::Respond(id, stamp) => Kind::Respond(*id, *stamp),
             SignalKind::End(exchange) => Kind::End(Box::new(Ended::of(exchange))),
             SignalKind::Drop(id, reason) => Kind::Drop(*id, reason.as_str().to_owned()),
+            SignalKind::Job(id, job) => Kind::Job(*id, *job),
             SignalKind::Wake(wake) => Kind::Wake(*wake),
             SignalKind::Replaced(tgid) => Kind::Replaced(*tgid),
         };
@@ -178,6 +180,7 @@ impl Kind {
                 let reason = all.find(|known| known.as_str() == reason);
                 SignalKind::Drop(id, reason.unwrap_or(Reason::BytesLost))
             }
+            Self::Job(id, job) => SignalKind::Job(id, job),
             Self::Wake(wake) => SignalKind::Wake(wake),
             Self::Replaced(tgid) => SignalKind::Replaced(tgid),
         }

@@ -5,6 +5,8 @@
 //! versions are pinned, and every path of this machine is mapped to a fixed one.
 
 mod build;
+mod code;
+mod loops;
 mod stack;
 pub mod toolchain;
 
@@ -35,6 +37,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut stale = Vec::new();
     for arch in ARCHITECTURES {
         let built = build::object(root, &toolchain, arch).with_context(|| format!("building for {arch}"))?;
+        loops::check(&built).with_context(|| format!("the object for {arch}"))?;
         stack::check(&built).with_context(|| format!("the object for {arch}"))?;
         let committed = prebuilt.join(format!("tracer-{arch}.bpf.o"));
         if !args.check {

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use object::{
-    Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionIndex, SymbolKind,
-};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionIndex};
+
+use super::code;
 
 const LIMIT: u64 = 512;
 const ROUNDING: u64 = 32;
@@ -64,14 +64,14 @@ fn deepest(functions: &BTreeMap<Place, Function>, place: &Place, left: usize) ->
 fn functions(object: &[u8]) -> anyhow::Result<BTreeMap<Place, Function>> {
     let file = object::File::parse(object)?;
     let mut functions = BTreeMap::new();
-    for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
-        let (Some(index), name) = (symbol.section_index(), symbol.name()?) else {
-            continue;
-        };
+    for code::Code {
+        name,
+        section: index,
+        start,
+        bytes,
+    } in code::functions(&file)?
+    {
         let section = file.section_by_index(index)?;
-        let code = section
-            .data_range(symbol.address(), symbol.size())?
-            .with_context(|| format!("{name} has no code"))?;
         let targets: BTreeMap<u64, Place> = section
             .relocations()
             .filter_map(|(at, relocation)| {
@@ -82,8 +82,8 @@ fn functions(object: &[u8]) -> anyhow::Result<BTreeMap<Place, Function>> {
                 Some((at, (target.section_index()?.0, target.address())))
             })
             .collect();
-        let function = read(name, index, symbol.address(), code, &targets);
-        functions.insert((index.0, symbol.address()), function);
+        let function = read(name, index, start, bytes, &targets);
+        functions.insert((index.0, start), function);
     }
     Ok(functions)
 }
@@ -141,21 +141,16 @@ fn read(
 mod tests {
     use super::*;
 
-    fn committed(arch: &str) -> Vec<u8> {
-        let path = crate::shell::root().join(format!("tracer-ebpf/prebuilt/tracer-{arch}.bpf.o"));
-        std::fs::read(path).expect("the object")
-    }
-
     #[test]
     fn the_committed_objects_fit() {
         for arch in ["x86_64", "aarch64"] {
-            check(&committed(arch)).expect(arch);
+            check(&code::committed(arch)).expect(arch);
         }
     }
 
     #[test]
     fn calls_and_frames_are_found() {
-        let functions = functions(&committed("x86_64")).expect("functions");
+        let functions = functions(&code::committed("x86_64")).expect("functions");
         let find = |name: &str| functions.iter().find(|(_, function)| function.name == name);
         let (place, program) = find("sock_send_length").expect("the program");
         assert!(program.frame > 100 && program.frame <= 512, "{}", program.frame);

@@ -24,13 +24,27 @@ var (
 		Timeout:   20 * time.Second,
 		Transport: &http.Transport{MaxIdleConns: 1024, MaxIdleConnsPerHost: 512},
 	}
-	jobs = make(chan job)
+	jobs    = make(chan job)
+	orders  = make(chan *order)
+	tasks   = make(chan func(), 64)
+	urgent  = make(chan job)
+	other   = make(chan job)
+	workers = 16
 )
 
 type job struct {
 	marker string
 	call   int
 	done   chan error
+}
+
+// order has room for its outcome; somebody waits for a whole batch of them.
+type order struct {
+	marker string
+	call   int
+	failed error
+	batch  *sync.WaitGroup
+	done   chan *order
 }
 
 func child(marker string, call int) string {
@@ -103,6 +117,38 @@ func worker() {
 	}
 }
 
+func clerk() {
+	for order := range orders {
+		order.failed = call(order.marker, order.call)
+		if order.batch != nil {
+			order.batch.Done()
+		} else {
+			order.done <- order
+		}
+	}
+}
+
+// A porter's frame has a job of either queue, of which one is done.
+func porter() {
+	for {
+		select {
+		case job := <-urgent:
+			job.done <- call(job.marker, job.call)
+		case job := <-other:
+			job.done <- call(job.marker, job.call)
+		}
+	}
+}
+
+func anything() {
+	for task := range tasks {
+		task()
+	}
+}
+
+// channels are used again by other requests.
+var channels = sync.Pool{New: func() any { return make(chan error, 1) }}
+
 var styles = map[string]func(m string) error{
 	"leaf": func(m string) error {
 		time.Sleep(pause(m, 0))
@@ -173,11 +219,92 @@ var styles = map[string]func(m string) error{
 		jobs <- job{m, 1, done}
 		return inOrder(func() error { return <-done }, func() error { return <-done })
 	},
+	// Each job has a channel of its own for its reply.
+	"each": func(m string) error {
+		one, two := make(chan error, 1), make(chan error, 1)
+		jobs <- job{m, 0, one}
+		jobs <- job{m, 1, two}
+		return inOrder(func() error { return <-one }, func() error { return <-two })
+	},
+	// The same, but replies are awaited one by one, over a channel that other requests have used before.
+	"again": func(m string) error {
+		done := channels.Get().(chan error)
+		defer channels.Put(done)
+		return inOrder(
+			func() error { jobs <- job{m, 0, done}; return <-done },
+			func() error { jobs <- job{m, 1, done}; return <-done })
+	},
+	// Pointers to jobs, all of which send themselves back over a channel without room.
+	"orders": func(m string) error {
+		done := make(chan *order)
+		for i := 0; i < 2; i++ {
+			go func() { orders <- &order{marker: m, call: i, done: done} }()
+		}
+		return inOrder(func() error { return (<-done).failed }, func() error { return (<-done).failed })
+	},
+	// Pointers to jobs, for whose end a WaitGroup waits.
+	"batch": func(m string) error {
+		var batch sync.WaitGroup
+		all := [2]order{{marker: m, call: 0, batch: &batch}, {marker: m, call: 1, batch: &batch}}
+		for i := range all {
+			batch.Add(1)
+			orders <- &all[i]
+		}
+		batch.Wait()
+		return inOrder(func() error { return all[0].failed }, func() error { return all[1].failed })
+	},
+	// Workers with two queues.
+	"queues": func(m string) error {
+		done := make(chan error, 2)
+		urgent <- job{m, 0, done}
+		other <- job{m, 1, done}
+		return inOrder(func() error { return <-done }, func() error { return <-done })
+	},
+	// Functions as jobs, behind a queue with some room.
+	"tasks": func(m string) error {
+		var wait sync.WaitGroup
+		var failed [2]error
+		for i := 0; i < 2; i++ {
+			wait.Add(1)
+			tasks <- func() {
+				defer wait.Done()
+				failed[i] = call(m, i)
+			}
+		}
+		wait.Wait()
+		return inOrder(func() error { return failed[0] }, func() error { return failed[1] })
+	},
+	// No more than two goroutines at once.
+	"limit": func(m string) error {
+		var group errgroup.Group
+		group.SetLimit(2)
+		for i := 0; i < 4; i++ {
+			group.Go(func() error { return call(m, i) })
+		}
+		return group.Wait()
+	},
+	// The same in goroutines that serve nothing: while they wait for room, nobody waits for the calls.
+	"within": func(m string) error {
+		half := func(first int) func() error {
+			return func() error {
+				var group errgroup.Group
+				group.SetLimit(1)
+				for i := first; i < first+2; i++ {
+					group.Go(func() error { return call(m, i) })
+				}
+				return group.Wait()
+			}
+		}
+		return both(half(0), half(2))
+	},
 }
 
 func main() {
-	for i := 0; i < 16; i++ {
+	for i := 0; i < workers; i++ {
 		go worker()
+		go clerk()
+		go porter()
+		go anything()
 	}
 	for style, run := range styles {
 		prefix := "/" + style + "/"

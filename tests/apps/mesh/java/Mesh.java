@@ -10,11 +10,16 @@ import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse.BodyHandlers;
 import java.security.MessageDigest;
+import java.util.ArrayList;
 import java.util.HexFormat;
+import java.util.List;
 import java.util.Map;
+import java.util.concurrent.Callable;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.stream.IntStream;
 
 /** com.sun.net.httpserver on a thread pool (VIRTUAL=1: a virtual thread for each request); HttpURLConnection and HttpClient. */
 public final class Mesh {
@@ -65,6 +70,35 @@ public final class Mesh {
             // Others call: a pool of our own, the common pool.
             Map.entry("supply", m -> inOrder(m, 2, (marker, i) -> CompletableFuture.runAsync(() -> unchecked(marker, i), POOL).join())),
             Map.entry("supplysend", m -> inOrder(m, 2, (marker, i) -> CompletableFuture.runAsync(() -> uncheckedSend(marker, i), POOL).join())),
+            // Several at once, awaited one after the other or together.
+            Map.entry("submit", m -> {
+                List<Future<?>> all = new ArrayList<>();
+                for (int i = 0; i < 3; i++) {
+                    int call = i;
+                    all.add(POOL.submit(() -> unchecked(m, call)));
+                }
+                for (Future<?> one : all) {
+                    one.get();
+                }
+            }),
+            Map.entry("invokeall", m -> {
+                List<Callable<Void>> all = new ArrayList<>();
+                for (int i = 0; i < 3; i++) {
+                    int call = i;
+                    all.add(() -> {
+                        call(m, call);
+                        return null;
+                    });
+                }
+                for (Future<Void> one : POOL.invokeAll(all)) {
+                    one.get();
+                }
+            }),
+            Map.entry("joins", m -> IntStream.range(0, 3)
+                    .mapToObj(i -> CompletableFuture.runAsync(() -> unchecked(m, i), POOL))
+                    .toList()
+                    .forEach(CompletableFuture::join)),
+            Map.entry("combine", m -> supply(m, 0).thenCombine(supply(m, 1), (a, b) -> a + b).join()),
             Map.entry("common", m -> inOrder(m, 2, (marker, i) -> CompletableFuture.runAsync(() -> unchecked(marker, i)).join())));
 
     public static void main(String[] arguments) throws Exception {
@@ -97,6 +131,19 @@ public final class Mesh {
             STYLES.get(parts[1]).run(parts[2]);
             return null;
         } catch (Exception e) {
+            return e.toString();
+        }
+    }
+
+    /** Calls that name what the request names: {@code /named/<order>/<m>}. */
+    static String runNamed(String path) {
+        String[] parts = path.split("/");
+        try {
+            for (int i = 0; i < 3; i++) {
+                get(BASES[i % 2] + child(parts[3], i) + "?order=" + parts[2]);
+            }
+            return null;
+        } catch (IOException e) {
             return e.toString();
         }
     }
@@ -159,6 +206,13 @@ public final class Mesh {
         } catch (IOException e) {
             throw new IllegalStateException(e);
         }
+    }
+
+    private static CompletableFuture<Integer> supply(String marker, int i) {
+        return CompletableFuture.supplyAsync(() -> {
+            unchecked(marker, i);
+            return i;
+        }, POOL);
     }
 
     private static void uncheckedSend(String marker, int i) {

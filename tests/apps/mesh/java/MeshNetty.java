@@ -47,6 +47,10 @@ public final class MeshNetty {
         @Override
         protected void channelRead0(ChannelHandlerContext context, FullHttpRequest request) {
             String path = request.uri();
+            if (path.startsWith("/named/")) {
+                WORKERS.execute(() -> answer(context, Mesh.runNamed(path)));
+                return;
+            }
             if (!path.startsWith("/loop/")) {
                 WORKERS.execute(() -> answer(context, Mesh.run(path)));
                 return;

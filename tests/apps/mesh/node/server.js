@@ -71,6 +71,10 @@ const by = (request) => (marker, i) => request(bases[i % 2] + child(marker, i));
 const call = by(get);
 const callByFetch = by(fetched);
 
+// They are loaded where they are needed.
+const query = (m, i) => require('./stores').query(child(m, i));
+const lookUp = (m, i) => require('./stores').lookUp(child(m, i));
+
 const styles = {
   leaf: (m) => sleep(m, 0),
   branch: (m) => get(bases[0] + child(m, 0)),
@@ -102,6 +106,13 @@ const styles = {
   fetchseq: async (m) => {
     for (let i = 0; i < 3; i++) await callByFetch(m, i);
   },
+  stores: async (m) => {
+    await query(m, 2);
+    await call(m, 0);
+    await lookUp(m, 3);
+    await call(m, 1);
+  },
+  storespar: (m) => Promise.all([query(m, 2), call(m, 0), lookUp(m, 3), call(m, 1)]),
   fetchpar: (m) => Promise.all([0, 1, 2].map((i) => callByFetch(m, i))),
 };
 

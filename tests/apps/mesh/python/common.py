@@ -3,7 +3,6 @@
 import hashlib
 import os
 import queue
-import time
 from http.client import HTTPConnection
 
 KEY = os.environ["MARKER_KEY"]
@@ -46,46 +45,3 @@ def get(url):
 
 def call(marker, i):
     get(url(marker, i))
-
-
-class Blocking:
-    """Styles of services whose threads serve one request at a time; `at_once` runs functions in other threads."""
-
-    def __init__(self, executor):
-        self.executor = executor
-
-    def at_once(self, *functions):
-        for future in [self.executor.submit(function) for function in functions]:
-            future.result()
-
-    def leaf(self, m):
-        time.sleep(pause(m, 0))
-
-    def branch(self, m):
-        get(BASES[0] + child(m, 0))
-
-    def seq(self, m):
-        for i in range(3):
-            call(m, i)
-
-    def par(self, m):
-        self.at_once(*(lambda i=i: call(m, i) for i in range(3)))
-
-    def one(self, m):
-        """Calls in another thread, one after the other."""
-        for i in range(2):
-            self.at_once(lambda i=i: call(m, i))
-
-    def map(self, m):
-        for _ in self.executor.map(lambda i: call(m, i), range(3)):
-            pass
-
-    def sleep(self, m):
-        for i in range(2):
-            time.sleep(pause(m, i + 1))
-            call(m, i)
-
-    def cpu(self, m):
-        for i in range(2):
-            work(m)
-            call(m, i)

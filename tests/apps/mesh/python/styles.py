@@ -4,6 +4,7 @@ import asyncio
 
 import common
 from common import BASES, child, pause, url, work
+from stores import AsyncStores
 
 
 class Styles:
@@ -36,6 +37,21 @@ class Styles:
         for i in range(2):
             work(m)
             await self.call(m, i)
+
+    async def stores(self, m):
+        """A query and a look-up between calls."""
+        stores = await AsyncStores.get()
+        await stores.query(child(m, 2))
+        await self.call(m, 0)
+        await stores.look_up(child(m, 3))
+        await self.call(m, 1)
+
+    async def storespar(self, m):
+        """The same at once."""
+        stores = await AsyncStores.get()
+        await asyncio.gather(
+            stores.query(child(m, 2)), self.call(m, 0), stores.look_up(child(m, 3)), self.call(m, 1)
+        )
 
     async def nested(self, m):
         async def two(i):

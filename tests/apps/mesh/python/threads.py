@@ -4,7 +4,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from common import Blocking
+from blocking import Blocking
 
 STYLES = Blocking(ThreadPoolExecutor(64))
 

@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from common import Blocking
+from blocking import Blocking
 
 STYLES = None
 

@@ -6,6 +6,7 @@ use super::{
     objects::{FIRST, FUTURE, ITEMS, TASK, TYPE, TYPE_SIZE, follow, is_named, kind, values, word},
     offsets,
 };
+use crate::opaque::opaque;
 
 /// `FutureObj_HEAD`: fut_callback0, fut_callbacks.
 const CALLBACK: u64 = 24;
@@ -17,8 +18,9 @@ const PARTIAL_ARGUMENTS: u64 = 24;
 
 /// Bounds of the searches.
 const CELLS: u64 = 8;
-const ATTRIBUTES: u64 = 8;
+const ATTRIBUTES: u64 = 10;
 const SLOTS: u64 = 16;
+// The searches' indices are opaque, or the compiler lets a pointer run along: such a loop may go back by falling through, which 5.10 refuses.
 
 /// What is woken when the Future or Task is done: the Task that awaits it, or a Future that stands between; 0 if there is none.
 #[inline(always)]
@@ -34,7 +36,7 @@ pub fn next(o: &PythonOffsets, scratch: u64, future: u64) -> u64 {
             }
             // A tuple of callback and context.
             let pair = follow(items.wrapping_add(at * 8));
-            callbacks[at as usize + 1] = follow(pair.wrapping_add(FIRST));
+            callbacks[at as usize + 1] = follow(pair.wrapping_add(u64::from(o.tuple_items)));
         }
     }
     for callback in callbacks {
@@ -89,7 +91,7 @@ extern "C" fn python_callback(scratch: u64, callback: u64, from: u64) -> u64 {
             if cells == 0 || at >= word(cells.wrapping_add(ITEMS)) {
                 break;
             }
-            let cell = follow(cells.wrapping_add(FIRST + at * 8));
+            let cell = follow(cells.wrapping_add(u64::from(o.tuple_items) + at * 8));
             let task = python_group(scratch, follow(cell.wrapping_add(CELL)));
             if task != 0 && task != from {
                 return task;
@@ -109,7 +111,7 @@ extern "C" fn python_callback(scratch: u64, callback: u64, from: u64) -> u64 {
         if at >= word(arguments.wrapping_add(ITEMS)) {
             break;
         }
-        let object = follow(arguments.wrapping_add(FIRST + at * 8));
+        let object = follow(arguments.wrapping_add(u64::from(o.tuple_items) + at * 8));
         if object != from && kind(o, object) == FUTURE {
             return object;
         }
@@ -129,7 +131,7 @@ pub fn closure(o: &PythonOffsets, function: u64, from: u64) -> u64 {
         if at >= count {
             break;
         }
-        let cell = follow(cells.wrapping_add(FIRST + at * 8));
+        let cell = follow(cells.wrapping_add(u64::from(o.tuple_items) + at * 8));
         let object = follow(cell.wrapping_add(CELL));
         if object != 0 && object != from && kind(o, object) == FUTURE {
             return object;
@@ -138,8 +140,8 @@ pub fn closure(o: &PythonOffsets, function: u64, from: u64) -> u64 {
     0
 }
 
-/// The Task that waits for a TaskGroup: asyncio's is an attribute of the group, anyio's one of its CancelScope, which is the group's
-/// first attribute.
+/// The Task that waits for a TaskGroup: asyncio's is an attribute of the group, anyio's one of its CancelScope, which is an attribute
+/// of the group.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn python_group(scratch: u64, object: u64) -> u64 {
@@ -153,9 +155,11 @@ extern "C" fn python_group(scratch: u64, object: u64) -> u64 {
     if values == 0 {
         return 0;
     }
-    let scope = follow(values);
-    if is_named(scope, b"CancelSc") {
-        return of_scope(o, scope);
+    for at in 0..ATTRIBUTES {
+        let scope = follow(values.wrapping_add(opaque(at) * 8));
+        if is_named(scope, b"CancelSc") {
+            return of_scope(o, scope);
+        }
     }
     first_task(o, values, ATTRIBUTES)
 }
@@ -182,7 +186,7 @@ fn first_task(o: &PythonOffsets, values: u64, count: u64) -> u64 {
         if at >= count {
             break;
         }
-        let value = follow(values.wrapping_add(at * 8));
+        let value = follow(values.wrapping_add(opaque(at) * 8));
         if value != 0 && kind(o, value) == TASK {
             return value;
         }

@@ -14,7 +14,7 @@ use tracer_common::{ActKind, EventFlags, EventKind, REUSED_TASK, RuntimeKind};
 use super::{
     CONNECT, HOLDER, Walk,
     chain::next,
-    objects::{FIRST, ITEMS, TASK, TYPE, follow, kind, word},
+    objects::{FIRST, ITEMS, TASK, TYPE, follow, kind, reference, word},
     python_identity, python_running, tasks, walk,
 };
 use crate::{
@@ -44,9 +44,8 @@ const NOBODY: Holder = Holder {
 #[map]
 static HELD: LruHashMap<[u64; 2], Holder> = LruHashMap::with_max_entries(4_096, 0);
 
-/// `_PyInterpreterFrame`: stacktop, localsplus.
+/// `_PyInterpreterFrame`: stacktop, from 3.14 on stackpointer.
 const FRAME_TOP: u64 = 64;
-const FRAME_LOCALS: u64 = 72;
 /// `_PyListIterObject.it_seq`.
 const ITERATED: u64 = 24;
 /// `PyDictObject.ma_keys`.
@@ -188,20 +187,27 @@ extern "C" fn python_descend(scratch: u64) -> u64 {
         return 0;
     }
     let frame = walk.at.wrapping_add(u64::from(walk.offsets.coroutine_frame));
-    let top = depth(frame);
+    let first = u64::from(walk.offsets.frame_locals);
+    let top = depth(walk, frame);
     if top == 0 {
         return 0;
     }
     walk.frames = [frame, walk.frames[0]];
     // What a coroutine awaits is on top of its stack.
-    walk.at = follow(frame.wrapping_add(FRAME_LOCALS + (top - 1) * 8));
+    walk.at = reference(frame.wrapping_add(first + (top - 1) * 8));
     walk.at
 }
 
 /// Words of a suspended frame that are in use, variables and stack; 0 if it runs, or is no frame.
 #[inline(always)]
-fn depth(frame: u64) -> u64 {
-    let top = word(frame.wrapping_add(FRAME_TOP)) & 0xffff_ffff;
+fn depth(walk: &Walk, frame: u64) -> u64 {
+    let top = word(frame.wrapping_add(FRAME_TOP));
+    let top = if walk.offsets.frame_pointer != 0 {
+        let first = frame.wrapping_add(u64::from(walk.offsets.frame_locals));
+        top.wrapping_sub(first) >> 3
+    } else {
+        top & 0xffff_ffff
+    };
     if top <= 512 { top } else { 0 }
 }
 
@@ -213,10 +219,11 @@ extern "C" fn python_variable(scratch: u64, frame: u64, at: u64) -> u64 {
         return 0;
     };
     // The topmost is what is awaited.
-    if frame == 0 || at + 1 >= depth(frame) {
+    if frame == 0 || at + 1 >= depth(walk, frame) {
         return 0;
     }
-    let object = follow(frame.wrapping_add(FRAME_LOCALS + at * 8));
+    let first = u64::from(walk.offsets.frame_locals);
+    let object = reference(frame.wrapping_add(first + at * 8));
     if object == 0 {
         return 1;
     }
@@ -240,7 +247,7 @@ fn collection(walk: &Walk, mut object: u64) -> [u64; 3] {
     let (first, stride) = if of == o.list_type.get() {
         (follow(object.wrapping_add(FIRST)), 8)
     } else if of == o.tuple_type.get() {
-        (object.wrapping_add(FIRST), 8)
+        (object.wrapping_add(u64::from(o.tuple_items)), 8)
     } else if of == o.dictionary_type.get() {
         values(walk, follow(object.wrapping_add(KEYS)))
     } else {

@@ -237,13 +237,21 @@ fn note_writer(cookie: u64, writer: [u64; 2]) {
     }
 }
 
-/// The Task that runs on the thread with that state: the one of the running Tasks whose context the thread is in.
+/// The Task that runs on the thread with that state: the one that it names, or the one of the running Tasks whose context the thread is in.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn python_running(scratch: u64, state: u64) -> u64 {
     let Some(o) = offsets(scratch) else {
         return 0;
     };
+    if o.running_task != 0 {
+        let task = follow(state.wrapping_add(u64::from(o.running_task)));
+        return if task != 0 && kind(o, task) == TASK {
+            task
+        } else {
+            0
+        };
+    }
     /// `PyDictObject.ma_keys`.
     const KEYS: u64 = 32;
     let keys = follow(o.current_tasks.get().wrapping_add(KEYS));

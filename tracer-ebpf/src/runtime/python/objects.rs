@@ -14,7 +14,7 @@ const TYPE_DICT: u64 = 288;
 /// `Py_TPFLAGS_INLINE_VALUES`, `Py_TPFLAGS_MANAGED_DICT`.
 const INLINE_VALUES: u64 = 1 << 2;
 const MANAGED_DICT: u64 = 1 << 4;
-/// `PyListObject` and `PyTupleObject`: number of items; the list's array, the tuple's first item.
+/// `PyListObject` and `PyTupleObject`: number of items; the list's array.
 pub const ITEMS: u64 = 16;
 pub const FIRST: u64 = 24;
 
@@ -31,6 +31,17 @@ pub fn word(address: u64) -> u64 {
 #[inline(always)]
 pub fn follow(address: u64) -> u64 {
     pointer(address).unwrap_or(0)
+}
+
+/// The object that a place in a frame refers to (`_PyStackRef`, the lowest bits of which say who counts references from 3.14 on).
+#[inline(always)]
+pub fn reference(address: u64) -> u64 {
+    let object = word(address) & !3;
+    if object >= 4096 && object >> 56 == 0 && object & 4 == 0 {
+        object
+    } else {
+        0
+    }
 }
 
 /// Whether the object is a Future, a Task, or of a type made from one of these.
@@ -69,7 +80,8 @@ pub fn is_named(object: u64, name: &[u8; 8]) -> bool {
     of != 0 && word(text) == u64::from_le_bytes(*name)
 }
 
-/// Where the values of an instance's attributes stand, in the order in which they were set first; 0 if that is not known.
+/// Where the values of an instance's attributes stand, in the order in which they were set first (from 3.14 on in that of their names); 0 if that is
+/// not known.
 #[inline(always)]
 pub fn values(o: &PythonOffsets, object: u64) -> u64 {
     let of = follow(object.wrapping_add(TYPE));

@@ -3,17 +3,12 @@
 use super::{
     CHAIN, NOTHING,
     chain::closure,
-    objects::{FIRST, FUTURE, ITEMS, TYPE, follow, is_named, kind, values, word},
+    objects::{FIRST, FUTURE, ITEMS, TYPE, follow, is_named, kind, reference, values, word},
     offsets, walk,
 };
 
-/// `_PyInterpreterFrame.localsplus`, and its size in words without them (FRAME_SPECIALS_SIZE).
-const FRAME_LOCALS: u64 = 72;
-const FRAME_WORDS: u64 = 9;
 /// The first frame in a thread's first `_PyStackChunk`.
 const FIRST_FRAME: u64 = 32;
-/// `_done_callbacks` among the attributes of a `concurrent.futures.Future`.
-const DONE_CALLBACKS: u64 = 5 * 8;
 
 /// Frames looked at.
 const FRAMES: u64 = 6;
@@ -36,9 +31,10 @@ pub extern "C" fn python_work(scratch: u64) -> u64 {
         }
         chunk = previous;
     }
+    let first = u64::from(o.frame_locals);
     let mut frame = chunk.wrapping_add(FIRST_FRAME);
     for depth in 0..FRAMES {
-        let code = follow(frame.wrapping_add(u64::from(o.frame_code)));
+        let code = reference(frame.wrapping_add(u64::from(o.frame_code)));
         if code == 0 {
             return NOTHING;
         }
@@ -52,7 +48,7 @@ pub extern "C" fn python_work(scratch: u64) -> u64 {
                 if at >= locals {
                     break;
                 }
-                let object = follow(frame.wrapping_add(FRAME_LOCALS + at * 8));
+                let object = reference(frame.wrapping_add(first + at * 8));
                 if object != 0 && kind(o, object) == FUTURE {
                     walk.at = object;
                     return CHAIN;
@@ -60,7 +56,7 @@ pub extern "C" fn python_work(scratch: u64) -> u64 {
             }
         }
         if depth >= 3 {
-            let future = python_item(scratch, follow(frame.wrapping_add(FRAME_LOCALS)));
+            let future = python_item(scratch, reference(frame.wrapping_add(first)));
             if future != 0 {
                 walk.at = future;
                 return CHAIN;
@@ -69,7 +65,8 @@ pub extern "C" fn python_work(scratch: u64) -> u64 {
                 return NOTHING;
             }
         }
-        frame = frame.wrapping_add(8 * (locals + stack + FRAME_WORDS));
+        // Variables and stack stand at the end of a frame (FRAME_SPECIALS_SIZE).
+        frame = frame.wrapping_add(8 * (locals + stack) + first);
     }
     NOTHING
 }
@@ -100,7 +97,7 @@ extern "C" fn python_item(scratch: u64, item: u64) -> u64 {
     if of_future == 0 {
         return 0;
     }
-    let callbacks = follow(of_future.wrapping_add(DONE_CALLBACKS));
+    let callbacks = follow(of_future.wrapping_add(u64::from(o.done_callbacks)));
     let count = word(callbacks.wrapping_add(ITEMS));
     let items = follow(callbacks.wrapping_add(FIRST));
     for at in 0..2 {

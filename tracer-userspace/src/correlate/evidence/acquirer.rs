@@ -38,6 +38,9 @@ impl Correlator {
             self.await_through(call, acquirer, Via::Took, taken.stamp.ts);
         } else if let Some((unit, since)) = self.owner_before(&taken) {
             self.await_through(call, unit, Via::Handed, since);
+        } else if let Some(waiter) = taken.waiter.filter(|_| !taken.by_client_thread) {
+            // On the stacks of the client's own threads lie futures of requests before, now and then.
+            self.await_submitter(call, &taken.stamp.unit, waiter);
         } else if !taken.by_client_thread {
             self.note_last_call(call, acquirer);
         }
@@ -75,7 +78,10 @@ impl Correlator {
     }
 
     fn note_last_call(&mut self, call: Key, unit: Key) {
-        if let Some(state) = self.units.units.get_mut(unit) {
+        // Where it is told who waits for its work, nothing better is to be had from whom it wakes.
+        if let Some(state) = self.units.units.get_mut(unit)
+            && !state.works_for_others
+        {
             state.last_call = call;
         }
     }
@@ -143,7 +149,7 @@ impl Correlator {
             return None;
         }
         match case.via {
-            Via::Task | Via::Submitted | Via::Held => None,
+            Via::Task | Via::Submitted | Via::Held | Via::Place => None,
             // Who read the request and answers it had it open in between.
             Via::Took if owner.id.is_task || request.unit == case.unit => Some(Confidence::Certain),
             Via::Woken if call.woke_several || call.woken != case.unit => None,

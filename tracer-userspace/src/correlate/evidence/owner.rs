@@ -7,8 +7,8 @@
 use crate::correlate::Correlator;
 use crate::correlate::arena::Key;
 use crate::correlate::record::Parent;
-use crate::correlate::unit::{Pending, UnitId, Via};
-use crate::model::{Confidence, Evidence, Nanos, Task, Unit};
+use crate::correlate::unit::{Pending, UnitId, UnitState, Via};
+use crate::model::{Confidence, Evidence, Nanos, PLACE_UNIT, Task, Unit};
 
 /// How a request may claim calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,11 +47,11 @@ impl Correlator {
         }
         let Task {
             id,
-            mut creator,
+            creator,
             held_since,
             ..
         } = moved.task();
-        for task in moved.tasks() {
+        for task in moved.chain() {
             outermost = self.units.unit(UnitId::task(moved.tgid, task), 0, now);
             let pending = if held_since == 0 || task == id {
                 Pending::of(call)
@@ -60,10 +60,60 @@ impl Correlator {
             };
             self.await_unit(outermost, pending);
         }
+        if creator != 0 && held_since == 0 {
+            self.makers_known(moved, outermost);
+        }
+        self.await_makers(call, (moved.tgid, creator), outermost);
+        self.await_at_places(call, moved);
         if held_since == 0 {
             self.note_late_call(call, outermost);
         }
+    }
+
+    /// Where it is told who created tasks, each one behind the caller has created the one before it, for whose end it waits. What others
+    /// that the same one has created did before anybody knew that was for the outermost of them, too.
+    fn makers_known(&mut self, moved: &Unit, outermost: Key) {
+        if !self
+            .units
+            .units
+            .get(outermost)
+            .is_some_and(|u| u.reads || u.answers)
+        {
+            return;
+        }
+        let makers = moved.task().awaiters.into_iter().skip(1);
+        for maker in makers.take_while(|&task| task != 0 && task & PLACE_UNIT == 0) {
+            let Some(state) = self
+                .units
+                .find(UnitId::task(moved.tgid, maker))
+                .filter(|&key| key != outermost)
+                .and_then(|key| self.units.units.get_mut(key))
+            else {
+                return;
+            };
+            let first_seen = state.first_seen;
+            for pending in std::mem::take(&mut state.pending) {
+                let of_maker = pending.via == Via::Task && pending.hops > 0 && pending.hops < MAX_HOPS;
+                if of_maker {
+                    let born = pending.born.min(first_seen);
+                    let hops = pending.hops + 1;
+                    self.await_unit(
+                        outermost,
+                        Pending {
+                            hops,
+                            born,
+                            ..pending
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    /// Notes the call with those that created the outermost of the tasks that are known to be at it.
+    fn await_makers(&mut self, call: Key, (tgid, mut creator): (u32, u64), mut outermost: Key) {
         let mut born = Nanos::MAX;
+        let serves = |u: &UnitState| u.reads || u.answers;
         for hops in 1..=MAX_HOPS {
             let Some(state) = self.units.units.get_mut(outermost).filter(|u| u.id.is_task) else {
                 return;
@@ -73,28 +123,38 @@ impl Correlator {
             }
             state.creator = creator;
             born = born.min(state.first_seen);
-            let Some(next) = self.units.find(UnitId::task(moved.tgid, creator)) else {
+            let is_server = serves(state);
+            let id = UnitId::task(tgid, creator);
+            // For whom the caller's maker works may be told later.
+            let may_be_told = creator != 0 && !is_server && hops == 1;
+            let next = match self.units.find(id) {
+                None if may_be_told => self.units.unit(id, 0, self.now),
+                None => return,
+                Some(next) => next,
+            };
+            let Some(maker) = self.units.units.get(next) else {
                 return;
             };
-            // Ancestors that serve nothing (the accepting goroutine) would only collect calls.
-            let serves = self.units.units.get(next).is_some_and(|u| u.reads || u.answers);
-            if serves {
-                let pending = Pending::of(call);
-                self.await_unit(
-                    next,
-                    Pending {
-                        hops,
-                        born,
-                        ..pending
-                    },
-                );
+            // Other ancestors that serve nothing (the accepting goroutine) would only collect calls.
+            if serves(maker) {
+                let serves_since = (maker.open == 1)
+                    .then(|| Some(self.records.get(maker.open_request)?.start()))
+                    .flatten();
+                if let Some(record) = self.records.get_mut(call)
+                    && serves_since.is_some_and(|since| since <= born)
+                {
+                    record.made_for = next;
+                }
+                self.await_unit(next, Pending::made(call, hops, born));
+            } else if may_be_told && maker.creator == 0 {
+                self.await_unit(next, Pending::made(call, hops, born));
             }
             (outermost, creator) = (next, 0);
         }
     }
 
-    /// Who waits for the response may be told only when it is read. That counts if it is the same task's read: on a connection that
-    /// carries several calls at once, whoever wrote last is told.
+    /// Who waits for the response may be told only when it is read. That counts if it is the same task's read, or one's that works for
+    /// the same caller: on a connection that carries several calls at once, whoever wrote last is told.
     pub(in crate::correlate) fn await_owner_again(&mut self, call: Key, moved: &Unit) {
         let told = moved.task().awaiters;
         if told[0] == 0 {
@@ -104,7 +164,8 @@ impl Correlator {
             return;
         };
         let began = &record.begin.start.unit;
-        if began.task().awaiters != told && began.tasks().next() == moved.tasks().next() {
+        let is_same = began.tasks().next() == moved.tasks().next() || began.task().awaiters[0] == told[0];
+        if began.task().awaiters != told && is_same {
             self.await_owner(call, moved);
         }
     }
@@ -231,6 +292,9 @@ impl Correlator {
         if case.via == Via::Held {
             return self.judge_held(case).map(|c| (Evidence::Task, c));
         }
+        if case.via == Via::Place {
+            return self.judge_place(case).map(|c| (Evidence::Task, c));
+        }
         if case.via != Via::Task {
             return self.judge_acquirer(case).map(|c| (Evidence::Acquirer, c));
         }
@@ -248,7 +312,7 @@ impl Correlator {
             return;
         };
         let unit = record.begin.start.unit;
-        let key = match unit.tasks().last() {
+        let key = match unit.chain().last() {
             Some(task) => self.units.find(UnitId::task(unit.tgid, task)).unwrap_or_default(),
             None => record.unit,
         };

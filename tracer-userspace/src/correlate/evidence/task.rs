@@ -20,7 +20,8 @@ impl Correlator {
                 Claim::Read => Confidence::Likely,
             });
         }
-        if case.born < request.start() {
+        let waits_another = self.records.get(case.call)?.several_wait;
+        if case.born < request.start() || waits_another {
             return None;
         }
         let owner = self.units.units.get(case.unit)?;

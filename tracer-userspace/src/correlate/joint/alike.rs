@@ -2,7 +2,7 @@
 //! and are served in order. How alike gaps are that began close to each other is learned for each slot; where it is much, an
 //! exchange that makes one request quick and its neighbour slow is refused. On a single thread that amounts to first in, first out.
 
-use super::assign::{moves, partners};
+use super::assign::Exchange;
 use super::case::{Case, MAX_SLOTS, NONE};
 use super::template::{Gap, Templates};
 use crate::model::Nanos;
@@ -48,7 +48,7 @@ pub(super) fn order(case: &Case, templates: &Templates) -> f32 {
     let (mut pairs, mut expected, mut seen) = (0.0_f32, 0.0_f32, 0.0_f32);
     for slot in 0..case.slots.len() {
         for a in 0..case.holders.len() {
-            for b in partners(case, 1 << slot, a) {
+            for b in Exchange::Slots(1 << slot).partners(case, a) {
                 if let Some((chance, overtaken)) = templates.overtaking(case, slot, (a, b)) {
                     pairs += 1.0;
                     expected += chance;
@@ -121,15 +121,15 @@ impl Alike {
 
     /// Makes every exchange between two requests that makes the window more likely.
     pub fn refine(&self, case: &mut Case, templates: &Templates) {
-        let moves = moves(&templates.order);
+        let exchanges = Exchange::all(case, &templates.order);
         let mut swap = Swap::new(case);
         for _ in 0..PASSES {
             let mut changed = false;
-            for &mask in &moves {
+            for &exchange in &exchanges {
                 for holder in 0..case.holders.len() {
-                    let others: Vec<usize> = partners(case, mask, holder).collect();
+                    let others: Vec<usize> = exchange.partners(case, holder).collect();
                     for other in others {
-                        if swap.gain(case, templates, self, mask, (holder, other)) > 1e-3 {
+                        if swap.gain(case, templates, self, exchange, (holder, other)) > 1e-3 {
                             swap.make(case, (holder, other));
                             changed = true;
                         }
@@ -165,24 +165,41 @@ impl Swap {
         case: &Case,
         templates: &Templates,
         alike: &Alike,
-        mask: u32,
-        (a, b): (usize, usize),
+        exchange: Exchange,
+        pair: (usize, usize),
     ) -> f32 {
-        case.blend(case.plan(a), case.plan(b), mask, &mut self.plans[0]);
-        case.blend(case.plan(b), case.plan(a), mask, &mut self.plans[1]);
+        -self
+            .losses(case, templates, alike, exchange, pair)
+            .iter()
+            .sum::<f32>()
+    }
+
+    /// How much less likely each of the two is after the exchange; what concerns both is shared.
+    pub fn losses(
+        &mut self,
+        case: &Case,
+        templates: &Templates,
+        alike: &Alike,
+        exchange: Exchange,
+        (a, b): (usize, usize),
+    ) -> [f32; 2] {
+        exchange.make(case, (a, b), &mut self.plans);
         let new = [&self.plans[0][..self.width], &self.plans[1][..self.width]];
         let gaps = &mut self.gaps;
         let mut score = |plans: [&[u32]; 2]| {
-            let mut sum = 0.0;
-            for ((holder, plan), gaps) in [a, b].into_iter().zip(plans).zip(gaps.iter_mut()) {
+            let mut scores = [0.0; 2];
+            let pairs = [a, b].into_iter().zip(plans).zip(gaps.iter_mut());
+            for (((holder, plan), gaps), score) in pairs.zip(&mut scores) {
                 gaps.clear();
                 if let Some(holder) = case.holders.get(holder) {
-                    sum += templates.walk(case, holder, plan, |gap| gaps.push(gap));
+                    *score = templates.walk(case, holder, plan, |gap| gaps.push(gap));
                 }
             }
-            sum + alike.bonus(&gaps[0], &gaps[1])
+            let both = 0.5 * alike.bonus(&gaps[0], &gaps[1]);
+            scores.map(|score| score + both)
         };
-        score(new) - score([case.plan(a), case.plan(b)])
+        let (new, old) = (score(new), score([case.plan(a), case.plan(b)]));
+        [old[0] - new[0], old[1] - new[1]]
     }
 
     /// Makes the exchange whose gain was asked for last.

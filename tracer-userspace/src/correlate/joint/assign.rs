@@ -63,11 +63,69 @@ fn deal(case: &mut Case, templates: &Templates, mask: u32, pass: usize) -> bool 
     changed
 }
 
-/// The other holders whose calls in `mask` might be this one's, of those that begin before it.
-pub(super) fn partners<'c>(case: &'c Case, mask: u32, holder: usize) -> impl Iterator<Item = usize> + 'c {
-    let start = case.holders.get(holder).map_or(0, |h| h.start);
-    case.open_at(start)
-        .filter(move |&other| other < holder && can_exchange(case, mask, holder, other))
+/// What two holders exchange.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Exchange {
+    /// Their calls in the same slots.
+    Slots(u32),
+    /// The first one's call in one slot for the other's in another slot of the same kind.
+    Places(usize, usize),
+}
+
+impl Exchange {
+    /// All that are tried.
+    pub fn all(case: &Case, order: &[usize]) -> Vec<Self> {
+        let kind = |slot: usize| case.slots.get(slot);
+        let places = (0..case.slots.len()).flat_map(|a| (0..case.slots.len()).map(move |b| (a, b)));
+        let places = places.filter(|&(a, b)| a != b && kind(a) == kind(b));
+        let slots = moves(order).into_iter().map(Self::Slots);
+        slots.chain(places.map(|(a, b)| Self::Places(a, b))).collect()
+    }
+
+    /// The other holders that might make the exchange, of those that begin before this one.
+    pub fn partners<'c>(self, case: &'c Case, holder: usize) -> impl Iterator<Item = usize> + 'c {
+        let start = case.holders.get(holder).map_or(0, |h| h.start);
+        case.open_at(start)
+            .filter(move |&other| other < holder && self.is_possible(case, holder, other))
+    }
+
+    /// Whether one of them could take what the other has.
+    fn is_possible(self, case: &Case, a: usize, b: usize) -> bool {
+        match self {
+            Self::Slots(mask) => can_exchange(case, mask, a, b),
+            Self::Places(of_a, of_b) => {
+                let fits = |holder: usize, other: usize, slot: usize| {
+                    let call = case.plan(other).get(slot).and_then(|&call| case.call(call));
+                    let holder = case.holders.get(holder);
+                    call.zip(holder)
+                        .is_some_and(|(call, holder)| holder.encloses(call))
+                };
+                fits(a, b, of_b) || fits(b, a, of_a)
+            }
+        }
+    }
+
+    /// The plans of both after it.
+    pub fn make(self, case: &Case, (a, b): (usize, usize), plans: &mut [[u32; MAX_SLOTS]; 2]) {
+        let (own, other) = (case.plan(a), case.plan(b));
+        let [of_a, of_b] = plans;
+        match self {
+            Self::Slots(mask) => {
+                case.blend(own, other, mask, of_a);
+                case.blend(other, own, mask, of_b);
+            }
+            Self::Places(from, to) => {
+                case.blend(own, own, 0, of_a);
+                case.blend(other, other, 0, of_b);
+                if let (Some(x), Some(y)) = (of_a.get_mut(from), of_b.get_mut(to)) {
+                    std::mem::swap(x, y);
+                }
+                let width = case.slots.len();
+                case.in_order(&mut of_a[..width]);
+                case.in_order(&mut of_b[..width]);
+            }
+        }
+    }
 }
 
 /// Whether one of two holders could take what the other has.
@@ -103,7 +161,7 @@ fn groups(case: &Case, mask: u32) -> Vec<Vec<usize>> {
         at
     }
     for holder in 0..case.holders.len() {
-        for other in partners(case, mask, holder) {
+        for other in Exchange::Slots(mask).partners(case, holder) {
             let (a, b) = (find(&mut root, holder), find(&mut root, other));
             root[a.max(b)] = a.min(b);
         }

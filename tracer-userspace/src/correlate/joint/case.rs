@@ -2,7 +2,8 @@
 //!
 //! A slot is the nth call of a kind that one request makes. What a request calls, slot by slot, is its plan.
 
-use super::{Call, Request};
+use super::shared::Sharing;
+use super::{Call, Ids, Request};
 use crate::model::Nanos;
 
 /// No call stands in the slot.
@@ -20,14 +21,18 @@ pub(super) struct Holder {
     pub endpoint: u16,
     pub nth: u8,
     pub others_end: Nanos,
+    pub ids: Ids,
     /// Which request of the window; `None` for a stray.
     pub request: Option<u32>,
 }
 
 impl Holder {
-    /// Whether the call lies within it.
+    /// Whether the call lies within it, and is not known to be another's.
     pub fn encloses(&self, call: &Call) -> bool {
-        self.start <= call.start && call.start <= self.end && call.end <= self.end.saturating_add(SLACK)
+        (call.known.is_none() || call.known == self.request)
+            && self.start <= call.start
+            && call.start <= self.end
+            && call.end <= self.end.saturating_add(SLACK)
     }
 }
 
@@ -41,6 +46,8 @@ pub(super) struct Case<'a> {
     pub slots: Vec<u16>,
     /// The latest end of this holder and those before it, to stop looking for overlaps.
     pub latest: Vec<Nanos>,
+    /// What calls name, against what holders do.
+    pub sharing: Sharing,
     /// Holder by holder, [`Case::slots`] entries each.
     plans: Vec<u32>,
 }
@@ -54,6 +61,7 @@ impl<'a> Case<'a> {
             endpoint: request.endpoint,
             nth: request.nth,
             others_end: request.others_end,
+            ids: request.ids,
             request: Some(index),
         });
         let strays = strays.iter().filter_map(|&call| calls.get(call as usize));
@@ -63,6 +71,7 @@ impl<'a> Case<'a> {
             endpoint: u16::MAX,
             nth: 0,
             others_end: 0,
+            ids: [0; 4],
             request: None,
         });
         let mut holders: Vec<Holder> = real.chain(strays).collect();
@@ -74,13 +83,16 @@ impl<'a> Case<'a> {
             latest.push(end);
         }
         let plans = vec![NONE; holders.len() * slots.len()];
-        Self {
+        let mut case = Self {
             holders,
             calls,
             slots,
             latest,
+            sharing: Sharing::default(),
             plans,
-        }
+        };
+        case.sharing = Sharing::learn(&case);
+        case
     }
 
     /// Takes the plans of a case without strays; each stray gets its call.

@@ -17,6 +17,8 @@ struct Pair {
     holder: usize,
     gap: i64,
     key: (u16, u16),
+    /// What their ids tell, in nats.
+    named: f32,
     weight: f32,
 }
 
@@ -138,6 +140,7 @@ fn pairs(case: &Case) -> Vec<Pair> {
             holder: at,
             gap: gap(holder.start, call.start),
             key: (holder.endpoint, call.kind),
+            named: case.sharing.at(&holder.ids, call),
             weight: 1.0,
         }));
         let count = pairs.len() - first;
@@ -173,7 +176,7 @@ fn learn(case: &Case, pairs: &mut [Pair]) -> BTreeMap<(u16, u16), f32> {
         for group in pairs.chunk_by_mut(|a, b| a.call == b.call) {
             for pair in group.iter_mut() {
                 if let Some((rate, density)) = learned.get(&pair.key) {
-                    pair.weight = rate + density.at(pair.gap);
+                    pair.weight = rate + density.at(pair.gap) + pair.named;
                 }
             }
             let most = group.iter().map(|p| p.weight).fold(f32::MIN, f32::max);

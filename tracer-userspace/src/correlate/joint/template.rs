@@ -154,6 +154,7 @@ impl Templates {
                 sum += IMPOSSIBLE;
                 continue;
             }
+            sum += case.sharing.at(&holder.ids, call);
             sum += match moment(case, holder, plan, slot, call.start, learned.anchor) {
                 Some(from) => add(slot, from, call.start, &learned.gaps),
                 None => {

@@ -15,7 +15,16 @@ fn window(requests: u32, every: u64, seed: u64) -> (Vec<Request>, Vec<Call>, Vec
         let endpoint = u16::from(rng.bool());
         let mut call = |start: Nanos, kind: u16, rng: &mut fastrand::Rng| {
             let end = start + rng.u64(800..4_000) * US;
-            calls.push((Call { start, end, kind }, request));
+            calls.push((
+                Call {
+                    start,
+                    end,
+                    kind,
+                    known: None,
+                    ids: [0; 4],
+                },
+                request,
+            ));
             end
         };
         let end = if endpoint == 0 {
@@ -32,6 +41,7 @@ fn window(requests: u32, every: u64, seed: u64) -> (Vec<Request>, Vec<Call>, Vec
             endpoint,
             nth: 0,
             others_end: 0,
+            ids: [0; 4],
         });
     }
     calls.sort_by_key(|(call, _)| call.start);
@@ -86,6 +96,8 @@ fn a_call_that_no_request_encloses_is_nobodys() {
             start: 10 * US,
             end: 20 * US,
             kind: 0,
+            known: None,
+            ids: [0; 4],
         },
     );
     let answers = solve(&requests, &calls);
@@ -108,6 +120,8 @@ fn a_single_thread_keeps_the_order() {
             start: free,
             end: free + 5_000 * US,
             kind: 0,
+            known: None,
+            ids: [0; 4],
         };
         calls.push(call);
         requests.push(Request {
@@ -116,9 +130,58 @@ fn a_single_thread_keeps_the_order() {
             endpoint: 0,
             nth: 0,
             others_end: 0,
+            ids: [0; 4],
         });
     }
     let answers = solve(&requests, &calls);
     let truth: Vec<u32> = (0..300).collect();
     assert_eq!(right(&answers, &truth), 300);
+}
+
+/// Requests of which many overlap, to one endpoint, that take as long as they like. `pass` tells which id a call of a request names.
+fn named(pass: impl Fn(u32) -> u32) -> (usize, usize) {
+    let mut rng = fastrand::Rng::with_seed(11);
+    let (mut requests, mut calls, mut truth) = (Vec::new(), Vec::new(), Vec::new());
+    for n in 0..300 {
+        let start = u64::from(n) * 1_000 * US;
+        let call = start + rng.u64(100..15_000) * US;
+        let end = call + rng.u64(100..15_000) * US;
+        let ids = |id: u32| [0, 0, id, u32::MAX];
+        calls.push((call, end, ids(pass(n)), n));
+        requests.push(Request {
+            start,
+            end: end + rng.u64(100..15_000) * US,
+            endpoint: 0,
+            nth: 0,
+            others_end: 0,
+            ids: ids(1_000 + n % 60),
+        });
+    }
+    calls.sort_by_key(|(start, ..)| *start);
+    let calls = calls.into_iter().map(|(start, end, ids, request)| {
+        truth.push(request);
+        Call {
+            start,
+            end,
+            kind: 0,
+            known: None,
+            ids,
+        }
+    });
+    let answers = solve(&requests, &calls.collect::<Vec<_>>());
+    let sure = answers.iter().flatten().filter(|a| a.confidence > 0.9).count();
+    (right(&answers, &truth), sure)
+}
+
+#[test]
+fn ids_that_are_passed_on_tell_whose_call_it_is() {
+    let (passed_on, sure) = named(|n| 1_000 + n % 60);
+    assert!(passed_on >= 297, "{passed_on}");
+    assert!(sure >= 280, "{sure}");
+    // What all requests name, or what calls name that no request does, tells nothing.
+    let (other, _) = named(|n| 5_000 + n);
+    assert!(other < 150, "{other}");
+    // Nor do ids of which chance makes some alike.
+    let (by_chance, sure) = named(|n| 1_000 + n * 7 % 60);
+    assert!(by_chance < 150 && sure < 60, "{by_chance} right, {sure} sure");
 }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::play::{Player, Variant, begin};
-use crate::correlate::Config;
+use crate::correlate::{Config, Infer};
 use crate::model::{Language, Role, Runs, SpanId, Stamp, Task, TraceContext, TraceId, Unit};
 
 fn context(rng: &mut fastrand::Rng) -> Option<TraceContext> {
@@ -44,6 +44,7 @@ fn play(seed: u64) {
         peer_wait_ms: rng.u64(..60),
         max_units: rng.usize(1..10),
         explain: rng.bool(),
+        infer: [Infer::Off, Infer::Links, Infer::Parents][rng.usize(..3)],
     });
     player.service(10, Language::Go, true);
     player.service(11, Language::NodeJs, rng.bool());
@@ -102,7 +103,7 @@ fn play(seed: u64) {
     }
     player.finish();
     player.check().unwrap_or_else(|why| panic!("seed {seed}: {why}"));
-    now += 1_000_000_000;
+    now += 5_000_000_000;
     player.advance(now);
     assert_eq!(
         player.correlator.remembered().0,

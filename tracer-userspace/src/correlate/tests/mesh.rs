@@ -5,8 +5,8 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use super::play::{Player, Variant, begin, thread};
-use crate::correlate::Config;
-use crate::model::{Confidence, Language, Nanos, Role, Runs, Stamp, Task, Unit};
+use crate::correlate::{Config, Infer};
+use crate::model::{Confidence, Language, Nanos, Role, Runs, Stamp, Task, Unit, Value};
 
 /// How a service runs its requests.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -83,6 +83,7 @@ enum Seen {
 }
 
 struct Sim {
+    config: Config,
     rng: fastrand::Rng,
     now: Nanos,
     agenda: BinaryHeap<Reverse<(Nanos, u64, Event)>>,
@@ -123,6 +124,7 @@ impl Sim {
             })
             .collect();
         Self {
+            config: Config::default(),
             rng: fastrand::Rng::with_seed(seed),
             now: 1_000_000,
             agenda: BinaryHeap::new(),
@@ -458,9 +460,37 @@ impl Sim {
     }
 
     /// Shows everything to a correlator. Returns (claimed, right, all) by service.
-    fn judge(mut self) -> Vec<(usize, usize, usize)> {
+    fn judge(self) -> Vec<(usize, usize, usize)> {
+        let services = self.services.len();
+        let truth = self.truth.clone();
+        let player = self.play();
+        let by_span: HashMap<_, _> = player.spans.iter().map(|(id, s)| (s.span_id, *id)).collect();
+        let mut scores = vec![(0, 0, 0); services];
+        for (id, span) in &player.spans {
+            let tgid = span.service.tgid;
+            let claimed = span.parent.map(|p| by_span[&p]);
+            let truth = truth.get(id).copied();
+            if tgid < 10 {
+                assert_eq!(claimed, None, "the load generator has no parents");
+                continue;
+            }
+            let certain = span.evidence.is_some_and(|(_, sure)| sure == Confidence::Certain);
+            assert!(
+                claimed.is_none() || claimed == truth || !certain,
+                "a wrong parent is called certain: {span:?}"
+            );
+            let score = &mut scores[tgid as usize - 10];
+            score.0 += usize::from(claimed.is_some());
+            score.1 += usize::from(claimed.is_some() && claimed == truth);
+            score.2 += usize::from(truth.is_some());
+        }
+        scores
+    }
+
+    /// Shows everything to a correlator.
+    fn play(mut self) -> Player {
         self.seen.sort_by_key(|&(ts, order, ..)| (ts, order));
-        let mut player = Player::new(Config::default());
+        let mut player = Player::new(self.config.clone());
         for (i, service) in self.services.iter().enumerate() {
             let language = match service.kind {
                 Kind::Go => Language::Go,
@@ -481,7 +511,7 @@ impl Sim {
             player.advance(ts.saturating_sub(1_000_000));
         }
         player.advance(self.now + 60_000_000_000);
-        player.advance(self.now + 61_000_000_000);
+        player.advance(self.now + 70_000_000_000);
         let all_out = player.spans.len();
         player.finish();
         assert_eq!(all_out, player.spans.len(), "something was held for ever");
@@ -489,28 +519,7 @@ impl Sim {
         player.check().unwrap();
         let (records, _) = player.correlator.remembered();
         assert_eq!(records, 0, "records are left");
-
-        let by_span: HashMap<_, _> = player.spans.iter().map(|(id, s)| (s.span_id, *id)).collect();
-        let mut scores = vec![(0, 0, 0); self.services.len()];
-        for (id, span) in &player.spans {
-            let tgid = span.service.tgid;
-            let claimed = span.parent.map(|p| by_span[&p]);
-            let truth = self.truth.get(id).copied();
-            if tgid < 10 {
-                assert_eq!(claimed, None, "the load generator has no parents");
-                continue;
-            }
-            let certain = span.evidence.is_some_and(|(_, sure)| sure == Confidence::Certain);
-            assert!(
-                claimed.is_none() || claimed == truth || !certain,
-                "a wrong parent is called certain: {span:?}"
-            );
-            let score = &mut scores[tgid as usize - 10];
-            score.0 += usize::from(claimed.is_some());
-            score.1 += usize::from(claimed.is_some() && claimed == truth);
-            score.2 += usize::from(truth.is_some());
-        }
-        scores
+        player
     }
 }
 
@@ -561,7 +570,7 @@ fn threads_and_goroutines_are_exact() {
                 (Kind::Threads, vec![vec![], vec![Step::Wait(100)]]),
             ],
         );
-        sim.run(concurrency, 400);
+        sim.run(concurrency, 250);
         let kinds: Vec<Kind> = sim.services.iter().map(|s| s.kind).collect();
         for (service, (claimed, right, all)) in sim.judge().into_iter().enumerate() {
             assert!(all > 0, "service {service} was not called");
@@ -686,4 +695,40 @@ fn moving_tasks_are_guessed_until_the_first_move_shows() {
         );
     }
     assert!(wrong <= 1, "{wrong} wrong parents in fifteen runs");
+}
+
+/// Where no rule tells anything times make links, as often right as they say.
+#[test]
+fn times_make_links_where_no_rule_tells() {
+    let mut buckets = [(0, 0); 3];
+    for (concurrency, seed) in [(2, 1), (4, 2), (10, 3)] {
+        let steps = vec![Step::Wait(200), call(1), Step::Wait(500), call(1)];
+        let services = vec![
+            (Kind::Stealing(4), vec![steps]),
+            (Kind::Threads, vec![vec![Step::Wait(400)]]),
+        ];
+        let mut sim = Sim::new(seed, services);
+        sim.config.infer = Infer::Parents;
+        sim.run(concurrency, 400);
+        let truth = sim.truth.clone();
+        let player = sim.play();
+        let by_span: HashMap<_, _> = player.spans.iter().map(|(id, s)| (s.span_id, *id)).collect();
+        for (id, span) in &player.spans {
+            let Some(Value::Double(probability)) = span.exchange.attributes.get("tracer.parent.probability")
+            else {
+                continue;
+            };
+            assert_eq!(span.parent, None, "nothing was known that could be audited");
+            let [link] = &span.links[..] else {
+                panic!("{span:?}");
+            };
+            assert_eq!(link.reason, "inferred");
+            let bucket = [0.9, 0.99].iter().filter(|end| probability >= **end).count();
+            buckets[bucket].1 += 1;
+            buckets[bucket].0 += u32::from(truth.get(id) == by_span.get(&link.span_id));
+        }
+    }
+    let [_, likely, sure] = buckets;
+    assert!(likely.1 > 150 && likely.0 * 100 >= likely.1 * 75, "{buckets:?}");
+    assert!(sure.1 > 200 && sure.0 * 100 >= sure.1 * 97, "{buckets:?}");
 }

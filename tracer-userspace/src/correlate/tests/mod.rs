@@ -14,12 +14,14 @@ fn scenarios() {
         ("messages", include_str!("scenarios/messages.txt")),
         ("headers", include_str!("scenarios/headers.txt")),
         ("tasks", include_str!("scenarios/tasks.txt")),
+        ("places", include_str!("scenarios/places.txt")),
         ("asyncio", include_str!("scenarios/asyncio.txt")),
         ("submitted", include_str!("scenarios/submitted.txt")),
         ("loops", include_str!("scenarios/loops.txt")),
         ("queues", include_str!("scenarios/queues.txt")),
         ("async_ids", include_str!("scenarios/async_ids.txt")),
         ("acquirers", include_str!("scenarios/acquirers.txt")),
+        ("jobs", include_str!("scenarios/jobs.txt")),
         ("bounds", include_str!("scenarios/bounds.txt")),
     ];
     let (mut played, mut failures) = (0, Vec::new());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::correlate::{Config, Correlator};
 use crate::model::{
-    Act, Address, Attributes, Begin, Conn, ConnId, Deed, Endpoint, Exchange, ExchangeId, Language,
+    Act, Address, Attributes, Begin, Conn, ConnId, Deed, Endpoint, Exchange, ExchangeId, Job, Language,
     MessageIdentity, Nanos, Outcome, Role, Service, Signal, SignalKind, Span, SpanId, Stamp, TraceContext,
     Unit, Wake,
 };
@@ -208,6 +208,10 @@ impl Player {
         self.signal(wake.waker.ts, SignalKind::Wake(wake));
     }
 
+    pub fn job(&mut self, id: u64, ts: Nanos, job: Job) {
+        self.signal(ts, SignalKind::Job(ExchangeId(id), job));
+    }
+
     pub fn lose(&mut self, id: u64, ts: Nanos) {
         self.ledger.dropped(None, Reason::BytesLost, 1);
         self.signal(ts, SignalKind::Drop(ExchangeId(id), Reason::BytesLost));
@@ -215,10 +219,13 @@ impl Player {
 
     pub fn advance(&mut self, now: Nanos) {
         self.correlator.advance(now, &mut self.out);
+        self.correlator.answer_all();
         self.take();
     }
 
     pub fn finish(&mut self) {
+        self.correlator.ask_all();
+        self.correlator.answer_all();
         self.correlator.finish(&mut self.out);
         self.take();
     }

@@ -12,13 +12,14 @@
 //! expect A root
 //! ```
 //!
-//! Units: `process.thread!execution.trigger.counter.dispatch.socket.time.timer` for a turn of an event loop (from the right, what is 0
+//! Units: `process.thread!execution.trigger.counter.dispatch.socket.time.timer.request` for a turn of an event loop (from the right, what is 0
 //! may be left out; a timer of 0 is none), with the verbs `waits`, `woken` and `connect` of their own (and `held`: of a task, it is told later who holds it), `process.thread`, `process.thread/task<creator`, and with the caller of a pooled connection
-//! `process.thread/task<creator@caller<creator`, with `~2` behind it if the callers rather had the task since then (ms). `process.thread+7:2.5` works off what thread 7 (`t7`: task 7) submitted at that moment
+//! `process.thread/task<creator@caller<creator`, with `~2` behind it if the callers rather had the task since then (ms); `@^5` is a place where the next one waits, or somebody will. `process.thread+7:2.5` works off what thread 7 (`t7`: task 7) submitted at that moment
 //! (ms), `+7:2.5+8:1` what that one did when it worked off what 8 had submitted. Other verbs: `body` (last byte of the request), `drop`, `advance`; and checks in
-//! the middle: `out A`, `held A`. Options: `ctx=trace:span` (`-` for none), `unix`, `nat`, `nopos`, `peer=n`.
+//! the middle: `out A`, `held A`. Jobs: `asks A`, `puts A 7`, `takes A 7`, `reads A 7`. Options: `ctx=trace:span` (`-` for none), `unix`, `nat`, `nopos`, `peer=n`.
 //! Who took the connection of a call: `took=unit` or `took=unit:ms`, `client` if it is a thread of the client's own; `handed=unit:ms`
-//! who handed it its work, `before=unit` who had before. `woke UNIT` instead of an exchange: a thread wakes another (`woke UNIT UNIT MS`: who had woken it before, `-` for nobody, and since when the other one sleeps).
+//! who handed it its work, `before=unit` who had before,
+//! `waiter=7` (`t7`) who waits for that work. `woke UNIT` instead of an exchange: a thread wakes another (`woke UNIT UNIT MS`: who had woken it before, `-` for nobody, and since when the other one sleeps).
 //! More expectations: `expect A < ctx`, `expect A dropped`, `expect B link A reason`, `expect B nolink`, `expect A same B` (one trace),
 //! `expect A other B`, `expect A from 1 to 4.5` (ms).
 
@@ -27,8 +28,8 @@ use std::collections::HashMap;
 use super::play::{Player, Variant, begin};
 use crate::correlate::Config;
 use crate::model::{
-    Confidence, ConnId, Deed, Language, Role, Runs, SpanId, Stamp, Submitters, THREAD_UNIT, Taken, Task,
-    TraceContext, TraceId, Turn, Unit, Wake,
+    Confidence, ConnId, Deed, Job, Language, PLACE_UNIT, Role, Runs, SpanId, Stamp, Submitters, THREAD_UNIT,
+    Taken, Task, TraceContext, TraceId, Turn, Unit, Wake,
 };
 
 pub struct Scenario<'a> {
@@ -63,6 +64,9 @@ fn number<T: std::str::FromStr>(text: &str) -> Fallible<T> {
 
 fn unit(text: &str) -> Fallible<Unit> {
     let pair = |text: &str| -> Fallible<(u64, u64)> {
+        if let Some(place) = text.strip_prefix('^') {
+            return Ok((PLACE_UNIT | number::<u64>(place)?, 0));
+        }
         match text.split_once('<') {
             Some((task, creator)) => Ok((number(task)?, number(creator)?)),
             None => Ok((number(text)?, 0)),
@@ -103,15 +107,18 @@ fn unit(text: &str) -> Fallible<Unit> {
     })
 }
 
+fn by(text: &str) -> Fallible<u64> {
+    match text.strip_prefix('t') {
+        Some(task) => number(task),
+        None => Ok(THREAD_UNIT | number::<u64>(text)?),
+    }
+}
+
 fn submitters_of(text: &str) -> Fallible<Submitters> {
     let mut told = [(0, 0); 2];
     for (place, text) in told.iter_mut().zip(text.split('+')) {
         let (by, ms) = text.split_once(':').ok_or("who submitted it, and when")?;
-        let by = match by.strip_prefix('t') {
-            Some(task) => number(task)?,
-            None => THREAD_UNIT | number::<u64>(by)?,
-        };
-        *place = (by, (number::<f64>(ms)? * 1e6) as u64);
+        *place = (self::by(by)?, (number::<f64>(ms)? * 1e6) as u64);
     }
     let [(by, at), (before, before_at)] = told;
     Ok(Submitters {
@@ -123,11 +130,20 @@ fn submitters_of(text: &str) -> Fallible<Submitters> {
 }
 
 fn turn_of(text: &str) -> Fallible<Turn> {
-    let mut numbers = [0; 7];
+    let mut numbers = [0; 8];
     for (number, text) in numbers.iter_mut().zip(text.split('.')) {
         *number = text.parse().map_err(|_| format!("not a number: {text}"))?;
     }
-    let [execution, trigger, counter, dispatch, socket, time, timer] = numbers;
+    let [
+        execution,
+        trigger,
+        counter,
+        dispatch,
+        socket,
+        time,
+        timer,
+        request,
+    ] = numbers;
     Ok(Turn {
         execution,
         trigger,
@@ -136,6 +152,7 @@ fn turn_of(text: &str) -> Fallible<Turn> {
         socket: [socket, 0],
         time,
         timer: if timer == 0 { 1 << 30 } else { timer },
+        request,
     })
 }
 
@@ -198,6 +215,7 @@ impl Run {
                         by_client_thread: options.contains(&"client"),
                         handed: None,
                         before: None,
+                        waiter: None,
                     });
                 }
                 Some(("handed", value)) => {
@@ -206,6 +224,10 @@ impl Run {
                 }
                 Some(("before", value)) => {
                     taken.as_mut().ok_or("before= comes after took=")?.before = Some(unit(value)?);
+                }
+                Some(("waiter", value)) => {
+                    let taken = taken.as_mut().ok_or("waiter= comes after took=")?;
+                    taken.waiter = Some((by(value)?, taken.stamp.ts));
                 }
                 None if *option == "client" => {}
                 None if *option == "unix" => variant.unix = true,
@@ -281,6 +303,16 @@ impl Run {
                     Some(ms) => (number::<f64>(ms)? * 1e6) as u64,
                 },
             }),
+            "asks" => self.player.job(self.id(name)?, ts, Job::Asks),
+            "puts" | "takes" | "reads" => {
+                let number = number(options.first().ok_or("which job?")?)?;
+                let job = match *verb {
+                    "puts" => Job::Puts(number),
+                    "takes" => Job::Takes(number),
+                    _ => Job::Reads(number),
+                };
+                self.player.job(self.id(name)?, ts, job);
+            }
             "drop" => self.player.lose(self.id(name)?, ts),
             _ => return Err(format!("unknown verb {verb}")),
         }
@@ -393,6 +425,7 @@ pub fn check(scenario: &Scenario<'_>) -> Fallible {
             "java" => (Language::Java, true),
             "node" => (Language::NodeJs, true),
             "python" => (Language::Python, true),
+            "other" => (Language::Unknown, true),
             "hidden" => (Language::Unknown, false),
             other => return Err(format!("unknown kind of process {other}")),
         };

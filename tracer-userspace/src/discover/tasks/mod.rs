@@ -65,9 +65,11 @@ pub enum Search {
     Tokio(tokio::Samples),
     /// Python's asyncio or executors, which may be loaded at any time: so often they were looked for or not, at ever longer intervals.
     Python(u32),
+    /// Classes of Java, likewise.
+    Java(u32),
 }
 
-/// How often [`Search::look`] is called before nothing is expected of a Python process any more: about an hour.
+/// How often [`Search::look`] is called before nothing is expected of such a process any more: about an hour.
 const MOST_LOOKS: u32 = 4_096;
 
 impl Search {
@@ -76,6 +78,9 @@ impl Search {
         if python::is_incomplete(entry) {
             return Some(Self::Python(0));
         }
+        if java::is_incomplete(entry) {
+            return Some(Self::Java(0));
+        }
         (entry.kind == RuntimeKind::TOKIO.0).then(|| Self::Tokio(tokio::Samples::default()))
     }
 
@@ -83,21 +88,8 @@ impl Search {
     pub fn look(&mut self, subject: &Subject, entry: &mut RuntimeEntry) -> bool {
         match self {
             Self::Tokio(samples) => tokio::look(subject, samples, entry),
-            Self::Python(looks) => {
-                *looks += 1;
-                let found = looks
-                    .is_power_of_two()
-                    .then(|| python::find(subject)?.ok())
-                    .flatten()
-                    .filter(|found| found != entry);
-                if let Some(found) = found {
-                    *entry = found;
-                    if !python::is_incomplete(entry) {
-                        *looks = MOST_LOOKS;
-                    }
-                }
-                found.is_some()
-            }
+            Self::Python(looks) => look_at_all(looks, subject, entry, python::find, python::is_incomplete),
+            Self::Java(looks) => look_at_all(looks, subject, entry, java::find, java::is_incomplete),
         }
     }
 
@@ -105,7 +97,30 @@ impl Search {
     pub fn is_over(&self) -> bool {
         match self {
             Self::Tokio(samples) => !samples.wants_more(),
-            Self::Python(looks) => *looks >= MOST_LOOKS,
+            Self::Python(looks) | Self::Java(looks) => *looks >= MOST_LOOKS,
         }
     }
+}
+
+/// Goes through a recipe once more, if it is time to. Whether the entry has become better.
+fn look_at_all(
+    looks: &mut u32,
+    subject: &Subject,
+    entry: &mut RuntimeEntry,
+    recipe: Recipe,
+    is_incomplete: fn(&RuntimeEntry) -> bool,
+) -> bool {
+    *looks += 1;
+    let found = looks
+        .is_power_of_two()
+        .then(|| recipe(subject)?.ok())
+        .flatten()
+        .filter(|found| found != entry);
+    if let Some(found) = found {
+        *entry = found;
+        if !is_incomplete(entry) {
+            *looks = MOST_LOOKS;
+        }
+    }
+    found.is_some()
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::NAME;
 use super::command::Upper;
+use super::jobs::Jobs;
 use super::resp::number;
 use crate::model::{Attributes, Exchange, Outcome, Role, Stamp};
 use crate::protocol::sql::key;
@@ -79,6 +80,8 @@ pub struct Open {
     pub response_bytes: u64,
     pub first_byte: Option<Stamp>,
     pub effect: Effect,
+    /// What it does with jobs, if it does something.
+    pub jobs: Option<Box<Jobs>>,
     /// It was dropped already; its reply still comes.
     pub ghost: bool,
 }

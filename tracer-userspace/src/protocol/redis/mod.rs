@@ -7,6 +7,8 @@
 //!
 //! Of arguments, only their number is kept, and the words that are commands themselves (`CONFIG GET`).
 //!
+//! What is put into lists, sorted sets and streams and taken out again is told as jobs, by a hash ([`jobs`]).
+//!
 //! A reply is followed by its lengths. RESP has no mark at the end of a reply, so where the headers inside a large array
 //! were not captured, the reply is taken to end with the last byte before the next command; the next large one is captured
 //! deeper.
@@ -14,6 +16,7 @@
 mod command;
 mod detect;
 mod exchange;
+mod jobs;
 mod reply;
 mod request;
 mod resp;

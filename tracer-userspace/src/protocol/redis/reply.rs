@@ -1,6 +1,7 @@
 //! What the server says.
 
 use super::exchange::{Effect, failure};
+use super::jobs::Jobs;
 use super::resp::{MAX_TEXT, Progress, Value, value};
 use super::session::{RedisSession, Request, Response, Whose};
 use crate::model::{Mark, Outcome, Stamp};
@@ -41,6 +42,9 @@ impl RedisSession {
                         return Some(0);
                     }
                 };
+                if let (Whose::Reply, Some(jobs)) = (whose, self.jobs()) {
+                    jobs.reply(bytes.get(..used).unwrap_or_default());
+                }
                 self.used(whose, used as u64, now, done, out);
                 (used > 0 || done).then_some(used)
             }
@@ -53,12 +57,20 @@ impl RedisSession {
             && self.frame.unseen(len)
         {
             let done = self.frame.is_done();
+            if let (Whose::Reply, Some(jobs)) = (whose, self.jobs()) {
+                jobs.unseen(len);
+            }
             self.used(whose, len, stamp, done, out);
             return false;
         }
         self.count_response(len, stamp, out);
         self.lose_response(stamp);
         true
+    }
+
+    /// What the oldest command does with jobs.
+    fn jobs(&mut self) -> Option<&mut Jobs> {
+        self.queue.front_mut()?.jobs.as_deref_mut()
     }
 
     fn used(&mut self, whose: Whose, bytes: u64, stamp: Stamp, done: bool, out: &mut Output<'_>) {
@@ -149,8 +161,11 @@ impl RedisSession {
             Whose::Reply => {}
         }
         match self.queue.pop_front() {
-            Some(open) => {
+            Some(mut open) => {
                 let effect = open.effect;
+                if let Some(jobs) = open.jobs.take_if(|_| !open.ghost) {
+                    jobs.answered(open.started.id, out);
+                }
                 let outcome = std::mem::take(&mut self.outcome);
                 let failed = outcome != Outcome::Unset;
                 open.end(outcome, self.role, self.database, stamp, out);

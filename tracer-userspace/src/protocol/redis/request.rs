@@ -2,9 +2,10 @@
 
 use super::command::{MAX_WORD, Upper, is_container, name};
 use super::exchange::{Effect, Open};
+use super::jobs::Jobs;
 use super::resp::{Line, line, number};
 use super::session::{RedisSession, Replies, Request};
-use crate::model::{Mark, Stamp};
+use crate::model::{Mark, Role, Stamp};
 use crate::protocol::Output;
 
 /// Longest inline command (`PROTO_INLINE_MAX_SIZE`).
@@ -68,6 +69,10 @@ impl RedisSession {
         let open = Open {
             started: out.begin(self.role, mark, None),
             effect: Effect::of(&name, arguments, second),
+            jobs: match self.role {
+                Role::Client if head.left == arguments => Jobs::of(&name, arguments, out.conn),
+                _ => None,
+            },
             name,
             arguments,
             request_bytes: head.consumed as u64,
@@ -138,6 +143,9 @@ impl RedisSession {
                 Ok(Some(header)) => header,
             };
             self.count_request(consumed as u64);
+            if let Some(jobs) = self.newest().and_then(|open| open.jobs.as_mut()) {
+                jobs.argument(len);
+            }
             self.request = Request::Arguments {
                 left: left.saturating_sub(1),
                 skip: len.saturating_add(2),
@@ -145,6 +153,9 @@ impl RedisSession {
             return Some(consumed);
         }
         let n = skip.min(bytes.len() as u64);
+        if let Some(jobs) = self.newest().and_then(|open| open.jobs.as_mut()) {
+            jobs.bytes(bytes.get(..n as usize).unwrap_or_default());
+        }
         self.pass(left, skip, n, mark.stamp, out);
         Some(n as usize)
     }
@@ -168,6 +179,9 @@ impl RedisSession {
             && skip > 0
         {
             let n = skip.min(len);
+            if let Some(jobs) = self.newest().and_then(|open| open.jobs.as_mut()) {
+                jobs.unseen(n);
+            }
             self.pass(left, skip, n, stamp, out);
             len -= n;
         }

@@ -140,6 +140,9 @@ impl RedisSession {
         {
             let id = open.started.id;
             out.request_end(id, stamp);
+            if let Some(jobs) = &mut open.jobs {
+                jobs.asked(id, out);
+            }
         }
         self.request_open = false;
         if let Some(open) = self.silent.take() {

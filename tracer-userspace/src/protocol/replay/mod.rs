@@ -10,7 +10,7 @@ use tracer_common::Direction;
 
 use super::{CapturePolicy, MAX_BUFFER, Marks, Output, Protocol, Session, Side};
 use crate::model::{
-    Address, Chunk, Close, Conn, ConnId, Endpoint, Exchange, Mark, Signal, SignalKind, Stamp, Unit,
+    Address, Chunk, Close, Conn, ConnId, Endpoint, Exchange, Job, Mark, Signal, SignalKind, Stamp, Unit,
 };
 use crate::telemetry::{Ledger, Reason};
 
@@ -50,6 +50,8 @@ pub struct Outcomes {
     pub exchanges: Vec<Exchange>,
     /// Reasons of the dropped ones, in order.
     pub dropped: Vec<Reason>,
+    /// What the exchanges did with jobs, in order.
+    pub jobs: Vec<Job>,
     /// What the connection was handed to.
     pub switch: Option<&'static str>,
     /// The last capture policy.
@@ -262,6 +264,13 @@ impl Replay {
                 }
                 SignalKind::RequestEnd(id, _) => (*id, open.get_mut(id).map(|o| &mut o.0)),
                 SignalKind::Respond(id, _) => (*id, open.get_mut(id).map(|o| &mut o.1)),
+                SignalKind::Job(id, job) => {
+                    if !open.contains_key(id) {
+                        return Err(format!("{id:?} is told of and not open"));
+                    }
+                    outcomes.jobs.push(*job);
+                    continue;
+                }
                 SignalKind::End(exchange) => (exchange.id, None),
                 SignalKind::Drop(id, _) => (*id, None),
                 SignalKind::Wake(..) | SignalKind::Replaced(_) => {

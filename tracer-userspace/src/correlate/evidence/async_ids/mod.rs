@@ -6,7 +6,8 @@
 //! 2. A call is written on behalf of the segment's owner, unless the ids say that another resource's callback runs; then on
 //!    behalf of whom that resource's id was given out for, or of a group that nobody knows yet ([`groups`]). The first write on a
 //!    connection is on behalf of who opened it.
-//! 3. The answer to a request tells whose group its segment is. If the only request that is answered after a call's response was
+//! 3. Where a call's turn tells the socket on which the response will be written that waits for this call, that one's open request is it.
+//! 4. The answer to a request tells whose group its segment is. If the only request that is answered after a call's response was
 //!    read is another one than the ids say, the answer is right; the more often that happens, the less are the ids believed.
 //!
 //! So an owner is often known late: a call is decided when its response was read, the segment that began with it is over, and its
@@ -132,9 +133,10 @@ impl Correlator {
         if let Some(record) = self.records.get_mut(request) {
             record.group = group;
             if let Some(turn) = record.begin.start.unit.turn() {
-                event_loop
-                    .segments
-                    .began(record.begin.conn.id, request, &turn, true);
+                let conn = record.begin.conn.id;
+                event_loop.segments.began(conn, request, &turn, true);
+                let is_open = |key| self.records.get(key).is_some_and(Record::is_open);
+                event_loop.segments.serves(request, &turn, is_open);
             }
         }
         self.keep_loop(unit, event_loop);
@@ -156,9 +158,14 @@ impl Correlator {
             let records = &self.records;
             group = event_loop.groups.add(Key::NONE, |key| records.get(key).is_some());
         }
+        let told = self.told_request(&mut event_loop, call);
+        let is_late = is_late && told == Key::NONE;
+        if let Some(record) = self.records.get(told) {
+            group = record.group;
+        }
         event_loop.groups.add_call(group, call);
         if let Some(record) = self.records.get_mut(call) {
-            record.group = group;
+            (record.group, record.told) = (group, told);
             if is_late {
                 record.late_of = label;
             }
@@ -176,6 +183,22 @@ impl Correlator {
         }
         undecided.push_back(call);
         self.keep_loop(unit, event_loop);
+    }
+
+    /// The open request to whose response the call leads.
+    fn told_request(&self, event_loop: &mut Loop, call: Key) -> Key {
+        let Some(record) = self.records.get(call) else {
+            return Key::NONE;
+        };
+        let Some(turn) = record.begin.start.unit.turn().filter(|turn| turn.request != 0) else {
+            return Key::NONE;
+        };
+        let told = event_loop.segments.told(&turn);
+        let fits = self
+            .records
+            .get(told)
+            .is_some_and(|request| request.is_open() && request.start() <= record.start());
+        if fits { told } else { Key::NONE }
     }
 
     /// A request is answered by `unit`, or is over without an answer (`by` is `None`).
@@ -267,6 +290,9 @@ impl Correlator {
             event_loop.doubt();
             return;
         }
+        if self.records.get(called.told).is_some() {
+            return;
+        }
         let (group, whole) = (called.group, asked.group);
         let label = event_loop.groups.label(group);
         if label == Key::NONE {
@@ -289,10 +315,15 @@ impl Correlator {
         if record.is_decided() || !record.response_over {
             return;
         }
-        let (start, backward) = (record.start(), record.answered_by);
+        let (start, backward, told) = (record.start(), record.answered_by, record.told);
         let label = event_loop.groups.label(record.group);
         let is_backward = self.records.get(backward).is_some();
-        let request = if is_backward { backward } else { label };
+        let is_told = self.records.get(told).is_some();
+        let request = match (is_told, is_backward) {
+            (true, _) => told,
+            (false, true) => backward,
+            (false, false) => label,
+        };
         let Some(owner) = self.records.get(request) else {
             return;
         };
@@ -303,6 +334,8 @@ impl Correlator {
             return;
         }
         let confidence = match (is_backward, label == request, event_loop.doubted) {
+            _ if is_told && (label == request || backward == request) => Confidence::Certain,
+            _ if is_told => Confidence::Likely,
             (true, true, false) => Confidence::Certain,
             (false, true, false) if event_loop.is_seen => Confidence::Certain,
             (false, _, true) if event_loop.trust < 0 => {
@@ -340,12 +373,7 @@ impl Correlator {
                 event_loop.undecided.rotate_left(1);
                 continue;
             }
-            let oldest = self
-                .units
-                .processes
-                .get(process)
-                .and_then(|p| self.records.get(p.first_open));
-            if oldest.is_some_and(|r| r.start() <= start) {
+            if self.open_since(process).is_some_and(|oldest| oldest <= start) {
                 return;
             }
             self.decide_unowned(call);
@@ -354,14 +382,14 @@ impl Correlator {
 
     /// The call can wait no longer: the request that the ids name, if they do, is likely its own.
     pub(in crate::correlate) fn claim_by_ids(&mut self, call: Key) {
-        let Some((unit, group)) = self.records.get(call).map(|r| (r.unit, r.group)) else {
+        let Some((unit, group, told)) = self.records.get(call).map(|r| (r.unit, r.group, r.told)) else {
             return;
         };
         let Some(mut event_loop) = self.take_loop(unit) else {
             return;
         };
         let label = event_loop.groups.label(group);
-        let is_believed = event_loop.trust >= 0;
+        let is_believed = event_loop.trust >= 0 || self.records.get(told).is_some();
         self.keep_loop(unit, event_loop);
         if is_believed && self.records.get(label).is_some() && self.contexts_agree(call, label) {
             self.decide(

@@ -22,6 +22,7 @@ struct Ids {
     counter: u64,
     socket: u64,
     socket_trigger: u64,
+    request: u64,
 }
 
 /// Ids from `first` to `last` that were given out on behalf of a group.
@@ -95,6 +96,8 @@ pub(super) struct Segments {
     conns: HashMap<ConnId, Link>,
     /// The ids of accepted sockets and of what parses their requests: many requests', so nobody's.
     listened: HashSet<u64>,
+    /// The request read last from the accepted socket with that id; [`Key::NONE`] if the one before it was open still.
+    served: HashMap<u64, Key>,
 }
 
 impl Segments {
@@ -116,6 +119,7 @@ impl Segments {
             counter,
             socket: extend(turn.socket[0]),
             socket_trigger: extend(turn.socket[1]),
+            request: extend(turn.request),
         }
     }
 
@@ -309,6 +313,26 @@ impl Segments {
             // The parser of a connection is made right after its socket (lib/_http_server.js: connectionListenerInternal).
             self.listened.extend([socket, socket + 1]);
         }
+    }
+
+    /// That request was read from its socket.
+    pub fn serves(&mut self, request: Key, turn: &Turn, is_open: impl Fn(Key) -> bool) {
+        let socket = self.ids(turn).socket;
+        if socket == 0 {
+            return;
+        }
+        if self.served.len() >= MAX_CONNS {
+            self.served.clear();
+        }
+        let served = self.served.entry(socket).or_default();
+        // Of two that wait for their answers on one connection, the socket does not tell which is meant.
+        *served = if is_open(*served) { Key::NONE } else { request };
+    }
+
+    /// The request to whose response the work leads that is done now, if that was told.
+    pub fn told(&mut self, turn: &Turn) -> Key {
+        let request = self.ids(turn).request;
+        self.served.get(&request).copied().unwrap_or_default()
     }
 
     /// The exchange that began last on the connection.

@@ -20,6 +20,8 @@ const CHANNEL_WORDS: usize = 24;
 const MAX_SAMPLES: u32 = 600;
 /// Different callers that must have been seen waiting at one place.
 const ENOUGH: usize = 3;
+/// So many where hyper is not expected to have them: tasks that wait for each other are seen at other places, too.
+const ENOUGH_ELSEWHERE: usize = 24;
 /// Places remembered.
 const MAX_PLACES: usize = 4_096;
 
@@ -30,6 +32,22 @@ struct Place {
     vtable_at: u32,
     channel: u32,
     waker: u32,
+}
+
+impl Place {
+    /// What the kernel side is told of it; `states`: words of the channel that are its state, as bits.
+    fn client(self, states: u32) -> TokioClient {
+        TokioClient {
+            vtable: halves(self.vtable),
+            vtable_at: self.vtable_at,
+            channel: self.channel,
+            waker: self.waker,
+            state: match states {
+                0 => 0,
+                states => states.trailing_zeros().saturating_mul(8),
+            },
+        }
+    }
 }
 
 /// What was seen at a place.
@@ -54,6 +72,8 @@ impl Seen {
 #[derive(Default)]
 pub struct Samples {
     places: BTreeMap<Place, Seen>,
+    /// Where hyper is expected to have them, by the type of its future.
+    expected: HashMap<u64, Place>,
     taken: u32,
     /// Where the next sample goes on.
     next: usize,
@@ -87,10 +107,13 @@ impl Samples {
         for task in tasks.iter().cycle().skip(first).take(count.min(MAX_TASKS)) {
             if let Some(future) = future(&memory, task) {
                 self.note(&memory, task, &future);
-                if offsets.clients.iter().all(|client| client.vtable == [0, 0])
-                    && let Some(likely) = likely(&memory, &future)
+                if !self.expected.contains_key(&future.vtable)
+                    && let Some(place) = likely(&memory, &future)
                 {
-                    offsets.clients = [likely, TokioClient::default()];
+                    self.expected.insert(future.vtable, place);
+                    if offsets.clients.iter().all(|client| client.vtable == [0, 0]) {
+                        offsets.clients = [place.client(0), TokioClient::default()];
+                    }
                 }
             }
         }
@@ -142,26 +165,30 @@ impl Samples {
         }
     }
 
+    /// Whether it is there that callers are found. Where another place is expected, and callers were seen there too, it is not.
+    fn is_certain(&self, place: &Place, seen: &Seen) -> bool {
+        let expected = self
+            .expected
+            .get(&place.vtable)
+            .filter(|expected| *expected != place);
+        let enough = match expected {
+            Some(_) => ENOUGH_ELSEWHERE,
+            None => ENOUGH,
+        };
+        let at_expected = expected.and_then(|expected| self.places.get(expected));
+        seen.callers.len() >= enough
+            && seen.varies()
+            && at_expected.is_none_or(|seen| seen.callers.len() < ENOUGH)
+    }
+
     /// The places that are certain, the most frequented one of each type of future.
     fn clients(&self) -> Vec<TokioClient> {
         let mut best: HashMap<u64, (usize, TokioClient)> = HashMap::new();
         for (place, seen) in &self.places {
-            if seen.callers.len() < ENOUGH || !seen.varies() {
+            if !self.is_certain(place, seen) {
                 continue;
             }
-            let state = seen.states.unwrap_or(0);
-            let client = TokioClient {
-                vtable: halves(place.vtable),
-                vtable_at: place.vtable_at,
-                channel: place.channel,
-                waker: place.waker,
-                state: if state == 0 {
-                    0
-                } else {
-                    state.trailing_zeros().saturating_mul(8)
-                },
-            };
-            let found = (seen.channels.len(), client);
+            let found = (seen.channels.len(), place.client(seen.states.unwrap_or(0)));
             best.entry(place.vtable)
                 .and_modify(|known| {
                     if known.0 < found.0 {
@@ -232,7 +259,7 @@ fn future(memory: &Memory, task: &Task) -> Option<Future> {
 /// Where hyper 1's `client::dispatch::Client` has its callback: before the channel of requests and the `want::Taker`, two `Arc`s of two
 /// holders each, of which the second one holds a number below 4. What is read there is checked at every use, so this does until
 /// callers were seen.
-fn likely(memory: &Memory, future: &Future) -> Option<TokioClient> {
+fn likely(memory: &Memory, future: &Future) -> Option<Place> {
     let shared = |address: u64| {
         let words = memory.words(address, 6);
         let is_shared = memory.is_heap(address) && words.get(..2) == Some(&[2, 1]);
@@ -249,12 +276,11 @@ fn likely(memory: &Memory, future: &Future) -> Option<TokioClient> {
                     if state < 4 && lock & 0xff < 2 && (vtable == 0 || memory.is_constant(vtable)))
             })
     })?;
-    Some(TokioClient {
-        vtable: halves(future.vtable),
+    Some(Place {
+        vtable: future.vtable,
         vtable_at: future.vtable_at,
         channel: bytes(at.checked_sub(1)?),
         waker: 0x20,
-        state: 0,
     })
 }
 

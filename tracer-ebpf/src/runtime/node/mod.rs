@@ -4,7 +4,11 @@
 //! `executionAsyncId()` reads, and to the loop (`uv_loop_t`) behind the environment's timer. Nothing here moves while the
 //! environment lives; where a step finds nothing plausible the event tells no turn.
 
+mod heap;
+
 use tracer_common::{NodeOffsets, Turn};
+
+pub use self::heap::node_waiting;
 
 use super::{pointer, thread_pointer};
 use crate::{buffers::read_user, layout, registers::Registers};
@@ -30,12 +34,19 @@ const ACTIVE: u32 = 4;
 const NEVER: u32 = 1 << 30;
 const STREAM_WATCHER: u64 = 0x88;
 
+/// Where [`heap`] begins: the socket's wrap (0: not known), its id as a double, and the native context (tagged).
+pub struct Origin {
+    pub wrap: u64,
+    pub id: u64,
+    pub native: u64,
+}
+
 /// Where the thread's loop stands; `None` if it has none. `with_socket`: the thread is in a system call whose first argument
 /// is the socket's descriptor.
 #[inline(always)]
-pub fn read(offsets: &NodeOffsets, with_socket: bool) -> Option<Turn> {
+pub fn read(offsets: &NodeOffsets, with_socket: bool) -> Option<(Turn, Origin)> {
     let isolate = pointer(thread_pointer().wrapping_add_signed(i64::from(offsets.isolate_tls)))?;
-    let environment = environment(isolate, offsets)?;
+    let (native, environment) = environment(isolate, offsets)?;
     let ids = pointer(environment.wrapping_add(u64::from(offsets.ids)))?;
     let [execution, trigger, counter, _default_trigger] = read_user::<[u64; 4]>(ids)?;
     let timer = environment.wrapping_add(u64::from(offsets.timer));
@@ -46,10 +57,16 @@ pub fn read(offsets: &NodeOffsets, with_socket: bool) -> Option<Turn> {
     let internal = pointer(event_loop.wrapping_add(LOOP_INTERNAL))?;
     let [turns, events] = read_user::<[u64; 2]>(internal.wrapping_add(METRICS))?;
     let socket = match with_socket && offsets.wrap_id != 0 {
-        true => socket(event_loop, offsets).unwrap_or([0; 2]),
-        false => [0; 2],
+        true => socket(event_loop, offsets).unwrap_or_default(),
+        false => (0, [0; 2]),
     };
-    Some(Turn {
+    let (wrap, socket) = socket;
+    let origin = Origin {
+        wrap,
+        id: socket[0],
+        native,
+    };
+    let turn = Turn {
         execution: integer(execution),
         trigger: integer(trigger),
         counter: integer(counter),
@@ -60,12 +77,14 @@ pub fn read(offsets: &NodeOffsets, with_socket: bool) -> Option<Turn> {
             0 => (time as u32).wrapping_add(NEVER),
             _ => due as u32,
         },
-    })
+        request: 0,
+    };
+    Some((turn, origin))
 }
 
-/// `node::Environment::GetCurrent(isolate)`.
+/// `node::Environment::GetCurrent(isolate)`, behind the native context.
 #[inline(always)]
-fn environment(isolate: u64, offsets: &NodeOffsets) -> Option<u64> {
+fn environment(isolate: u64, offsets: &NodeOffsets) -> Option<(u64, u64)> {
     let context: u64 = read_user(isolate.wrapping_add(u64::from(offsets.context)))?;
     if context & TAG == 0 {
         return None;
@@ -73,12 +92,13 @@ fn environment(isolate: u64, offsets: &NodeOffsets) -> Option<u64> {
     let map: u64 = read_user(context.wrapping_add(MAP))?;
     let native: u64 = read_user(map.wrapping_add(NATIVE_CONTEXT))?;
     let data: u64 = read_user(native.wrapping_add(u64::from(offsets.embedder_data)))?;
-    pointer(data.wrapping_add(u64::from(offsets.environment)))
+    let environment = pointer(data.wrapping_add(u64::from(offsets.environment)))?;
+    Some((native, environment))
 }
 
-/// The ids of the wrap behind the stream whose descriptor is the first argument of the running call.
+/// The wrap behind the stream whose descriptor is the first argument of the running call, and its ids.
 #[inline(always)]
-fn socket(event_loop: u64, offsets: &NodeOffsets) -> Option<[u64; 2]> {
+fn socket(event_loop: u64, offsets: &NodeOffsets) -> Option<(u64, [u64; 2])> {
     if layout::HAS_TASK_BTF.load() == 0 || layout::HAS_TASK_REGISTERS.load() == 0 {
         return None;
     }
@@ -94,7 +114,8 @@ fn socket(event_loop: u64, offsets: &NodeOffsets) -> Option<[u64; 2]> {
     if owner != event_loop {
         return None;
     }
-    read_user(wrap.wrapping_add(u64::from(offsets.wrap_id)))
+    let ids = read_user(wrap.wrapping_add(u64::from(offsets.wrap_id)))?;
+    Some((wrap, ids))
 }
 
 /// An integer that is stored as a double, modulo 2^32; 0 for what is none (negative, below 1, beyond 2^53).

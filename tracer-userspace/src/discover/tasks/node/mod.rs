@@ -4,7 +4,9 @@
 //! (`v8::Isolate::TryGetCurrent`, `v8::Isolate::InContext`, `node::AsyncHooksGetExecutionAsyncId`), read from the process's own code. The
 //! main thread's ids are then read as the kernel side will read them, and must look like ids. Tried on Node 20, 22, 24 and 26.
 
-use tracer_common::{NodeOffsets, RuntimeEntry, RuntimeKind};
+mod heap;
+
+use tracer_common::{NodeHeap, NodeOffsets, RuntimeEntry, RuntimeKind};
 
 use super::Subject;
 use super::live::{Live, Mapping, Module};
@@ -37,8 +39,10 @@ const UV_TIMER: u32 = 13;
 const LOOP_WATCHERS: u64 = 0x68;
 const LOOP_WATCHER_COUNT: u64 = 0x70;
 const STREAM_WATCHER: u64 = 0x88;
-/// `AsyncWrap::async_id_` behind the fields of `BaseObject` and `provider_type_` (src/async_wrap.h).
-const WRAP_IDS: u32 = 0x28;
+/// `AsyncWrap::async_id_` behind the fields of `BaseObject` and `provider_type_` (src/async_wrap.h): up to Node 20, and from 22 on.
+const WRAP_IDS: [u32; 2] = [0x28, 0x38];
+/// Looks at sockets, which may go while they are looked at.
+const LOOKS: usize = 4;
 /// From a tagged context over its map to the native context.
 const TAG: u64 = 1;
 const NATIVE_CONTEXT: u64 = 0x20;
@@ -74,8 +78,10 @@ fn offsets(subject: &Subject) -> Result<NodeOffsets, String> {
         .find_map(|block| environment(&live, &node, block))
         .ok_or("the main thread's ids are not where they should be")?;
     node.timer = timer(&live, environment, event_loop).ok_or("the loop's timer was not found")?;
-    if has_wrap(&live, event_loop, &node, environment) {
-        node.wrap_id = WRAP_IDS;
+    let has_ids = |at: &u32| (0..LOOKS).any(|_| has_wrap(&live, event_loop, &node, environment, *at));
+    if let Some(at) = WRAP_IDS.into_iter().find(has_ids) {
+        node.wrap_id = at;
+        node.heap = heap::find(&live, &module);
     }
     Ok(node)
 }
@@ -156,6 +162,7 @@ impl Code {
             ids: ids(get_id.bytes()).ok_or("the ids' place is not known")?,
             timer: 0,
             wrap_id: 0,
+            heap: NodeHeap::default(),
         })
     }
 
@@ -344,11 +351,8 @@ fn timer(live: &Live<'_>, environment: u64, event_loop: u64) -> Option<u32> {
 }
 
 /// Whether the ids of sockets lie where they should, as far as the process has sockets.
-fn has_wrap(live: &Live<'_>, event_loop: u64, node: &NodeOffsets, environment: u64) -> bool {
+fn has_wrap(live: &Live<'_>, event_loop: u64, node: &NodeOffsets, environment: u64, at: u32) -> bool {
     let field = |object: u64, offset: u64| live.word(object.checked_add(offset)?);
-    let Some(last) = counter(live, node, environment) else {
-        return false;
-    };
     let watchers = field(event_loop, LOOP_WATCHERS).unwrap_or_default();
     let count = field(event_loop, LOOP_WATCHER_COUNT).unwrap_or_default() & 0xffff_ffff;
     let sockets = (0..count.min(MAX_WATCHERS)).filter_map(|descriptor| {
@@ -358,25 +362,23 @@ fn has_wrap(live: &Live<'_>, event_loop: u64, node: &NodeOffsets, environment: u
         let is_socket = kind == UV_TCP && field(stream, HANDLE_LOOP)? == event_loop;
         is_socket.then(|| live.word(stream))?
     });
-    let mut seen = false;
-    for wrap in sockets {
-        let ids = wrap
-            .checked_add(u64::from(WRAP_IDS))
-            .and_then(|at| doubles::<2>(live, at));
-        let fits = ids.is_some_and(|[id, trigger]| {
-            id.fract() == 0.0
-                && trigger.fract() == 0.0
-                && id >= 1.0
-                && trigger >= 0.0
-                && trigger < id
-                && id <= last
-        });
-        if !fits {
-            return false;
-        }
-        seen = true;
-    }
-    seen
+    let ids = sockets.map(|wrap| doubles::<2>(live, wrap.checked_add(u64::from(at))?));
+    let Some(ids) = ids.collect::<Option<Vec<_>>>() else {
+        return false;
+    };
+    // Ids are given out meanwhile, also to sockets that are used again.
+    let Some(last) = counter(live, node, environment) else {
+        return false;
+    };
+    let fits = |[id, trigger]: &[f64; 2]| {
+        id.fract() == 0.0
+            && trigger.fract() == 0.0
+            && *id >= 1.0
+            && *trigger >= 0.0
+            && trigger < id
+            && *id <= last
+    };
+    !ids.is_empty() && ids.iter().all(fits)
 }
 
 #[cfg(test)]

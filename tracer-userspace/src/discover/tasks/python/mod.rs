@@ -1,151 +1,23 @@
 //! asyncio Tasks of CPython: where the interpreter keeps them.
 //!
-//! Structures differ between minor releases, not within one, so that a table has their offsets ([`TABLE`]). Everything else is
+//! Structures differ between minor releases, not within one, so that a table has their offsets ([`table`]). Everything else is
 //! found in the live process through what Python itself knows: the module `_asyncio` among the loaded ones, its types by name.
 //! What the table says is believed only if what it leads to is what it should be: types of the right name and size, every
 //! thread's state in that thread's own storage.
 
-use tracer_common::{Address, PythonOffsets, RuntimeEntry, RuntimeKind, attributes};
+use tracer_common::{Address, PythonOffsets, RuntimeEntry, RuntimeKind};
 
+mod table;
+
+use self::table::{Row, TABLE};
 use super::Subject;
 use super::live::{Live, Mapping, Module};
 use crate::model::Language;
 
-/// What differs between the minor releases of CPython, in bytes. From the structures' definitions in each release (by the compiler's
-/// `offsetof` with the headers of 3.9.18, 3.10.13, 3.11.7, 3.12.1 and 3.13.0), and Modules/_asynciomodule.c for `TaskObj`.
-struct Row {
-    minor: u32,
-    /// `_PyRuntimeState.interpreters.head`.
-    interpreters: u64,
-    /// `PyInterpreterState`: the loaded modules, the first thread state.
-    modules: u64,
-    threads: u64,
-    /// `PyThreadState`: the thread's `pthread_t`, its context, its stack of frames.
-    thread_id: u64,
-    context: u32,
-    data_stack: u32,
-    /// `_PyInterpreterFrame`'s code object; `PyCodeObject`'s numbers of locals and of words on the stack.
-    frame_code: u32,
-    code_locals: u32,
-    code_stack: u32,
-    /// `TaskObj`: its name, its context, its size.
-    task_name: u32,
-    task_context: u32,
-    task_size: u64,
-    /// `PyDictKeysObject`: indices and number of entries; whether it keeps logarithms.
-    keys: (u32, u32, bool),
-    /// `PyFunctionObject.func_closure`.
-    closure: u32,
-    /// Where the callback that wakes a Task keeps the Task.
-    wakeup_task: u32,
-    /// Size of `PyASCIIObject`.
-    text: u32,
-    /// How instances keep their attributes.
-    attributes: u32,
-}
-
-const TABLE: &[Row] = &[
-    Row {
-        minor: 9,
-        interpreters: 32,
-        modules: 856,
-        threads: 8,
-        thread_id: 176,
-        context: 240,
-        data_stack: 0,
-        frame_code: 0,
-        code_locals: 0,
-        code_stack: 0,
-        task_name: 160,
-        task_context: 168,
-        task_size: 184,
-        keys: (40, 32, false),
-        closure: 48,
-        wakeup_task: 16,
-        text: 48,
-        attributes: attributes::DICTIONARY,
-    },
-    Row {
-        minor: 10,
-        interpreters: 32,
-        modules: 856,
-        threads: 8,
-        thread_id: 176,
-        context: 240,
-        data_stack: 0,
-        frame_code: 0,
-        code_locals: 0,
-        code_stack: 0,
-        task_name: 168,
-        task_context: 176,
-        task_size: 192,
-        keys: (40, 32, false),
-        closure: 72,
-        wakeup_task: 24,
-        text: 48,
-        attributes: attributes::DICTIONARY,
-    },
-    Row {
-        minor: 11,
-        interpreters: 40,
-        modules: 888,
-        threads: 16,
-        thread_id: 152,
-        context: 224,
-        data_stack: 296,
-        frame_code: 32,
-        code_locals: 76,
-        code_stack: 68,
-        task_name: 144,
-        task_context: 152,
-        task_size: 176,
-        keys: (32, 24, true),
-        closure: 72,
-        wakeup_task: 24,
-        text: 48,
-        attributes: attributes::POINTER,
-    },
-    Row {
-        minor: 12,
-        interpreters: 40,
-        modules: 944,
-        threads: 72,
-        thread_id: 136,
-        context: 208,
-        data_stack: 232,
-        frame_code: 0,
-        code_locals: 72,
-        code_stack: 64,
-        task_name: 144,
-        task_context: 152,
-        task_size: 176,
-        keys: (32, 24, true),
-        closure: 72,
-        wakeup_task: 24,
-        text: 40,
-        attributes: attributes::TAGGED,
-    },
-    Row {
-        minor: 13,
-        interpreters: 632,
-        modules: 7656,
-        threads: 7344,
-        thread_id: 152,
-        context: 208,
-        data_stack: 232,
-        frame_code: 0,
-        code_locals: 72,
-        code_stack: 64,
-        task_name: 128,
-        task_context: 136,
-        task_size: 144,
-        keys: (32, 24, true),
-        closure: 72,
-        wakeup_task: 24,
-        text: 40,
-        attributes: attributes::INLINE,
-    },
-];
+/// What `_asyncio` publishes of itself for debuggers (from 3.14 on, `Py_AsyncioModuleDebugOffsets` in Modules/_asynciomodule.c): words, of
+/// which these are `TaskObj`'s size, its name, and [`Row::running_task`].
+const PUBLISHED: &str = ".AsyncioDebug";
+const PUBLISHED_WORDS: [usize; 3] = [0, 1, 11];
 
 /// `PyObject.ob_type`; `PyTypeObject`: tp_name, tp_basicsize; `PyDictObject.ma_keys`; `PyModuleObject.md_dict`; `PyThreadState.next`.
 const TYPE: u64 = 8;
@@ -154,9 +26,6 @@ const TYPE_SIZE: u64 = 32;
 const KEYS: u64 = 32;
 const MODULE_DICT: u64 = 16;
 const NEXT_THREAD: u64 = 8;
-
-/// `_PyInterpreterFrame` up to its variables.
-const FRAME_SIZE: u64 = 72;
 
 /// Thread-specific data in glibc's `struct pthread` (nptl/descr.h: specific_1stblock), of 16 bytes for each key, of which the second
 /// word is the value. Keys beyond the first 32 lie elsewhere.
@@ -362,6 +231,11 @@ impl Python<'_> {
             code_locals: row.code_locals,
             code_stack: row.code_stack,
             coroutine_frame,
+            tuple_items: row.tuple_items,
+            done_callbacks: row.done_callbacks,
+            frame_locals: row.frame_locals,
+            frame_pointer: u32::from(row.minor >= 14),
+            running_task: row.running_task,
         };
         Ok(Some(RuntimeEntry {
             kind: RuntimeKind::PYTHON.0,
@@ -382,15 +256,43 @@ impl Python<'_> {
             .get(&names, "Future")
             .filter(|&of| self.is_type(of, b"_asyncio.Future\0"))
             .ok_or_else(|| layout("the type of Futures"))?;
-        let current_tasks = self
-            .get(&names, "_current_tasks")
-            .filter(|&tasks| self.live.word(tasks + TYPE) == Some(self.symbols.dictionary))
-            .ok_or_else(|| layout("the table of running Tasks"))?;
+        let current_tasks = if self.row.running_task == 0 {
+            self.get(&names, "_current_tasks")
+                .filter(|&tasks| self.live.word(tasks + TYPE) == Some(self.symbols.dictionary))
+                .ok_or_else(|| layout("the table of running Tasks"))?
+        } else if self.is_as_published() {
+            NOWHERE
+        } else {
+            return Err(layout("what a Task has"));
+        };
         Ok(Asyncio {
             current_tasks,
             task_type,
             future_type,
         })
+    }
+
+    /// Whether what the process says of itself agrees with the table.
+    fn is_as_published(&self) -> bool {
+        let row = self.row;
+        let expected = [row.task_size, row.task_name.into(), row.running_task.into()];
+        let told = |module: Module| {
+            let bytes = module.elf.section(PUBLISHED, 4096)?;
+            Some(PUBLISHED_WORDS.map(|word| {
+                let word = bytes.get(word * 8..)?.first_chunk()?;
+                Some(u64::from_le_bytes(*word))
+            }))
+        };
+        // A module of its own, or a part of the interpreter.
+        [
+            self.live.module(|name| name.starts_with("_asyncio.")),
+            self.live.module(|name| name.starts_with("libpython3.")),
+            self.live.executable(),
+        ]
+        .into_iter()
+        .flatten()
+        .find_map(told)
+        .is_some_and(|told| told == expected.map(Some))
     }
 
     /// Where a coroutine has its frame: at its end, but for variables and stack. `None` if it has a pointer to it (before 3.11).
@@ -399,7 +301,7 @@ impl Python<'_> {
             return None;
         }
         let size = self.size(self.symbols.coroutine)?;
-        let offset = size.checked_sub(FRAME_SIZE)?;
+        let offset = size.checked_sub(self.row.frame_locals.into())?;
         (48..128).contains(&offset).then_some(offset as u32)
     }
 
@@ -614,6 +516,7 @@ asyncio.run(main())
             "python3.11",
             "python3.12",
             "python3.13",
+            "python3.14",
         ];
         let mut found = 0;
         for name in names {

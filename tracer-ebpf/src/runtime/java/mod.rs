@@ -1,4 +1,10 @@
-//! Java's virtual threads on HotSpot (runtime/javaThread.hpp): which one is mounted on the thread that runs.
+//! Java on HotSpot (runtime/javaThread.hpp): which virtual thread is mounted on the thread that runs, ([`waits`]) who waits for what it
+//! works on, and ([`offers`]) whose work a pool's thread is woken for.
+
+mod held;
+mod objects;
+pub mod offers;
+pub mod waits;
 
 use tracer_common::JavaOffsets;
 
@@ -13,13 +19,10 @@ pub fn virtual_thread(offsets: &JavaOffsets) -> u64 {
 
 #[inline(always)]
 fn mounted(offsets: &JavaOffsets) -> Option<u64> {
-    if offsets.thread == 0 {
+    if offsets.owner_id == 0 && offsets.tid == 0 {
         return None; // a version without virtual threads
     }
-    // The thread control block's second word, in glibc and musl.
-    let vector = pointer(thread_pointer().wrapping_add(8))?;
-    let block = pointer(vector.wrapping_add(u64::from(offsets.tls_block)))?;
-    let thread = pointer(block.wrapping_add(u64::from(offsets.thread)))?;
+    let thread = native(offsets)?;
     let at = |offset: u32| thread.wrapping_add(u64::from(offset));
     if offsets.owner_id != 0 {
         let continuation = read_user::<u64>(at(offsets.continuation))?;
@@ -39,4 +42,27 @@ fn mounted(offsets: &JavaOffsets) -> Option<u64> {
 fn id(handle: u64, offsets: &JavaOffsets) -> Option<u64> {
     let object = pointer(pointer(handle)?)?;
     read_user(object.wrapping_add(u64::from(offsets.tid)))
+}
+
+/// The running thread's `JavaThread`.
+#[inline(always)]
+fn native(offsets: &JavaOffsets) -> Option<u64> {
+    native_of(offsets, thread_pointer())
+}
+
+/// That of the thread with that thread pointer.
+#[inline(always)]
+fn native_of(offsets: &JavaOffsets, control: u64) -> Option<u64> {
+    if offsets.thread == 0 {
+        return None;
+    }
+    // The thread control block's second word, in glibc and musl.
+    let vector = pointer(control.wrapping_add(8))?;
+    let block = pointer(vector.wrapping_add(u64::from(offsets.tls_block)))?;
+    pointer(block.wrapping_add(u64::from(offsets.thread)))
+}
+
+#[inline(always)]
+fn current(offsets: &JavaOffsets) -> u64 {
+    native(offsets).unwrap_or(0)
 }

@@ -6,19 +6,18 @@
 //! - from JDK 24 on in `JavaThread::_monitor_owner_id`;
 //! - before (JDK 21 to 23) in `java.lang.Thread.tid`, which lies behind `eetop` (the object's own `JavaThread`).
 //!
-//! Older versions have none, and then nothing has to be read.
+//! Older versions have none. In [`futures`]: how it is found for whom a pool's thread works.
 
-use std::collections::HashMap;
+mod futures;
+mod table;
 
-use tracer_common::{JavaOffsets, RuntimeEntry, RuntimeKind};
+use tracer_common::{Address, JavaOffsets, RuntimeEntry, RuntimeKind};
 
+use self::table::Table;
 use super::Subject;
 use super::live::{Live, Module};
 use crate::model::Language;
 
-/// Most rows of libjvm's table (JDK 25 has about 1,500), and the largest row believed.
-const MAX_ROWS: u64 = 16_384;
-const MAX_STRIDE: u64 = 256;
 /// Most threads that are looked at, and the least that must agree.
 const MAX_THREADS: u64 = 64;
 const MIN_THREADS: usize = 3;
@@ -42,14 +41,20 @@ pub fn find(subject: &Subject) -> Option<Result<RuntimeEntry, String>> {
     }))
 }
 
+/// Whether classes of `java.util.concurrent` may still be loaded that are looked for.
+pub fn is_incomplete(entry: &RuntimeEntry) -> bool {
+    let futures = &entry.java.futures;
+    let all = [futures.signaller, futures.task, futures.offer];
+    entry.kind == RuntimeKind::JAVA.0
+        && futures.thread.get() != 0
+        && (futures.waiting == 0 || all.contains(&Address::default()))
+}
+
 fn offsets(live: &Live, libjvm: &Module) -> Result<JavaOffsets, String> {
     if libjvm.elf.machine() != object::elf::EM_X86_64.0 {
         return Err("threads are read on x86_64 only".to_owned());
     }
     let table = Table::read(live, libjvm).ok_or("libjvm's table of structures can't be read")?;
-    let Some(current) = table.offset("JavaThread", "_vthread") else {
-        return Ok(JavaOffsets::default()); // no virtual threads
-    };
     let threads = table.threads(live);
     if threads.len() < MIN_THREADS {
         return Err("it has hardly any threads yet".to_owned());
@@ -58,7 +63,11 @@ fn offsets(live: &Live, libjvm: &Module) -> Result<JavaOffsets, String> {
     let mut offsets = JavaOffsets {
         tls_block,
         thread,
+        futures: futures::find(live, &table, &threads).unwrap_or_default(),
         ..JavaOffsets::default()
+    };
+    let Some(current) = table.offset("JavaThread", "_vthread") else {
+        return Ok(offsets); // no virtual threads
     };
     let told = table
         .offset("JavaThread", "_monitor_owner_id")
@@ -186,108 +195,4 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = (u32, u64)> {
     (0..)
         .step_by(8)
         .zip(words.iter().map(|word| u64::from_ne_bytes(*word)))
-}
-
-/// What libjvm says of its structures, as far as it is asked for.
-struct Table(HashMap<(&'static str, String), Row>);
-
-/// A field: its offset in the structure, or its address if it is static.
-#[derive(Clone, Copy)]
-struct Row {
-    offset: u64,
-    address: u64,
-}
-
-/// Structures that are asked for.
-const STRUCTURES: &[&str] = &[
-    "JavaThread",
-    "Thread",
-    "OSThread",
-    "ThreadsSMRSupport",
-    "ThreadsList",
-];
-
-impl Table {
-    fn read(live: &Live, libjvm: &Module) -> Option<Self> {
-        let exported = |name: &str| {
-            let address = libjvm.base.checked_add(libjvm.elf.dynamic_symbol(name)?)?;
-            live.word(address)
-        };
-        let part = |name: &str| exported(&format!("gHotSpotVMStructEntry{name}Offset"));
-        let stride = exported("gHotSpotVMStructEntryArrayStride").filter(|&bytes| bytes <= MAX_STRIDE)?;
-        let (structure, field) = (part("TypeName")?, part("FieldName")?);
-        let (offset, address) = (part("Offset")?, part("Address")?);
-        let mut row = exported("gHotSpotVMStructs")?;
-        let mut known: HashMap<u64, Option<&'static str>> = HashMap::new();
-        let mut rows = HashMap::new();
-        for _ in 0..MAX_ROWS {
-            let bytes = live.read(row, usize::try_from(stride).ok()?)?;
-            let word = |at: u64| {
-                let bytes = bytes.get(usize::try_from(at).ok()?..)?.first_chunk()?;
-                Some(u64::from_ne_bytes(*bytes))
-            };
-            let name = word(structure)?;
-            if name == 0 {
-                return Some(Self(rows));
-            }
-            let structure = *known.entry(name).or_insert_with(|| {
-                let text = text(live, name)?;
-                STRUCTURES.iter().copied().find(|known| *known == text)
-            });
-            if let Some(structure) = structure {
-                let found = Row {
-                    offset: word(offset)?,
-                    address: word(address)?,
-                };
-                rows.insert((structure, text(live, word(field)?)?), found);
-            }
-            row = row.checked_add(stride)?;
-        }
-        None
-    }
-
-    fn row(&self, structure: &'static str, field: &str) -> Option<Row> {
-        self.0.get(&(structure, field.to_owned())).copied()
-    }
-
-    fn offset(&self, structure: &'static str, field: &str) -> Option<u32> {
-        u32::try_from(self.row(structure, field)?.offset).ok()
-    }
-
-    /// The Java threads that have started.
-    fn threads(&self, live: &Live) -> Vec<Thread> {
-        self.list(live).unwrap_or_default()
-    }
-
-    fn list(&self, live: &Live) -> Option<Vec<Thread>> {
-        let list = live.word(self.row("ThreadsSMRSupport", "_java_thread_list")?.address)?;
-        let field = |structure, name| self.row(structure, name).map(|row| row.offset);
-        let count = live.half(list.checked_add(field("ThreadsList", "_length")?)?)?;
-        let first = live.word(list.checked_add(field("ThreadsList", "_threads")?)?)?;
-        let of_system = field("JavaThread", "_osthread").or_else(|| field("Thread", "_osthread"))?;
-        let control = field("OSThread", "_pthread_id")?;
-        let thread = |n: u64| {
-            let address = live.word(first.checked_add(n.checked_mul(8)?)?)?;
-            let system = live.word(address.checked_add(of_system)?)?;
-            let control_at = system.checked_add(control)?;
-            Some(Thread {
-                address,
-                control: live.word(control_at)?,
-                control_at,
-            })
-        };
-        Some(
-            (0..u64::from(count).min(MAX_THREADS))
-                .filter_map(thread)
-                .collect(),
-        )
-    }
-}
-
-/// A C string of a few bytes.
-fn text(live: &Live, address: u64) -> Option<String> {
-    const LONGEST: usize = 64;
-    let bytes = live.read(address, LONGEST)?;
-    let end = bytes.iter().position(|&byte| byte == 0)?;
-    String::from_utf8(bytes.get(..end)?.to_vec()).ok()
 }

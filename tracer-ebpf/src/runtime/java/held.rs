@@ -1,0 +1,232 @@
+//! Futures that nobody waits for yet, but whose maker can be told: who makes several waits for one after the other, and has the others among
+//! its variables meanwhile.
+//!
+//! Who waits is looked through once for each future that it waits for: the innermost frames of its stack, for futures, and for arrays and
+//! `ArrayList`s of them. What is found is remembered until objects are moved. Two that hold the same have not both made it: then nobody is told.
+
+use aya_ebpf::{helpers::generated::bpf_probe_read_user, macros::map, maps::LruHashMap};
+
+use super::{
+    objects::{FUTURE, TASK, bounded, class, decode, in_heap, is_moving, java_kind, reference},
+    waits::{SEVERAL, WINDOW, walk},
+};
+use crate::{buffers::read_user, runtime::pointer};
+
+/// Windows of a stack that are looked at, and members of an array.
+pub const WINDOWS: u64 = 3;
+const MEMBERS: u64 = 8;
+
+/// By process and address of the future.
+#[map]
+static JAVA_HELD: LruHashMap<[u64; 2], Holder> = LruHashMap::with_max_entries(8_192, 0);
+
+/// Who holds a future.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Holder {
+    /// [`SEVERAL`] if several do.
+    unit: u64,
+    /// How often objects had been moved then.
+    collections: u64,
+    /// When that was seen first.
+    since: u64,
+}
+
+/// The unit that holds what the thread works on, 0 if that is not known.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn java_holder(slot: u64) -> u64 {
+    let Some(walk) = walk(slot) else {
+        return 0;
+    };
+    if walk.waiter_is_told() || is_moving(walk) {
+        return 0;
+    }
+    // SAFETY: a copy; a torn one is of one who holds it, too, or of no time.
+    match unsafe { JAVA_HELD.get([walk.thread >> 32, walk.found]) } {
+        Some(holder) if holder.collections == walk.collections && holder.unit > SEVERAL => {
+            walk.since = holder.since;
+            holder.unit
+        }
+        _ => 0,
+    }
+}
+
+/// Whether the unit, which waits for what was found, is to be looked through.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn java_holds(slot: u64, unit: u64) -> u64 {
+    let Some(walk) = walk(slot) else {
+        return 0;
+    };
+    walk.unit = unit;
+    if walk.waiter_native == 0 {
+        return 0;
+    }
+    // SAFETY: as above.
+    if let Some(holder) = unsafe { JAVA_HELD.get([walk.thread >> 32, walk.found]) }
+        && holder.collections == walk.collections
+    {
+        return 0;
+    }
+    hold(slot, walk.found);
+    1
+}
+
+/// Looks at one window of its stack: 0 if that can't be read.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn java_held_window(slot: u64, window: u64) -> u64 {
+    let Some(walk) = walk(slot) else {
+        return 0;
+    };
+    let bytes = 8 * WINDOW as u64;
+    let frame = walk
+        .waiter_native
+        .wrapping_add(u64::from(walk.futures.last_frame));
+    let Some(top) = pointer(frame) else {
+        return 0;
+    };
+    // SAFETY: there is room for so many words; the helper refuses bad addresses.
+    let failed = unsafe {
+        bpf_probe_read_user(
+            walk.words.as_mut_ptr().cast(),
+            bytes as u32,
+            top.wrapping_add(window * bytes) as *const _,
+        )
+    };
+    if failed != 0 {
+        return 0;
+    }
+    for at in 0..WINDOW {
+        if java_held_word(slot, at as u64) != 0 {
+            for member in 0..MEMBERS {
+                if java_held_member(slot, member) == 0 {
+                    break;
+                }
+            }
+        }
+    }
+    1
+}
+
+/// Looks at one word of the window: whether it is an array.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn java_held_word(slot: u64, at: u64) -> u64 {
+    let Some(walk) = walk(slot) else {
+        return 0;
+    };
+    let word = walk.words[bounded::<WINDOW>(at)];
+    if in_heap(&walk.futures, word) {
+        return java_held_object(slot, word);
+    }
+    if walk.futures.compressed == 0 || word == 0 || word >> 40 == 0x7f {
+        return 0;
+    }
+    let low = decode(&walk.futures, word & 0xffff_ffff);
+    if java_held_object(slot, low) != 0 {
+        return 1;
+    }
+    java_held_object(slot, decode(&walk.futures, word >> 32))
+}
+
+/// Remembers a future; notes an array.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn java_held_object(slot: u64, object: u64) -> u64 {
+    /// Of arrays of references, the two highest bits.
+    const REFERENCES: u32 = 0b10;
+    let Some(walk) = walk(slot) else {
+        return 0;
+    };
+    let o = &walk.futures;
+    if !in_heap(o, object) {
+        return 0;
+    }
+    let mut array = object;
+    let mut of = class(o, object);
+    if of == 0 {
+        return 0;
+    }
+    let [first, second] = o.lists;
+    if of == first.get() || of == second.get() {
+        let [of_first, of_second] = o.elements;
+        let at = if of == first.get() { of_first } else { of_second };
+        array = reference(o, object, at);
+        of = if array == 0 { 0 } else { class(o, array) };
+    }
+    let layout = read_user::<u32>(of.wrapping_add(u64::from(o.layout))).unwrap_or(0);
+    if of != 0 && layout >> 30 == REFERENCES {
+        walk.array = array;
+        return 1;
+    }
+    hold(slot, object);
+    0
+}
+
+/// Looks at one member of the array: 0 if there are no more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn java_held_member(slot: u64, member: u64) -> u64 {
+    let Some(walk) = walk(slot) else {
+        return 0;
+    };
+    let o = &walk.futures;
+    let length = read_user::<u32>(walk.array.wrapping_add(u64::from(o.length))).unwrap_or(0);
+    if member >= u64::from(length) {
+        return 0;
+    }
+    // Elements begin behind the length, at a multiple of their size.
+    let (first, size) = if o.compressed != 0 {
+        (o.length.wrapping_add(4), 4)
+    } else {
+        (o.length.wrapping_add(11) & !7, 8)
+    };
+    let object = reference(o, walk.array.wrapping_add(member * size), first);
+    if object != 0 {
+        hold(slot, object);
+    }
+    1
+}
+
+#[inline(always)]
+fn hold(slot: u64, object: u64) {
+    java_hold(slot, object);
+}
+
+/// Remembers that the unit holds the object, if that is a future that is not complete.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn java_hold(slot: u64, object: u64) -> u64 {
+    let kind = java_kind(slot, object);
+    let Some(walk) = walk(slot) else {
+        return 0;
+    };
+    let o = &walk.futures;
+    let is_open = match kind {
+        FUTURE => reference(o, object, o.result) == 0,
+        TASK => read_user::<u32>(object.wrapping_add(u64::from(o.state))) == Some(0),
+        _ => false,
+    };
+    if !is_open || is_moving(walk) {
+        return 0;
+    }
+    let key = [walk.thread >> 32, object];
+    let mut holder = Holder {
+        unit: walk.unit,
+        collections: walk.collections,
+        since: walk.since,
+    };
+    // SAFETY: as above.
+    if let Some(before) = unsafe { JAVA_HELD.get(key) }
+        && before.collections == holder.collections
+    {
+        if before.unit == holder.unit {
+            return 1;
+        }
+        holder.unit = SEVERAL;
+    }
+    let _ = JAVA_HELD.insert(key, holder, 0);
+    1
+}
