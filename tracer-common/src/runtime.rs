@@ -103,8 +103,9 @@ pub struct JavaFutures {
     pub thread: Address,
     /// `java.lang.VirtualThread`.
     pub virtual_thread: Address,
-    /// `java.util.ArrayList`, and the lists that `List.of` and `Stream.toList` make (`ImmutableCollections.ListN`).
-    pub lists: [Address; 2],
+    /// What leads to an array of futures, in at most [`JAVA_LIST_STEPS`] steps: lists, and the iterators that are all that compiled code keeps of
+    /// them.
+    pub lists: [Address; JAVA_LISTS],
     /// `SynchronousQueue.TransferStack.SNode`: somebody who waits for work, or has some; 0 = not loaded, or none in this version.
     pub offer: Address,
     /// Whether references are compressed (32 bits).
@@ -163,8 +164,8 @@ pub struct JavaFutures {
     pub layout: u32,
     /// Where an array has its length.
     pub length: u32,
-    /// Their arrays (`elementData`, `elements`).
-    pub elements: [u32; 2],
+    /// Where those have what they lead to.
+    pub elements: [u32; JAVA_LISTS],
     /// `SNode.next`: with whom who has work tries to agree.
     pub offer_next: u32,
     /// `SNode.match`: with whom it has agreed.
@@ -176,6 +177,11 @@ pub struct JavaFutures {
     /// `JavaThread::_tlab` with `ThreadLocalAllocBuffer::_top`: behind the latest object that the thread has made.
     pub made: u32,
 }
+
+/// Classes in [`JavaFutures::lists`].
+pub const JAVA_LISTS: usize = 6;
+/// An iterator leads to a list, that to an array.
+pub const JAVA_LIST_STEPS: usize = 2;
 
 /// Types of futures that serve a client's connection, at most.
 pub const MAX_TOKIO_CLIENTS: usize = 2;
@@ -427,7 +433,7 @@ pub struct RuntimeEntry {
 }
 
 const _: () = assert!(core::mem::size_of::<PythonOffsets>() == 13 * 8 + 21 * 4);
-const _: () = assert!(core::mem::size_of::<JavaFutures>() == 19 * 8 + 36 * 4);
+const _: () = assert!(core::mem::size_of::<JavaFutures>() == 23 * 8 + 40 * 4);
 const _: () = assert!(
     core::mem::size_of::<RuntimeEntry>()
         == 188 + 18 * 4 + core::mem::size_of::<PythonOffsets>() + core::mem::size_of::<JavaFutures>()

@@ -2,9 +2,10 @@
 //! its variables meanwhile.
 //!
 //! Who waits is looked through once for each future that it waits for: the innermost frames of its stack, for futures, and for arrays and
-//! `ArrayList`s of them. What is found is remembered until objects are moved. Two that hold the same have not both made it: then nobody is told.
+//! lists of them and what iterates over such. What is found is remembered until objects are moved. Two that hold the same have not both made it: then nobody is told.
 
 use aya_ebpf::{helpers::generated::bpf_probe_read_user, macros::map, maps::LruHashMap};
+use tracer_common::{JAVA_LIST_STEPS, JAVA_LISTS};
 
 use super::{
     objects::{FUTURE, TASK, bounded, class, decode, in_heap, is_moving, java_kind, reference},
@@ -131,7 +132,7 @@ extern "C" fn java_held_word(slot: u64, at: u64) -> u64 {
     java_held_object(slot, decode(&walk.futures, word >> 32))
 }
 
-/// Remembers a future; notes an array.
+/// Remembers a future; notes an array, or that of a list.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn java_held_object(slot: u64, object: u64) -> u64 {
@@ -146,22 +147,28 @@ extern "C" fn java_held_object(slot: u64, object: u64) -> u64 {
     }
     let mut array = object;
     let mut of = class(o, object);
+    for _ in 0..JAVA_LIST_STEPS {
+        let mut at = 0;
+        for list in 0..JAVA_LISTS {
+            if of != 0 && of == o.lists[list].get() {
+                at = o.elements[list];
+            }
+        }
+        if at == 0 {
+            break;
+        }
+        array = reference(o, array, at);
+        of = if array == 0 { 0 } else { class(o, array) };
+    }
     if of == 0 {
         return 0;
     }
-    let [first, second] = o.lists;
-    if of == first.get() || of == second.get() {
-        let [of_first, of_second] = o.elements;
-        let at = if of == first.get() { of_first } else { of_second };
-        array = reference(o, object, at);
-        of = if array == 0 { 0 } else { class(o, array) };
-    }
     let layout = read_user::<u32>(of.wrapping_add(u64::from(o.layout))).unwrap_or(0);
-    if of != 0 && layout >> 30 == REFERENCES {
+    if layout >> 30 == REFERENCES {
         walk.array = array;
         return 1;
     }
-    hold(slot, object);
+    hold(slot, array);
     0
 }
 

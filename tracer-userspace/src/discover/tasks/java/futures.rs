@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use tracer_common::{Address, JavaFutures};
+use tracer_common::{Address, JAVA_LISTS, JavaFutures};
 
 use super::table::{Table, text};
 use super::{MIN_THREADS, Thread};
@@ -30,8 +30,6 @@ const CLASSES: &[&str] = &[
     THREAD,
     "java/lang/VirtualThread",
     "java/lang/Thread$FieldHolder",
-    "java/util/ArrayList",
-    "java/util/ImmutableCollections$ListN",
     "java/util/concurrent/CompletableFuture",
     "java/util/concurrent/CompletableFuture$AsyncRun",
     "java/util/concurrent/CompletableFuture$AsyncSupply",
@@ -42,6 +40,17 @@ const CLASSES: &[&str] = &[
     "java/util/concurrent/FutureTask",
     "java/util/concurrent/FutureTask$WaitNode",
     "java/util/concurrent/SynchronousQueue$TransferStack$SNode",
+];
+
+/// Lists, and what iterates over them: the class, and its field that leads to the array of the elements.
+const LISTS: [(&str, &str); JAVA_LISTS] = [
+    ("java/util/ArrayList", "elementData"),
+    ("java/util/ArrayList$Itr", "this$0"),
+    ("java/util/Arrays$ArrayList", "a"),
+    ("java/util/Arrays$ArrayItr", "a"),
+    // What `List.of` and `Stream.toList` make.
+    ("java/util/ImmutableCollections$ListN", "elements"),
+    ("java/util/ImmutableCollections$ListItr", "list"),
 ];
 
 /// What is known of it now; `None` if this virtual machine is not understood.
@@ -59,10 +68,6 @@ pub fn find(live: &Live, table: &Table, threads: &[Thread]) -> Option<JavaFuture
         fields.and_then(|fields| fields.get(name).copied()).unwrap_or(0)
     };
     let of_thread = Some(self::fields(live, table, *classes.get(THREAD)?)?);
-    let elements = |list: &str, name: &str| {
-        let class = classes.get(list).copied();
-        offset(&class.and_then(|class| self::fields(live, table, class)), name)
-    };
     let of_holder = classes
         .get("java/lang/Thread$FieldHolder")
         .and_then(|&class| self::fields(live, table, class));
@@ -115,10 +120,7 @@ pub fn find(live: &Live, table: &Table, threads: &[Thread]) -> Option<JavaFuture
         task: address("FutureTask"),
         thread: class(THREAD),
         virtual_thread: class("java/lang/VirtualThread"),
-        lists: [
-            class("java/util/ArrayList"),
-            class("java/util/ImmutableCollections$ListN"),
-        ],
+        lists: LISTS.map(|(list, _)| class(list)),
         reference_shift: live.half(static_of("CompressedOops", ["_narrow_oop._shift", "_shift"])?)?,
         class_shift: live.half(static_of(
             "CompressedKlassPointers",
@@ -153,10 +155,10 @@ pub fn find(live: &Live, table: &Table, threads: &[Thread]) -> Option<JavaFuture
             .offset("JavaThread", "_anchor")?
             .checked_add(table.offset("JavaFrameAnchor", "_last_Java_sp")?)?,
         layout: table.offset("Klass", "_layout_helper")?,
-        elements: [
-            elements("java/util/ArrayList", "elementData"),
-            elements("java/util/ImmutableCollections$ListN", "elements"),
-        ],
+        elements: LISTS.map(|(list, field)| {
+            let class = classes.get(list).copied();
+            offset(&class.and_then(|class| self::fields(live, table, class)), field)
+        }),
         ..JavaFutures::default()
     };
     if let Some(offer) = concurrent("SynchronousQueue$TransferStack$SNode")
@@ -239,6 +241,7 @@ fn moves_while_threads_run(live: &Live, table: &Table) -> Option<bool> {
 fn classes(live: &Live, table: &Table) -> HashMap<&'static str, u64> {
     let mut found = HashMap::new();
     let mut looked_at = 0;
+    let known = || CLASSES.iter().copied().chain(LISTS.map(|(list, _)| list));
     let mut look = || {
         let offset = |structure, field| table.row(structure, field).map(|row| row.offset);
         let next_loader = offset("ClassLoaderData", "_next")?;
@@ -251,13 +254,13 @@ fn classes(live: &Live, table: &Table) -> HashMap<&'static str, u64> {
                 break;
             }
             let mut class = live.word(loader.checked_add(first_class)?)?;
-            while class != 0 && looked_at < MAX_CLASSES && found.len() < CLASSES.len() {
+            while class != 0 && looked_at < MAX_CLASSES && found.len() < CLASSES.len() + LISTS.len() {
                 looked_at += 1;
                 let symbol = live.word(class.checked_add(name)?)?;
                 if let Some(name) = symbol_text(live, table, symbol)
-                    && let Some(name) = CLASSES.iter().find(|known| **known == name)
+                    && let Some(name) = known().find(|known| *known == name)
                 {
-                    found.insert(*name, class);
+                    found.insert(name, class);
                 }
                 class = live.word(class.checked_add(next_class)?)?;
             }
