@@ -1,9 +1,10 @@
 //! Goroutines (runtime/runtime2.go: g, hchan, sudog). A pooled HTTP client writes on the connection's `writeLoop`; who asked
 //! waits for that goroutine's write-error channel.
 //!
-//! Who asked may do so on another's behalf: [`waits`] looks for those that wait for it. Where nobody waits yet, the response's receive
-//! is the second chance.
+//! Who asked may do so on another's behalf: [`waits`] looks for those that wait for it. Where nobody waits yet, or nobody was seen to ask
+//! ([`asker`]), the response's receive is the second chance.
 
+mod asker;
 mod waits;
 
 use aya_ebpf::{macros::map, maps::LruHashMap};
@@ -12,7 +13,8 @@ use tracer_common::{Direction, GoOffsets, MAX_GO_CALLERS, PLACE_UNIT, RuntimeKin
 use super::{Tasks, entry, pointer, thread_pointer};
 use crate::{buffers::read_user, relay};
 
-/// Who asked a client's connection, by its cookie: `g` and its id. Only those for whom nobody was found to wait.
+/// Who asked a client's connection, by its cookie: `g` and its id. Only those for whom nobody was found to wait; [`UNSEEN`] if nobody was
+/// found to ask.
 #[map]
 static GO_CALLERS: LruHashMap<u64, [u64; 2]> = LruHashMap::with_max_entries(MAX_GO_CALLERS, 0);
 
@@ -23,6 +25,10 @@ static GO_READERS: LruHashMap<[u64; 2], u32> = LruHashMap::with_max_entries(MAX_
 /// In [`GO_READERS`]: goroutines that read sockets, and those that write for whoever asks (`writeLoop`).
 const READS: u32 = 1;
 const WRITES: u32 = 2;
+/// In [`GO_CALLERS`].
+const UNSEEN: [u64; 2] = [0; 2];
+/// Go's heap lies together: pointers into it differ in these bits alone.
+const HEAP_BITS: u64 = 36;
 /// `runtime.g.startpc` lies behind `parentGoid`, `gopc` and `ancestors`.
 const STARTPC: u64 = 24;
 
@@ -95,11 +101,13 @@ extern "C" fn go_begin(tgid: u64, scratch: u64, cookie: u64) -> u64 {
             };
             if caller.is_some() {
                 note_function(tgid, g, offsets, WRITES);
+            } else if is_write_loop(tgid, startpc(g, offsets)) {
+                let _ = GO_CALLERS.insert(cookie, UNSEEN, 0);
             }
             caller
         } else {
             note_function(tgid, g, offsets, READS);
-            remembered(cookie, offsets)
+            remembered(tgid, scratch, cookie, offsets)
         };
         if let Some(caller) = caller {
             tasks.awaiters[0] = id(caller, offsets);
@@ -176,12 +184,17 @@ fn waiter(g: u64, offsets: &GoOffsets) -> Option<u64> {
     (caller != g).then_some(caller)
 }
 
-/// Who asked this connection last, if nobody was found to wait for it then.
+/// Who asked this connection last, if nobody was found to wait for it then, or to ask.
 #[inline(always)]
-fn remembered(cookie: u64, offsets: &GoOffsets) -> Option<u64> {
+fn remembered(tgid: u64, scratch: u64, cookie: u64, offsets: &GoOffsets) -> Option<u64> {
     // SAFETY: an entry stays memory of this map while the program runs.
-    let [caller, known] = *unsafe { GO_CALLERS.get(cookie) }?;
+    let asked = *unsafe { GO_CALLERS.get(cookie) }?;
     let _ = GO_CALLERS.remove(cookie);
+    if asked == UNSEEN {
+        let caller = asker::go_asker(tgid, scratch);
+        return (caller != 0).then_some(caller);
+    }
+    let [caller, known] = asked;
     // The memory of a goroutine that has ended is used again.
     (id(caller, offsets) == known).then_some(caller)
 }

@@ -8,7 +8,7 @@
 use aya_ebpf::{helpers::generated::bpf_probe_read_user, macros::map, maps::LruHashMap};
 use tracer_common::{GoOffsets, MAX_GO_CALLERS, RuntimeKind};
 
-use super::{entry, id, is_write_loop, parent, reads_sockets, startpc, tasks};
+use super::{HEAP_BITS, entry, id, is_write_loop, parent, reads_sockets, startpc, tasks};
 use crate::runtime::{FRAME, HELD, OBJECT, PLACES, Tasks, whole};
 
 /// Channels over which workers get their jobs, by process and address: workers were seen to wait there, or others to send.
@@ -33,8 +33,6 @@ const SEMAPHORES: u64 = 251;
 const CACHE_LINE: u64 = 64;
 /// Depth to which a tree of semaphores is followed.
 const DEPTH: usize = 8;
-/// Go's heap lies together: pointers into it differ in these bits alone.
-const HEAP_BITS: u64 = 36;
 /// What [`go_waiting`] says instead of a goroutine.
 pub const MEMBERS: u64 = 1;
 /// Set in that of [`GO_WORKERS`]' places which is the last job's; in neither if that is not known.

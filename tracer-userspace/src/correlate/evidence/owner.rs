@@ -8,7 +8,7 @@ use crate::correlate::Correlator;
 use crate::correlate::arena::Key;
 use crate::correlate::record::Parent;
 use crate::correlate::unit::{Pending, UnitId, UnitState, Via};
-use crate::model::{Confidence, Evidence, Nanos, PLACE_UNIT, Task, Unit};
+use crate::model::{Confidence, Evidence, Language, Nanos, PLACE_UNIT, Task, Unit};
 
 /// How a request may claim calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -154,7 +154,8 @@ impl Correlator {
     }
 
     /// Who waits for the response may be told only when it is read. That counts if it is the same task's read, or one's that works for
-    /// the same caller: on a connection that carries several calls at once, whoever wrote last is told.
+    /// the same caller: on a connection that carries several calls at once, whoever wrote last is told. Go's client has two goroutines for a
+    /// connection, which carries one call at a time: if the one that wrote did not know for whom, the one that reads does.
     pub(in crate::correlate) fn await_owner_again(&mut self, call: Key, moved: &Unit) {
         let told = moved.task().awaiters;
         if told[0] == 0 {
@@ -164,7 +165,10 @@ impl Correlator {
             return;
         };
         let began = &record.begin.start.unit;
-        let is_same = began.tasks().next() == moved.tasks().next() || began.task().awaiters[0] == told[0];
+        let was_unknown = began.task().awaiters[0] == 0 && record.service.language == Language::Go;
+        let is_same = was_unknown
+            || began.tasks().next() == moved.tasks().next()
+            || began.task().awaiters[0] == told[0];
         if began.task().awaiters != told && is_same {
             self.await_owner(call, moved);
         }
