@@ -5,17 +5,20 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"math/rand"
 	"net/http"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+	_ "unsafe"
 )
 
 var (
-	next   = os.Getenv("NEXT")
-	client = &http.Client{
+	next         = os.Getenv("NEXT")
+	answersAfter time.Duration
+	client       = &http.Client{
 		Timeout: 20 * time.Second,
 		Transport: &http.Transport{
 			MaxIdleConns:        64,
@@ -23,6 +26,21 @@ var (
 		},
 	}
 )
+
+// Called by net/http (transport.go, for its own tests) when a request is on its way to the connection, before its caller waits for the answer.
+//
+//go:linkname beforeWaiting net/http.testHookWaitResLoop
+var beforeWaiting func()
+
+// comesLate makes every other caller wait for the answer only when its request has been written, and answers later than that.
+func comesLate() {
+	beforeWaiting = func() {
+		if rand.Intn(2) == 0 {
+			time.Sleep(3 * time.Millisecond)
+		}
+	}
+	answersAfter = 20 * time.Millisecond
+}
 
 // get fetches a URL and reads the body to its end, so that the connection goes back to the pool.
 func get(url string) (int, []byte, error) {
@@ -51,8 +69,12 @@ func forward(w http.ResponseWriter, path string) {
 }
 
 func main() {
+	if os.Getenv("LATE") != "" {
+		comesLate()
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/hello/", func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(answersAfter)
 		fmt.Fprintf(w, "hello %s\n", last(r))
 	})
 	mux.HandleFunc("/status/", func(w http.ResponseWriter, r *http.Request) {

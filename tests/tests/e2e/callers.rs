@@ -108,6 +108,37 @@ callers! {
     ruby_net_http: ruby, "/call", 1.0;
 }
 
+/// Every other caller does not wait yet when its request is written: it is found when the response is read.
+#[test]
+fn go_callers_come_late() {
+    let Some(host) = Host::ready() else { return };
+    let next = apps::go(Setup::named("next").env("LATE", "1"));
+    let app = apps::go(Setup::named("app").env("LATE", "1").calling(&next));
+    let call = |requests| {
+        drive(app.port, 8, requests, |client, n| {
+            client.get(&format!("/call/{n}"))
+        })
+    };
+    call(0..100);
+    let tracer = host.trace(&Selection::of(&[&app, &next]));
+    call(FIRST);
+    std::thread::sleep(ACQUAINTANCE);
+    let records = call(SETTLED);
+    let finished = tracer.finish();
+    let spans = finished
+        .spans
+        .filter(|s| s.marker().is_some_and(|n| SETTLED.contains(&n)));
+    assert_served(&spans, &app.service, &records);
+    let calls = spans.service(&app.service).kind(Kind::Client);
+    let served = spans.service(&app.service).kind(Kind::Server);
+    let score = score(&calls, &served);
+    assert_eq!(
+        (score.right, score.wrong, score.missing),
+        (records.len(), 0, 0),
+        "{spans}"
+    );
+}
+
 /// Three goroutines of one request call at once; each call belongs to that request.
 #[test]
 fn go_fan_out() {
