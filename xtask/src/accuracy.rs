@@ -1,13 +1,13 @@
 //! The causality judge at full size: every runtime, every style, every concurrency; its table goes into `docs/accuracy.md`.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+mod table;
+
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use serde::Deserialize;
 
+use self::table::Row;
 use crate::{install, shell};
 
 const PAGE: &str = "docs/accuracy.md";
@@ -29,33 +29,6 @@ pub struct Args {
     /// Install nothing; fail where something is missing
     #[arg(long)]
     no_install: bool,
-}
-
-/// One run, as the judge writes it (`tests/tests/accuracy.rs`).
-#[derive(Deserialize)]
-struct Row {
-    runtime: String,
-    style: String,
-    concurrency: u32,
-    right: u64,
-    wrong: u64,
-    missing: u64,
-    across_right: u64,
-    across: u64,
-    whole_right: u64,
-    whole: u64,
-    /// Right and all, by evidence and confidence.
-    by_evidence: BTreeMap<String, (u64, u64)>,
-    /// The same of what times alone name, by how likely that is said to be.
-    by_probability: BTreeMap<String, (u64, u64)>,
-    thread_rule: Rule,
-}
-
-#[derive(Deserialize)]
-struct Rule {
-    right: u64,
-    wrong: u64,
-    missing: u64,
 }
 
 /// Runs the subcommand.
@@ -99,74 +72,12 @@ pub fn run(args: &Args) -> Result<()> {
         .collect::<Result<_, _>>()
         .context("the scores")?;
     ensure!(!rows.is_empty(), "nothing was judged: {judged:?}");
-    let by_evidence = shares(
-        "evidence and confidence",
-        "parents",
-        rows.iter().map(|row| &row.by_evidence),
-    )?;
-    let by_probability = rows.iter().map(|row| &row.by_probability);
-    let by_probability = shares(
-        "probability told by times alone",
-        "parents and links",
-        by_probability,
-    )?;
-    let tables = format!("{}\n{by_evidence}\n{by_probability}", table(&rows)?);
+    let tables = table::tables(&rows)?;
     println!("\n{tables}");
     if args.write {
         write(&tables)?;
     }
     judged
-}
-
-fn percent(part: u64, whole: u64) -> String {
-    if whole == 0 {
-        return "-".to_owned();
-    }
-    format!("{:.2}", 100.0 * part as f64 / whole as f64)
-}
-
-fn table(rows: &[Row]) -> Result<String> {
-    let mut text = String::from(
-        "| runtime | style | concurrency | calls | precision % | recall % | across services % | whole traces % | thread rule: precision %, recall % |\n\
-         |---|---|---|---|---|---|---|---|---|\n",
-    );
-    for row in rows {
-        let rule = &row.thread_rule;
-        let all = row.right + row.wrong + row.missing;
-        writeln!(
-            text,
-            "| {} | {} | {} | {all} | {} | {} | {} | {} | {}, {} |",
-            row.runtime,
-            row.style,
-            row.concurrency,
-            percent(row.right, row.right + row.wrong),
-            percent(row.right, all),
-            percent(row.across_right, row.across),
-            percent(row.whole_right, row.whole),
-            percent(rule.right, rule.right + rule.wrong),
-            percent(rule.right, rule.right + rule.wrong + rule.missing),
-        )?;
-    }
-    Ok(text)
-}
-
-/// How often what was told was right, by what was said of it: the calibration.
-fn shares<'a>(
-    what: &str,
-    counted: &str,
-    rows: impl Iterator<Item = &'a BTreeMap<String, (u64, u64)>>,
-) -> Result<String> {
-    let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-    for (name, (right, all)) in rows.flatten() {
-        let sum = sums.entry(name).or_default();
-        sum.0 += right;
-        sum.1 += all;
-    }
-    let mut text = format!("| {what} | {counted} | right % |\n|---|---|---|\n");
-    for (name, (right, all)) in sums {
-        writeln!(text, "| {name} | {all} | {} |", percent(right, all))?;
-    }
-    Ok(text)
 }
 
 fn write(tables: &str) -> Result<()> {
@@ -184,27 +95,4 @@ fn write(tables: &str) -> Result<()> {
         kernel.trim()
     );
     Ok(fs::write(path, text)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_row_of_the_judge_becomes_a_row_of_the_table() {
-        let row = r#"{"runtime":"Go","style":"seq","concurrency":50,"right":98,"wrong":1,"missing":1,"across_right":3,"across":4,
-            "whole_right":1,"whole":2,"by_evidence":{"task certain":[98,99]},"by_probability":{},"thread_rule":{"right":1,"wrong":3,"missing":0}}"#;
-        let rows = [serde_json::from_str(row).expect("a row")];
-        let table = table(&rows).expect("a table");
-        assert!(
-            table.ends_with("| Go | seq | 50 | 100 | 98.99 | 98.00 | 75.00 | 50.00 | 25.00, 25.00 |\n"),
-            "{table}"
-        );
-        let by_evidence = rows.iter().map(|row| &row.by_evidence);
-        let evidence = shares("evidence and confidence", "parents", by_evidence).expect("a table");
-        assert!(
-            evidence.ends_with("| task certain | 99 | 98.99 |\n"),
-            "{evidence}"
-        );
-    }
 }
