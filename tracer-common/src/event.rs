@@ -133,6 +133,8 @@ pub const PLACE_UNIT: u64 = 1 << 61;
 
 /// Who gave a thread the work that it does, as it lies in [`EventHeader::awaiters`] if [`EventFlags::SUBMITTED`] is set: the one who
 /// submitted it, and when; and who had submitted what that one did then, and when. 0 = not known.
+///
+/// [`Self::by`] may be a place ([`PLACE_UNIT`]): nobody is known to wait for the work yet, but its outcome will lie there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[repr(C)]
 pub struct Submitters {
@@ -140,9 +142,9 @@ pub struct Submitters {
     pub by: u64,
     /// When (CLOCK_MONOTONIC nanoseconds).
     pub at: u64,
-    /// Likewise, for what [`Self::by`] worked off.
+    /// Likewise, for what [`Self::by`] worked off; or a place where [`Self::by`] takes an outcome, too.
     pub before: u64,
-    /// When.
+    /// When; or another such place.
     pub before_at: u64,
 }
 

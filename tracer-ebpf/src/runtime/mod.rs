@@ -123,9 +123,10 @@ impl Tasks {
         self.flags = u64::from(EventFlags::HELD);
     }
 
-    /// A unit waits for what the thread works on, as [`Submitters`] names it; 0 = none that is known. `at`: it did so then.
+    /// A unit waits for what the thread works on, as [`Submitters`] names it; 0 = none that is known. `at`: it did so then. `before`: it was
+    /// seen to have what lies there, too.
     #[inline(always)]
-    fn awaited(&mut self, by: u64, at: u64) {
+    fn awaited(&mut self, by: u64, at: u64, [before, before_at]: [u64; 2]) {
         if by == 0 {
             return;
         }
@@ -133,7 +134,8 @@ impl Tasks {
             self.submitted(Submitters {
                 by,
                 at,
-                ..Submitters::default()
+                before,
+                before_at,
             });
         } else if by & THREAD_UNIT == 0 {
             self.awaiters[0] = by;
@@ -196,7 +198,11 @@ pub fn tasks<P: Find>(thread: Thread, scratch: u32, sk: *const u8, cookie: u64) 
             // A client's own threads work for whoever asks.
             if P::FOLLOWS_WAITERS && !hand_off::current_is_client_thread() {
                 let by = java::waits::java_waiter(both, scratch);
-                tasks.awaited(by, java::waits::since(scratch));
+                tasks.awaited(by, java::waits::since(scratch), java::held::places(scratch));
+                if by == 0 && tasks.task == 0 {
+                    let by = java::held::java_place_of(both, scratch);
+                    tasks.awaited(by, 0, [0; 2]);
+                }
             }
             1
         }

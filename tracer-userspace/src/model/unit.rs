@@ -125,7 +125,26 @@ impl Unit {
         };
         [(by.by, by.at), (by.before, by.before_at)]
             .into_iter()
-            .take_while(|(unit, _)| *unit != 0)
+            .take_while(|(unit, _)| *unit != 0 && unit & PLACE_UNIT == 0)
+    }
+
+    /// The place where the outcome of what the thread works on will be taken, if nobody is known to wait for it yet.
+    pub fn place(&self) -> Option<u64> {
+        match self.runs {
+            Runs::Work(by) => Some(by.by).filter(|by| by & PLACE_UNIT != 0),
+            Runs::Thread | Runs::Task(_) | Runs::Turn(_) => None,
+        }
+    }
+
+    /// Places where the nearest of [`Self::submitters`] takes other outcomes.
+    pub fn other_places(&self) -> impl Iterator<Item = u64> {
+        let by = match self.runs {
+            Runs::Work(by) => by,
+            Runs::Thread | Runs::Task(_) | Runs::Turn(_) => Submitters::default(),
+        };
+        [by.before, by.before_at]
+            .into_iter()
+            .filter(|place| place & PLACE_UNIT != 0)
     }
 }
 

@@ -3,15 +3,22 @@
 //!
 //! Who waits is looked through once for each future that it waits for: the innermost frames of its stack, for futures, and for arrays and
 //! lists of them and what iterates over such. What is found is remembered until objects are moved. Two that hold the same have not both made it: then nobody is told.
+//!
+//! What is worked on while nobody is known to wait for it is remembered, too, and told as a place: who is seen to wait for another one of the same
+//! array later takes that as well, even if it is done by then.
 
 use aya_ebpf::{helpers::generated::bpf_probe_read_user, macros::map, maps::LruHashMap};
-use tracer_common::{JAVA_LIST_STEPS, JAVA_LISTS};
+use tracer_common::{JAVA_LIST_STEPS, JAVA_LISTS, PLACE_UNIT};
 
 use super::{
     objects::{FUTURE, TASK, bounded, class, decode, in_heap, is_moving, java_kind, reference},
-    waits::{SEVERAL, WINDOW, walk},
+    waits::{SEVERAL, TOGETHER, WINDOW, Walk, walk},
 };
 use crate::{buffers::read_user, runtime::pointer};
+
+/// Futures that nobody was known to wait for when those who work on them moved bytes, by process and address.
+#[map]
+static JAVA_WORKED: LruHashMap<[u64; 2], Holder> = LruHashMap::with_max_entries(8_192, 0);
 
 /// Windows of a stack that are looked at, and members of an array.
 pub const WINDOWS: u64 = 3;
@@ -21,7 +28,7 @@ const MEMBERS: u64 = 8;
 #[map]
 static JAVA_HELD: LruHashMap<[u64; 2], Holder> = LruHashMap::with_max_entries(8_192, 0);
 
-/// Who holds a future.
+/// Who holds a future, or 0.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Holder {
@@ -51,6 +58,37 @@ pub extern "C" fn java_holder(slot: u64) -> u64 {
         }
         _ => 0,
     }
+}
+
+/// The place where the outcome of what the thread works on will be taken, if nobody is known to wait for it; 0 = none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn java_place_of(thread: u64, slot: u64) -> u64 {
+    let Some(walk) = walk(slot).filter(|walk| walk.thread == thread) else {
+        return 0;
+    };
+    if walk.found == 0 || walk.waiter_is_told() || is_moving(walk) {
+        return 0;
+    }
+    let worked = Holder {
+        unit: 0,
+        collections: walk.collections,
+        since: walk.since,
+    };
+    let _ = JAVA_WORKED.insert([walk.thread >> 32, walk.found], worked, 0);
+    place(walk, walk.found)
+}
+
+/// A future as a place: its address, and how often objects had been moved when it lay there.
+#[inline(always)]
+fn place(walk: &Walk, future: u64) -> u64 {
+    PLACE_UNIT | (walk.collections << 44 | future >> 3) & (PLACE_UNIT - 1)
+}
+
+/// Places that the unit was seen to have together with what it waits for.
+#[inline(always)]
+pub fn places(slot: u64) -> [u64; TOGETHER] {
+    walk(slot).map_or([0; TOGETHER], |walk| walk.together)
 }
 
 /// Whether the unit, which waits for what was found, is to be looked through.
@@ -101,11 +139,14 @@ pub extern "C" fn java_held_window(slot: u64, window: u64) -> u64 {
     }
     for at in 0..WINDOW {
         if java_held_word(slot, at as u64) != 0 {
+            walk.worked = [0; TOGETHER];
+            walk.is_listed = 0;
             for member in 0..MEMBERS {
                 if java_held_member(slot, member) == 0 {
                     break;
                 }
             }
+            java_together(slot);
         }
     }
     1
@@ -191,8 +232,56 @@ extern "C" fn java_held_member(slot: u64, member: u64) -> u64 {
         (o.length.wrapping_add(11) & !7, 8)
     };
     let object = reference(o, walk.array.wrapping_add(member * size), first);
-    if object != 0 {
+    if object == walk.found {
+        walk.is_listed = 1;
+    } else if object != 0 {
         hold(slot, object);
+        java_worked(slot, object);
+    }
+    1
+}
+
+/// Notes the object if it is a future that was worked on when nobody was known to wait for it, and the unit was not told of.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn java_worked(slot: u64, object: u64) -> u64 {
+    let Some(walk) = walk(slot) else {
+        return 0;
+    };
+    // SAFETY: as above.
+    let Some(worked) = (unsafe { JAVA_WORKED.get([walk.thread >> 32, object]) }) else {
+        return 0;
+    };
+    if worked.collections != walk.collections || worked.unit == walk.unit || is_moving(walk) {
+        return 0;
+    }
+    let [first, second] = walk.worked;
+    if first == 0 {
+        walk.worked[0] = object;
+    } else if second == 0 {
+        walk.worked[1] = object;
+    }
+    1
+}
+
+/// What is in one array with what the unit waits for is its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn java_together(slot: u64) -> u64 {
+    let Some(walk) = walk(slot).filter(|walk| walk.is_listed != 0 && walk.together[0] == 0) else {
+        return 0;
+    };
+    let holder = Holder {
+        unit: walk.unit,
+        collections: walk.collections,
+        since: walk.since,
+    };
+    for at in 0..TOGETHER {
+        let object = walk.worked[at];
+        if object != 0 {
+            let _ = JAVA_WORKED.insert([walk.thread >> 32, object], holder, 0);
+            walk.together[at] = place(walk, object);
+        }
     }
     1
 }

@@ -1,7 +1,7 @@
 //! Java on HotSpot (runtime/javaThread.hpp): which virtual thread is mounted on the thread that runs, ([`waits`]) who waits for what it
 //! works on, and ([`offers`]) whose work a pool's thread is woken for.
 
-mod held;
+pub mod held;
 mod objects;
 pub mod offers;
 pub mod waits;

@@ -50,6 +50,9 @@ const SCAN: u64 = 1;
 const WALK: u64 = 2;
 const PLACE: u64 = 3;
 
+/// Places that are told together with who waits.
+pub const TOGETHER: usize = 2;
+
 /// The walk's waiter if there are several.
 pub const SEVERAL: u64 = 1;
 
@@ -113,8 +116,12 @@ pub struct Walk {
     pub since: u64,
     /// How often objects were moved.
     pub collections: u64,
-    /// An array in which the one who waits may hold more.
+    /// An array in which the one who waits may hold more, whether what it waits for is in there, and what others have worked on.
     pub array: u64,
+    pub is_listed: u64,
+    pub worked: [u64; TOGETHER],
+    /// Places where the one who waits takes what they have made.
+    pub together: [u64; TOGETHER],
     pub words: [u64; WINDOW],
 }
 
@@ -227,6 +234,7 @@ extern "C" fn java_begin(thread: u64, slot: u64) -> u64 {
     walk.waiter_native = 0;
     walk.unit = 0;
     walk.array = 0;
+    walk.together = [0; TOGETHER];
     // SAFETY: no arguments.
     walk.since = unsafe { bpf_ktime_get_ns() };
     walk.collections = u64::from(read_user::<u32>(walk.futures.collections.get()).unwrap_or(0));

@@ -3,6 +3,8 @@
 //! The call belongs to the request that the submitter served at that moment: the one whose response it writes next, if that request
 //! had come in before. Work that is done after the response was submitted before the next request, and so is not taken for the next one's.
 //! Submitted work may submit more: the submitter's own submitter is told, too.
+//!
+//! Where nobody waits yet, the place is told where the outcome will be taken ([`place`](super::place)), and later who takes it from there.
 
 use super::owner::{Case, Claim};
 use crate::correlate::Correlator;
@@ -13,9 +15,14 @@ use crate::model::{Confidence, Nanos, THREAD_UNIT, Unit};
 impl Correlator {
     /// Notes the call with those who submitted the work that it is a part of.
     pub(in crate::correlate) fn await_submitters(&mut self, call: Key, moved: &Unit) {
+        if let Some(place) = moved.place() {
+            let place = self.units.unit(UnitId::task(moved.tgid, place), 0, self.now);
+            self.await_unit(place, Pending::at_place(call, self.now));
+        }
         for by in moved.submitters() {
             self.await_submitter(call, moved, by);
         }
+        self.takes_from_places(moved);
         if moved.submitters().next().is_none() {
             return;
         }
@@ -29,12 +36,7 @@ impl Correlator {
     /// Notes the call with a unit of the process of who moved bytes, as [`Submitters`](crate::model::Submitters) names it, and a moment at which
     /// it had submitted the work, or was seen to wait for it.
     pub(super) fn await_submitter(&mut self, call: Key, moved: &Unit, (unit, at): (u64, Nanos)) {
-        let id = UnitId {
-            tgid: moved.tgid,
-            is_task: unit & THREAD_UNIT == 0,
-            id: unit & !THREAD_UNIT,
-        };
-        let unit = self.units.unit(id, 0, self.now);
+        let unit = self.units.unit(id_of(moved.tgid, unit), 0, self.now);
         self.await_unit(
             unit,
             Pending {
@@ -47,16 +49,31 @@ impl Correlator {
 
     /// Who waits for what a thread works on may be told only when the response is read: by the same thread, which has blocked for it.
     pub(in crate::correlate) fn await_submitters_again(&mut self, call: Key, moved: &Unit) {
-        let Some(by) = moved.submitters().next() else {
+        let nearest = |unit: &Unit| unit.place().or(unit.submitters().next().map(|(unit, _)| unit));
+        let Some(by) = nearest(moved) else {
             return;
         };
         let Some(record) = self.records.get(call) else {
             return;
         };
         let began = &record.begin.start.unit;
-        let is_news = began.submitters().next().is_none_or(|(unit, _)| unit != by.0);
-        if is_news && began.tid == moved.tid {
+        if nearest(began) != Some(by) && began.tid == moved.tid {
             self.await_submitters(call, moved);
+        } else {
+            self.takes_from_places(moved);
+        }
+    }
+
+    /// Who waits for what the thread works on was seen to have other outcomes, too: what was noted with these places is for it.
+    fn takes_from_places(&mut self, moved: &Unit) {
+        let Some((unit, _)) = moved.submitters().next() else {
+            return;
+        };
+        for place in moved.other_places() {
+            if let Some(place) = self.units.find(UnitId::task(moved.tgid, place)) {
+                let unit = self.units.unit(id_of(moved.tgid, unit), 0, self.now);
+                self.takes_from(unit, place);
+            }
         }
     }
 
@@ -77,5 +94,14 @@ impl Correlator {
             // Another thread read it: what this one did after its answer before looks the same.
             (!self.may_be_late(case)).then_some(Confidence::Likely)
         }
+    }
+}
+
+/// The unit of that process that [`Submitters`](crate::model::Submitters) name so.
+fn id_of(tgid: u32, unit: u64) -> UnitId {
+    UnitId {
+        tgid,
+        is_task: unit & THREAD_UNIT == 0,
+        id: unit & !THREAD_UNIT,
     }
 }

@@ -15,7 +15,8 @@
 //! Units: `process.thread!execution.trigger.counter.dispatch.socket.time.timer.request` for a turn of an event loop (from the right, what is 0
 //! may be left out; a timer of 0 is none), with the verbs `waits`, `woken` and `connect` of their own (and `held`: of a task, it is told later who holds it), `process.thread`, `process.thread/task<creator`, and with the caller of a pooled connection
 //! `process.thread/task<creator@caller<creator`, with `~2` behind it if the callers rather had the task since then (ms); `@^5` is a place where the next one waits, or somebody will. `process.thread+7:2.5` works off what thread 7 (`t7`: task 7) submitted at that moment
-//! (ms), `+7:2.5+8:1` what that one did when it worked off what 8 had submitted. Other verbs: `body` (last byte of the request), `drop`, `advance`; and checks in
+//! (ms), `+7:2.5+8:1` what that one did when it worked off what 8 had submitted, `+^5:0` what will be taken from place 5, `+7:2.5+^5:^6` 7 takes
+//! what is at 5 and 6, too. Other verbs: `body` (last byte of the request), `drop`, `advance`; and checks in
 //! the middle: `out A`, `held A`. Jobs: `asks A`, `puts A 7`, `takes A 7`, `reads A 7`. Options: `ctx=trace:span` (`-` for none), `unix`, `nat`, `nopos`, `peer=n`.
 //! Who took the connection of a call: `took=unit` or `took=unit:ms`, `client` if it is a thread of the client's own; `handed=unit:ms`
 //! who handed it its work, `before=unit` who had before,
@@ -108,9 +109,10 @@ fn unit(text: &str) -> Fallible<Unit> {
 }
 
 fn by(text: &str) -> Fallible<u64> {
-    match text.strip_prefix('t') {
-        Some(task) => number(task),
-        None => Ok(THREAD_UNIT | number::<u64>(text)?),
+    match (text.strip_prefix('t'), text.strip_prefix('^')) {
+        (Some(task), _) => number(task),
+        (_, Some(place)) => Ok(PLACE_UNIT | number::<u64>(place)?),
+        (None, None) => Ok(THREAD_UNIT | number::<u64>(text)?),
     }
 }
 
@@ -118,7 +120,11 @@ fn submitters_of(text: &str) -> Fallible<Submitters> {
     let mut told = [(0, 0); 2];
     for (place, text) in told.iter_mut().zip(text.split('+')) {
         let (by, ms) = text.split_once(':').ok_or("who submitted it, and when")?;
-        *place = (self::by(by)?, (number::<f64>(ms)? * 1e6) as u64);
+        let at = match ms.starts_with('^') {
+            true => self::by(ms)?,
+            false => (number::<f64>(ms)? * 1e6) as u64,
+        };
+        *place = (self::by(by)?, at);
     }
     let [(by, at), (before, before_at)] = told;
     Ok(Submitters {
