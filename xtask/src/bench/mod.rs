@@ -9,6 +9,7 @@ use crate::shell;
 
 mod capture;
 pub mod daemon;
+mod engine;
 mod export;
 mod load;
 mod measure;
@@ -37,6 +38,8 @@ enum Bench {
     Vm(vm::Args),
     /// Recorded chunks through every stage on one core, with instructions and allocations per exchange
     Pipeline(pipeline::Args),
+    /// Recorded runs of each runtime through the causality engine alone: CPU time an exchange
+    Engine(engine::Args),
     /// Spans to a local sink: spans a second and core, instructions and allocations a span; memory with a dead backend
     Export(export::Args),
     /// What a message costs in the kernel, by what the policy says of its connection
@@ -60,6 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Bench::Overhead(args) => overhead::run(args),
         Bench::Vm(args) => vm::run(args),
         Bench::Pipeline(args) => pipeline::run(args),
+        Bench::Engine(args) => engine::run(args),
         Bench::Export(args) => export::run(args),
         Bench::Capture(args) => capture::run(args),
         Bench::Startup(args) => startup::run(args),
