@@ -13,7 +13,7 @@ fn arrive_in_spite_of(fault: Fault, protocol: Protocol) {
     let proxy = Proxy::start(collector.address);
     let mut config = config(protocol, format!("http://{}", proxy.address));
     // A busy machine answers within it: what has no answer is sent again, and would come twice.
-    config.otlp.timeout = Duration::from_secs(2);
+    config.otlp.timeout = Duration::from_secs(5);
     let run = Run::new(&config);
     let all = fixtures::spans(&fixtures::service("shop"), 30);
     let send = |from: usize, to: usize| {
