@@ -23,6 +23,9 @@ pub struct Args {
     /// Put the table into docs/accuracy.md
     #[arg(long)]
     write: bool,
+    /// Keep the scores of earlier runs, but for what is judged now
+    #[arg(long)]
+    keep: bool,
     /// Score the joint inference on the public traces of DIR instead (`docs/accuracy.md`)
     #[arg(long, value_name = "DIR")]
     offline: Option<PathBuf>,
@@ -50,7 +53,9 @@ pub fn run(args: &Args) -> Result<()> {
         install::everything(&target)?;
     }
     let scores = target.join("accuracy.jsonl");
-    fs::write(&scores, "")?;
+    if !args.keep {
+        fs::write(&scores, "")?;
+    }
     shell::run(shell::cargo().args(["build", "--workspace", "--bins"]))?;
     let mut judge = shell::cargo();
     judge
@@ -72,6 +77,7 @@ pub fn run(args: &Args) -> Result<()> {
         .collect::<Result<_, _>>()
         .context("the scores")?;
     ensure!(!rows.is_empty(), "nothing was judged: {judged:?}");
+    let rows = table::latest(rows);
     let tables = table::tables(&rows)?;
     println!("\n{tables}");
     if args.write {

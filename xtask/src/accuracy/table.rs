@@ -92,6 +92,21 @@ fn percent(part: u64, whole: u64) -> String {
     format!("{:.2}", 100.0 * part as f64 / whole as f64)
 }
 
+/// Of several scores of one style the last one.
+pub fn latest(rows: Vec<Row>) -> Vec<Row> {
+    let mut found: Vec<Row> = Vec::new();
+    for row in rows {
+        let known = found.iter_mut().find(|known| {
+            known.runtime == row.runtime && known.style == row.style && known.concurrency == row.concurrency
+        });
+        match known {
+            Some(known) => *known = row,
+            None => found.push(row),
+        }
+    }
+    found
+}
+
 /// All tables.
 pub fn tables(rows: &[Row]) -> Result<String> {
     let mut all = Score::default();
@@ -209,7 +224,13 @@ mod tests {
             });
             serde_json::from_value(row).expect("a row")
         };
-        let rows = [row("seq", 1, 0), row("seq", 50, 1), row("par", 50, 0)];
+        let rows = [
+            row("seq", 1, 1),
+            row("seq", 50, 1),
+            row("par", 50, 0),
+            row("seq", 1, 0),
+        ];
+        let rows = latest(rows.into());
         let by_runtime = by_runtime(&rows).expect("a table");
         assert!(
             by_runtime.ends_with(
