@@ -4,11 +4,10 @@
 //! When the response comes, its caller has left a `requestAndChan` for the connection's `readLoop`, and waits for the answer at a channel that
 //! is named there. Nothing but the order of a few fields is taken for granted, and that is verified by what lies there.
 
-use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_common::RuntimeKind;
 
-use super::{HEAP_BITS, entry, id, tasks};
-use crate::runtime::{FRAME, Tasks, pointer};
+use super::{entry, id, in_heap, read_frame, tasks};
+use crate::runtime::{FRAME, pointer};
 
 /// `persistConn.reqch`; behind it `writech` and `closech`. The same from Go 1.21 to 1.26.
 const REQUESTS: u64 = 128;
@@ -24,15 +23,7 @@ pub extern "C" fn go_asker(tgid: u64, scratch: u64) -> u64 {
         return 0;
     };
     let top = pointer(tasks.outermost.wrapping_add(u64::from(entry.go.stack_hi))).unwrap_or(0);
-    // SAFETY: there is room for so many words; the helper refuses bad addresses.
-    let failed = unsafe {
-        bpf_probe_read_user(
-            tasks.frame.as_mut_ptr().cast(),
-            8 * FRAME as u32,
-            top.wrapping_sub(8 * FRAME as u64) as *const _,
-        )
-    };
-    if failed != 0 {
+    if read_frame(tasks, top).is_none() {
         return 0;
     }
     for below in 1..=FRAME {
@@ -90,10 +81,4 @@ extern "C" fn go_connection(tgid: u64, scratch: u64, connection: u64) -> u64 {
         }
     }
     0
-}
-
-/// Whether that may be the address of an object in the heap, as goroutines are.
-#[inline(always)]
-fn in_heap(tasks: &Tasks, address: u64) -> bool {
-    address % 8 == 0 && address != 0 && (address ^ tasks.outermost) >> HEAP_BITS == 0
 }

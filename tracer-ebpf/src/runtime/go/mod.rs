@@ -7,10 +7,10 @@
 mod asker;
 mod waits;
 
-use aya_ebpf::{macros::map, maps::LruHashMap};
+use aya_ebpf::{helpers::generated::bpf_probe_read_user, macros::map, maps::LruHashMap};
 use tracer_common::{Direction, GoOffsets, MAX_GO_CALLERS, PLACE_UNIT, RuntimeKind};
 
-use super::{Tasks, entry, pointer, thread_pointer};
+use super::{FRAME, Tasks, entry, pointer, thread_pointer};
 use crate::{buffers::read_user, relay};
 
 /// Who asked a client's connection, by its cookie: `g` and its id. Only those for whom nobody was found to wait; [`UNSEEN`] if nobody was
@@ -92,21 +92,26 @@ extern "C" fn go_begin(tgid: u64, scratch: u64, cookie: u64) -> u64 {
     tasks.outermost = g;
     let mut next = KNOWN;
     if offsets.write_loop_chan != 0 {
+        let function = [tgid, startpc(g, offsets)];
+        let does = does(function);
         let caller = if relay::direction(scratch) == Direction::Send as u64 {
             // What reads sockets itself is no `writeLoop`: a server's goroutine has one's old channel in its frame if it got such a stack.
-            let caller = if reads_sockets(tgid, g, offsets) {
+            let caller = if does == READS {
                 None
             } else {
                 waiter(g, offsets)
             };
-            if caller.is_some() {
-                note_function(tgid, g, offsets, WRITES);
-            } else if is_write_loop(tgid, startpc(g, offsets)) {
+            if caller.is_some() && does == 0 {
+                let _ = GO_READERS.insert(function, WRITES, 0);
+            } else if caller.is_none() && does == WRITES {
                 let _ = GO_CALLERS.insert(cookie, UNSEEN, 0);
             }
             caller
         } else {
-            note_function(tgid, g, offsets, READS);
+            // Whatever lies at the top of its stack.
+            if does != READS {
+                let _ = GO_READERS.insert(function, READS, 0);
+            }
             remembered(tgid, scratch, cookie, offsets)
         };
         if let Some(caller) = caller {
@@ -208,27 +213,42 @@ fn startpc(g: u64, offsets: &GoOffsets) -> u64 {
     .unwrap_or(0)
 }
 
+/// What goroutines of a function do: [`READS`], [`WRITES`], 0 = not known.
 #[inline(always)]
-fn note_function(tgid: u64, g: u64, offsets: &GoOffsets, does: u32) {
-    let key = [tgid, startpc(g, offsets)];
+fn does(function: [u64; 2]) -> u32 {
     // SAFETY: a word is not torn.
-    let known = unsafe { GO_READERS.get(key) }.copied().unwrap_or(0);
-    // What reads sockets is no `writeLoop`, whatever lies at the top of its stack.
-    if known == 0 || known != does && does == READS {
-        let _ = GO_READERS.insert(key, does, 0);
-    }
+    unsafe { GO_READERS.get(function) }.copied().unwrap_or(0)
 }
 
 #[inline(always)]
 fn reads_sockets(tgid: u64, g: u64, offsets: &GoOffsets) -> bool {
-    // SAFETY: a word is not torn.
-    unsafe { GO_READERS.get([tgid, startpc(g, offsets)]) }.copied() == Some(READS)
+    does([tgid, startpc(g, offsets)]) == READS
 }
 
 #[inline(always)]
 fn is_write_loop(tgid: u64, function: u64) -> bool {
-    // SAFETY: as above.
-    unsafe { GO_READERS.get([tgid, function]) }.copied() == Some(WRITES)
+    does([tgid, function]) == WRITES
+}
+
+/// Reads the top of a stack into [`Tasks::frame`]: where that begins, `None` if it can't be read.
+#[inline(always)]
+fn read_frame(tasks: &mut Tasks, top: u64) -> Option<u64> {
+    let first = top.wrapping_sub(8 * FRAME as u64);
+    // SAFETY: there is room for so many words; the helper refuses bad addresses.
+    let failed = unsafe {
+        bpf_probe_read_user(
+            tasks.frame.as_mut_ptr().cast(),
+            8 * FRAME as u32,
+            first as *const _,
+        )
+    };
+    (failed == 0).then_some(first)
+}
+
+/// Whether that may be the address of an object in the heap, as goroutines are.
+#[inline(always)]
+fn in_heap(tasks: &Tasks, address: u64) -> bool {
+    address != 0 && address % 8 == 0 && (address ^ tasks.outermost) >> HEAP_BITS == 0
 }
 
 #[inline(always)]

@@ -8,7 +8,7 @@
 use aya_ebpf::{helpers::generated::bpf_probe_read_user, macros::map, maps::LruHashMap};
 use tracer_common::{GoOffsets, MAX_GO_CALLERS, RuntimeKind};
 
-use super::{HEAP_BITS, entry, id, is_write_loop, parent, reads_sockets, startpc, tasks};
+use super::{entry, id, in_heap, is_write_loop, parent, read_frame, reads_sockets, startpc, tasks};
 use crate::runtime::{FRAME, HELD, OBJECT, PLACES, Tasks, whole};
 
 /// Channels over which workers get their jobs, by process and address: workers were seen to wait there, or others to send.
@@ -67,18 +67,9 @@ pub extern "C" fn go_frame(tgid: u64, scratch: u64) -> u64 {
     // Below the stack's pointer lies what was there before.
     let [sp] = tasks.read(g.wrapping_add(SCHED_SP)).unwrap_or([0]);
     tasks.stack[0] = tasks.stack[0].max(sp);
-    let first = tasks.stack[1].wrapping_sub(8 * FRAME as u64);
-    // SAFETY: there is room for so many words; the helper refuses bad addresses.
-    let failed = unsafe {
-        bpf_probe_read_user(
-            tasks.frame.as_mut_ptr().cast(),
-            8 * FRAME as u32,
-            first as *const _,
-        )
-    };
-    if failed != 0 {
+    let Some(first) = read_frame(tasks, stack[1]) else {
         return 0;
-    }
+    };
     for at in 0..FRAME {
         let held = tasks.frame[at];
         let is_used = first.wrapping_add(8 * at as u64) >= tasks.stack[0];
@@ -151,7 +142,7 @@ pub extern "C" fn go_members(scratch: u64) -> u64 {
 #[inline(always)]
 fn is_object(tasks: &Tasks, held: u64) -> bool {
     let is_on_stack = held >= tasks.stack[0] && held < tasks.stack[1];
-    held != 0 && held % 8 == 0 && (held ^ tasks.outermost) >> HEAP_BITS == 0 && !is_on_stack
+    in_heap(tasks, held) && !is_on_stack
 }
 
 /// Looks at the objects that were found: the goroutine that waits for what the outermost of those found does, if that is certain;
