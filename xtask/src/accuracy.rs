@@ -3,7 +3,8 @@
 mod table;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -56,20 +57,8 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.keep {
         fs::write(&scores, "")?;
     }
-    shell::run(shell::cargo().args(["build", "--workspace", "--bins"]))?;
-    let mut judge = shell::cargo();
-    judge
-        .args([
-            "test",
-            "--workspace",
-            "--no-fail-fast",
-            "--test",
-            "accuracy",
-            "--",
-            "--test-threads=1",
-        ])
-        .args(["--nocapture", &args.filter])
-        .env("TRACER_ACCURACY", &scores);
+    let mut judge = judge(&scores)?;
+    judge.args(["--nocapture", &args.filter]);
     let judged = shell::run(&mut judge);
     let rows: Vec<Row> = fs::read_to_string(&scores)?
         .lines()
@@ -84,6 +73,17 @@ pub fn run(args: &Args) -> Result<()> {
         write(&tables)?;
     }
     judged
+}
+
+/// The judge, which adds its scores to that file; it takes the arguments of tests. Builds the daemon that it starts.
+pub fn judge(scores: &Path) -> Result<Command> {
+    shell::run(shell::cargo().args(["build", "--workspace", "--bins"]))?;
+    let mut judge = shell::cargo();
+    judge
+        .args(["test", "--workspace", "--no-fail-fast", "--test", "accuracy"])
+        .args(["--", "--test-threads=1"])
+        .env("TRACER_ACCURACY", scores);
+    Ok(judge)
 }
 
 fn write(tables: &str) -> Result<()> {

@@ -1,7 +1,6 @@
 //! What an exchange costs the causality engine, by runtime: recordings of the judge's runs through the correlation stage alone. The example
 //! `engine` of the daemon's crate does the work.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -9,7 +8,7 @@ use anyhow::{Context, ensure};
 use serde::Deserialize;
 
 use super::table::{Table, median};
-use crate::{install, shell};
+use crate::{accuracy, install, shell};
 
 /// Options of `cargo xtask bench engine`.
 #[derive(clap::Args)]
@@ -82,23 +81,14 @@ fn record() -> anyhow::Result<Vec<PathBuf>> {
     install::everything(&shell::target_dir()?)?;
     let dir = super::scratch("engine")?;
     std::fs::remove_dir_all(&dir).and_then(|()| std::fs::create_dir_all(&dir))?;
-    shell::run(shell::cargo().args(["build", "--workspace", "--bins"]))?;
-    let environment = BTreeMap::from([
-        ("TRACER_ACCURACY", dir.join("scores").into_os_string()),
-        ("TRACER_ACCURACY_RECORD", dir.clone().into_os_string()),
-        ("TRACER_ACCURACY_CONCURRENCY", CONCURRENCY.into()),
-        ("TRACER_ACCURACY_STYLES", STYLES.into()),
-    ]);
-    let judge = [
-        "test",
-        "--workspace",
-        "--test",
-        "accuracy",
-        "--",
-        "--test-threads=1",
-        "--exact",
-    ];
-    shell::run(shell::cargo().args(judge).args(TESTS).envs(&environment))?;
+    let mut judge = accuracy::judge(&dir.join("scores"))?;
+    judge
+        .arg("--exact")
+        .args(TESTS)
+        .env("TRACER_ACCURACY_RECORD", &dir)
+        .env("TRACER_ACCURACY_CONCURRENCY", CONCURRENCY)
+        .env("TRACER_ACCURACY_STYLES", STYLES);
+    shell::run(&mut judge)?;
     let mut files: Vec<PathBuf> = std::fs::read_dir(&dir)?
         .map(|entry| Ok(entry?.path()))
         .collect::<std::io::Result<_>>()?;
