@@ -91,6 +91,10 @@ impl Correlator {
         Some(record.jobs.get_or_insert_default())
     }
 
+    fn known_errand(&mut self, key: Key) -> Option<&mut Errand> {
+        self.records.get_mut(key)?.jobs.as_deref_mut()
+    }
+
     /// Where the exchange's span stands, once that is known.
     fn place(&self, key: Key) -> Option<(TraceId, SpanId)> {
         let record = self.records.get(key).filter(|record| record.service.selected)?;
@@ -110,7 +114,7 @@ impl Correlator {
             // The one that asks is out, too.
             state.mixes_jobs |= state.calls_out > 1;
         }
-        if let Some(errand) = self.records.get_mut(works_for).and_then(|r| r.jobs.as_mut()) {
+        if let Some(errand) = self.known_errand(works_for) {
             errand.takers.retain(|&taker| taker != key);
         }
     }
@@ -279,7 +283,7 @@ impl Correlator {
     }
 
     fn awaits_less(&mut self, key: Key) {
-        if let Some(errand) = self.records.get_mut(key).and_then(|record| record.jobs.as_mut()) {
+        if let Some(errand) = self.known_errand(key) {
             errand.awaited = errand.awaited.saturating_sub(1);
         }
     }
@@ -317,7 +321,7 @@ impl Correlator {
 
     /// The command failed: it put nothing.
     pub(super) fn put_failed(&mut self, key: Key) {
-        let Some(errand) = self.records.get_mut(key).and_then(|record| record.jobs.as_mut()) else {
+        let Some(errand) = self.known_errand(key) else {
             return;
         };
         for number in std::mem::take(&mut errand.put) {
@@ -335,7 +339,7 @@ impl Correlator {
     /// A record is about to be forgotten.
     pub(super) fn leave_jobs(&mut self, key: Key) {
         let is_placed = self.place(key).is_some();
-        let Some(errand) = self.records.get_mut(key).and_then(|record| record.jobs.as_mut()) else {
+        let Some(errand) = self.known_errand(key) else {
             return;
         };
         let (put, takers) = (
@@ -380,7 +384,7 @@ impl Correlator {
 
     /// It was held long enough.
     pub(super) fn await_jobs_no_more(&mut self, key: Key) {
-        let Some(errand) = self.records.get_mut(key).and_then(|record| record.jobs.as_mut()) else {
+        let Some(errand) = self.known_errand(key) else {
             return;
         };
         errand.awaited = 0;

@@ -119,10 +119,7 @@ impl Unit {
 
     /// Who submitted what the thread works off, if it works off something; the nearest first, and when.
     pub fn submitters(&self) -> impl Iterator<Item = (u64, Nanos)> {
-        let by = match self.runs {
-            Runs::Work(by) => by,
-            Runs::Thread | Runs::Task(_) | Runs::Turn(_) => Submitters::default(),
-        };
+        let by = self.work();
         [(by.by, by.at), (by.before, by.before_at)]
             .into_iter()
             .take_while(|(unit, _)| *unit != 0 && unit & PLACE_UNIT == 0)
@@ -130,21 +127,23 @@ impl Unit {
 
     /// The place where the outcome of what the thread works on will be taken, if nobody is known to wait for it yet.
     pub fn place(&self) -> Option<u64> {
-        match self.runs {
-            Runs::Work(by) => Some(by.by).filter(|by| by & PLACE_UNIT != 0),
-            Runs::Thread | Runs::Task(_) | Runs::Turn(_) => None,
-        }
+        Some(self.work().by).filter(|by| by & PLACE_UNIT != 0)
     }
 
     /// Places where the nearest of [`Self::submitters`] takes other outcomes.
     pub fn other_places(&self) -> impl Iterator<Item = u64> {
-        let by = match self.runs {
-            Runs::Work(by) => by,
-            Runs::Thread | Runs::Task(_) | Runs::Turn(_) => Submitters::default(),
-        };
+        let by = self.work();
         [by.before, by.before_at]
             .into_iter()
             .filter(|place| place & PLACE_UNIT != 0)
+    }
+
+    /// Who gave the thread its work; empty if that is not known.
+    fn work(&self) -> Submitters {
+        match self.runs {
+            Runs::Work(by) => by,
+            Runs::Thread | Runs::Task(_) | Runs::Turn(_) => Submitters::default(),
+        }
     }
 }
 

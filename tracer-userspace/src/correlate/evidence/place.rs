@@ -45,12 +45,12 @@ impl Correlator {
         let Some(state) = self.units.units.get(place) else {
             return;
         };
-        let is_open = |call: &Key| self.records.get(*call).is_some_and(|call| call.start() > done);
+        let is_later = |call: &Key| self.records.get(*call).is_some_and(|call| call.start() > done);
         let calls: Vec<Key> = state
             .pending
             .iter()
             .map(|pending| pending.call)
-            .filter(is_open)
+            .filter(is_later)
             .collect();
         for call in calls {
             self.waits_for(unit, call);
