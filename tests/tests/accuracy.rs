@@ -322,9 +322,10 @@ const NODE_SHORT: &[Style] = &[
     calls("seq", 3, 0.98),
     calls("sleep", 2, 0.93),
     calls("timer", 2, 0.93),
+    stores("stores", 2, 0.95),
+    stores("storespar", 2, 0.95),
 ];
 
-/// Clients of databases are not followed through the heap (docs/accuracy.md): in some runs only the last calls of `stores` are told.
 const NODE: &[Style] = &[
     calls("seq", 3, 0.98),
     calls("par", 3, 0.98),
@@ -337,7 +338,7 @@ const NODE: &[Style] = &[
     calls("worker", 2, 0.96),
     calls("fetchseq", 3, 0.95),
     calls("fetchpar", 3, 0.95),
-    stores("stores", 2, 0.2),
+    stores("stores", 2, 0.97),
     stores("storespar", 2, 0.95),
 ];
 

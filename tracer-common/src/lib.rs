@@ -32,4 +32,4 @@ pub use runtime::{
 
 /// Version of every struct in this crate. The objects carry it in the global `ABI_VERSION`; the daemon
 /// refuses an object whose version differs.
-pub const ABI_VERSION: u32 = 10;
+pub const ABI_VERSION: u32 = 11;

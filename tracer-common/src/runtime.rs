@@ -268,6 +268,8 @@ pub struct NodeHeap {
     pub handle: u32,
     /// `server` in a `net.Socket`.
     pub server: u32,
+    /// `_events` in a `net.Socket`.
+    pub socket_events: u32,
     /// In a `net.Socket`: the first of the words one of which is `_httpMessage`.
     pub message: u32,
     /// The `net.Socket` in an `OutgoingMessage`.
@@ -436,5 +438,5 @@ const _: () = assert!(core::mem::size_of::<PythonOffsets>() == 13 * 8 + 21 * 4);
 const _: () = assert!(core::mem::size_of::<JavaFutures>() == 23 * 8 + 40 * 4);
 const _: () = assert!(
     core::mem::size_of::<RuntimeEntry>()
-        == 188 + 18 * 4 + core::mem::size_of::<PythonOffsets>() + core::mem::size_of::<JavaFutures>()
+        == 188 + 19 * 4 + core::mem::size_of::<PythonOffsets>() + core::mem::size_of::<JavaFutures>()
 );

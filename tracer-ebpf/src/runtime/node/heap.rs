@@ -1,52 +1,46 @@
-//! Who waits for the response to the request that a client of Node's `http` writes: followed through V8's heap, which stands still
-//! while its thread is in a system call.
+//! V8's heap, which stands still while its thread is in a system call: from functions that will be called back to the response that
+//! waits for them.
 //!
-//! The socket's `TCP` has its `net.Socket`, that has the `ClientRequest`, and the listeners of that are closures. From there on only what
-//! is called back later is followed: a closure's variables (but not those of modules), promises that its variables resolve, the
-//! reactions of promises, the async functions that await them, and their promises; until a `ServerResponse` is among the variables. Its
-//! socket's id is told. Where two are found, or there is more to look at than there is room for, nothing is told.
+//! Only what is called back later is followed: a closure's variables (but not those of modules), promises that its variables resolve, the
+//! reactions of promises, the async functions that await them, and their promises; until a `ServerResponse` is among the variables.
 //!
-//! What is no such object fails a comparison on the way: types are V8's own numbers, and a socket has its `TCP`, which has its id.
+//! What is no such object fails a comparison on the way: types are V8's own numbers.
 
 use aya_ebpf::{helpers::generated::bpf_probe_read_user, macros::map, maps::PerCpuArray};
 use tracer_common::{NodeHeap, RuntimeKind};
 
-use super::{TAG, integer};
+use super::{TAG, command::Place};
 use crate::{
     buffers::read_user,
     layout,
-    runtime::{FRAME, RUNTIMES, TASKS, Tasks, has_recipe, pointer},
+    runtime::{FRAME, RUNTIMES, TASKS, Tasks, has_recipe},
 };
 
 /// Objects looked at, at most.
-const STEPS: u64 = 112;
+pub(super) const STEPS: u64 = 112;
 /// Addresses kept of objects that were or are to be looked at.
-const QUEUE: usize = 128;
+pub(super) const QUEUE: usize = 128;
+/// Objects remembered as looked at, and the bits of their addresses.
+const SEEN: usize = 256;
+const ADDRESS_BITS: u32 = 48;
 /// Words of an object that are looked at.
 const WORDS: usize = 16;
 /// A mark on an address in the queue (whose lowest bits are 0): what the object has is looked at, too.
-const OPEN: u64 = 2;
-/// In an object: its properties; in a map: the number of its type (16 bits) and its instances' size in words (8 bits).
-const PROPERTIES: u64 = 8;
-const TYPE: u64 = 12;
-const SIZE: u64 = 8;
-/// Where a wrap (`node::BaseObject`) has the handle of its object.
-const WRAP_OBJECT: u64 = 8;
-/// `EventEmitter._events`, which every emitter has first.
-const EVENTS: u64 = 0x18;
+pub(super) const OPEN: u64 = 2;
+/// In an object: its properties; in a map: its instances' size in words (8 bits), 4 bytes behind it the number of its type (16 bits).
+pub(super) const PROPERTIES: u64 = 8;
+const SIZE_AND_TYPE: u64 = 8;
 /// The first value in a dictionary's array, and words from one to the next.
 const FIRST_VALUE: u64 = 9;
 const ENTRY: u64 = 3;
-/// Listeners looked at.
-const ENTRIES: u64 = 16;
 /// An array's length.
-const LENGTH: u64 = 8;
+pub(super) const LENGTH: u64 = 8;
 /// More than one response waits.
-const SEVERAL: u64 = u64::MAX;
+pub(super) const SEVERAL: u64 = u64::MAX;
 
 /// An object's first byte; 0 for what is none.
 #[inline(always)]
-fn object(tagged: u64) -> u64 {
+pub(super) fn object(tagged: u64) -> u64 {
     if tagged & 3 == TAG && tagged > 4096 && tagged >> 56 == 0 {
         tagged.wrapping_sub(TAG)
     } else {
@@ -56,25 +50,29 @@ fn object(tagged: u64) -> u64 {
 
 /// The object that a word points to; 0 for what is none.
 #[inline(always)]
-fn follow(address: u64) -> u64 {
+pub(super) fn follow(address: u64) -> u64 {
     read_user::<u64>(address).map_or(0, object)
 }
 
 /// Number of an object's type, and its size in words; zeros if it has none.
 #[inline(always)]
-fn kind(at: u64) -> [u32; 2] {
-    let map = follow(at);
+pub(super) fn kind(at: u64) -> [u32; 2] {
+    kind_by(follow(at))
+}
+
+/// Likewise by the object's map.
+#[inline(always)]
+fn kind_by(map: u64) -> [u32; 2] {
     if map == 0 {
         return [0; 2];
     }
-    let kind = read_user::<u16>(map.wrapping_add(TYPE)).unwrap_or(0);
-    let size = read_user::<u8>(map.wrapping_add(SIZE)).unwrap_or(0);
-    [u32::from(kind), u32::from(size)]
+    let [size, kind] = read_user::<[u32; 2]>(map.wrapping_add(SIZE_AND_TYPE)).unwrap_or_default();
+    [kind & 0xffff, size & 0xff]
 }
 
 /// A small integer's value, if it is positive.
 #[inline(always)]
-fn small(tagged: u64) -> u64 {
+pub(super) fn small(tagged: u64) -> u64 {
     if tagged & 0xffff_ffff == 0 && tagged >> 63 == 0 {
         tagged >> 32
     } else {
@@ -82,33 +80,105 @@ fn small(tagged: u64) -> u64 {
     }
 }
 
-/// By [`crate::message::Moved::scratch`], like [`TASKS`], whose `members` counts them.
-#[map]
-static NODE_QUEUES: PerCpuArray<[u64; QUEUE]> = PerCpuArray::with_max_entries(2, 0);
+/// Reads so many words of an object, or those that there is room for; the others are 0.
+#[inline(always)]
+pub(super) fn read_words<const N: usize>(words: &mut [u64; N], at: u64, many: u64) {
+    let many = if many < N as u64 { many } else { N as u64 };
+    *words = [0; N];
+    // SAFETY: there is room for so many words; the helper refuses bad addresses, and fills with zeros.
+    unsafe { bpf_probe_read_user(words.as_mut_ptr().cast(), 8 * many as u32, at as *const _) };
+}
 
-/// What a walk works on.
-struct Walk {
-    tasks: &'static mut Tasks,
-    queue: &'static mut [u64; QUEUE],
+/// What a walk works on besides [`Tasks`], whose `members` counts the objects in the queue.
+pub(super) struct Work {
+    /// Of the process whose heap it is.
+    pub(super) heap: NodeHeap,
+    pub(super) place: Place,
+    queue: [u64; QUEUE],
+    /// Objects that were looked at, by their addresses, and in which walk.
+    seen: [u64; SEEN],
+    walks: u64,
+}
+
+/// By [`crate::message::Moved::scratch`], like [`TASKS`].
+#[map]
+static NODE_WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(2, 0);
+
+pub(super) struct Walk {
+    pub(super) tasks: &'static mut Tasks,
+    pub(super) work: &'static mut Work,
 }
 
 impl Walk {
     /// Puts an object behind those that are to be looked at.
     #[inline(always)]
-    fn push(&mut self, tagged: u64, mark: u64) {
+    pub(super) fn push(&mut self, tagged: u64, mark: u64) {
         let at = object(tagged);
         let tail = self.tasks.members;
         if at == 0 {
             return;
         }
         // Closures that were made together have one context.
-        if tail != 0 && self.queue[(tail as usize - 1) % QUEUE] == at | mark {
+        if tail != 0 && self.work.queue[(tail as usize - 1) % QUEUE] == at | mark {
             return;
         }
         if tail < QUEUE as u64 {
-            self.queue[tail as usize % QUEUE] = at | mark;
+            self.work.queue[tail as usize % QUEUE] = at | mark;
         }
         self.tasks.members = tail + 1;
+    }
+
+    /// Nothing was found, and nothing is to be looked at.
+    #[inline(always)]
+    pub(super) fn clear(&mut self) {
+        self.tasks.members = 0;
+        self.tasks.size = 0;
+        self.work.walks = self.work.walks.wrapping_add(1);
+    }
+
+    /// Whether the object was looked at in this walk, unless that is forgotten; it is now.
+    #[inline(always)]
+    fn was_seen(&mut self, at: u64) -> bool {
+        let entry = at | self.work.walks << ADDRESS_BITS;
+        // Objects are aligned to words.
+        let slot = &mut self.work.seen[(at >> 3) as usize % SEEN];
+        core::mem::replace(slot, entry) == entry
+    }
+
+    /// The object with that number among those that are to be looked at; 0 if there are not so many.
+    #[inline(always)]
+    pub(super) fn at(&self, number: u64) -> u64 {
+        match number < self.tasks.members {
+            true => self.work.queue[number as usize % QUEUE] & !OPEN,
+            false => 0,
+        }
+    }
+
+    /// Likewise the values of an object whose properties are in a dictionary.
+    #[inline(always)]
+    pub(super) fn push_dictionary(&mut self, at: u64, entries: u64, mark: u64) {
+        let table = follow(at.wrapping_add(PROPERTIES));
+        if at == 0 || table == 0 {
+            return;
+        }
+        let length = small(read_user(table.wrapping_add(LENGTH)).unwrap_or(0)).wrapping_add(2);
+        let mut at = FIRST_VALUE;
+        while at < FIRST_VALUE + entries * ENTRY {
+            if at < length {
+                self.push(read_user(table.wrapping_add(8 * at)).unwrap_or(0), mark);
+            }
+            at += ENTRY;
+        }
+    }
+
+    /// Likewise those that the frame's words name.
+    #[inline(always)]
+    pub(super) fn push_frame(&mut self, first: usize, many: usize) {
+        let mut at = first;
+        while at < first + many {
+            self.push(self.tasks.frame[at % FRAME], 0);
+            at += 1;
+        }
     }
 
     /// Likewise those that words of the object name that was read last.
@@ -123,129 +193,49 @@ impl Walk {
     }
 }
 
+/// What the walk works on, which [`begin`] has prepared.
 #[inline(always)]
-fn begin(tgid: u64, scratch: u64) -> Option<(&'static NodeHeap, Walk)> {
+pub(super) fn walk(scratch: u64) -> Option<Walk> {
     // Without them no socket is found: the verifier need not walk what would follow.
     if !has_recipe(RuntimeKind::NODE) || layout::HAS_TASK_REGISTERS.load() == 0 {
         return None;
     }
     // SAFETY: as in `read_tasks`.
-    let entry = unsafe { RUNTIMES.get(tgid as u32) }?;
-    // SAFETY: as in `read_tasks`.
     let tasks = TASKS
         .get_ptr_mut(scratch as u32)
         .map(|tasks| unsafe { &mut *tasks })?;
     // SAFETY: likewise.
-    let queue = NODE_QUEUES
+    let work = NODE_WORK
         .get_ptr_mut(scratch as u32)
-        .map(|queue| unsafe { &mut *queue })?;
-    Some((&entry.node.heap, Walk { tasks, queue }))
+        .map(|work| unsafe { &mut *work })?;
+    Some(Walk { tasks, work })
 }
 
-/// The id of the socket on whose response the client's request waits that is written now; 0 if that is not known.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn node_waiting(tgid: u64, scratch: u64) -> u64 {
-    if node_listeners(tgid, scratch) == 0 {
-        return 0;
-    }
-    let mut at = 0;
-    while at < STEPS {
-        if node_step(tgid, scratch, at) == 0 {
-            break;
-        }
-        at += 1;
-    }
-    let Some((_, Walk { tasks, .. })) = begin(tgid, scratch) else {
-        return 0;
-    };
-    if at >= STEPS || tasks.members > QUEUE as u64 || tasks.size == SEVERAL {
-        return 0;
-    }
-    tasks.size
-}
-
-/// The listeners of the client's request on the socket that is written to: 0 if it is not a client's.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn node_listeners(tgid: u64, scratch: u64) -> u64 {
-    let Some((o, mut walk)) = begin(tgid, scratch) else {
-        return 0;
-    };
-    walk.tasks.members = 0;
-    walk.tasks.size = 0;
-    let [wrap, id] = [walk.tasks.stack[0], walk.tasks.stack[1]];
-    let Some(handle) = pointer(wrap.wrapping_add(WRAP_OBJECT)).map(follow) else {
-        return 0;
-    };
-    let properties = follow(handle.wrapping_add(PROPERTIES));
-    if handle == 0 || properties == 0 {
-        return 0;
-    }
-    let socket = follow(properties.wrapping_add(u64::from(o.owner)));
-    if socket == 0
-        || follow(socket.wrapping_add(u64::from(o.handle))) != handle
-        || small(read_user(socket.wrapping_add(u64::from(o.socket_id))).unwrap_or(0))
-            != u64::from(integer(id))
-    {
-        return 0;
-    }
-    let server = follow(socket.wrapping_add(u64::from(o.server)));
-    if server == 0 || kind(server)[0] == o.object {
-        return 0;
-    }
-    // Which of them `_httpMessage` is depends on what was set before.
-    const PLACES: usize = 8;
-    let Some(words) = read_user::<[u64; PLACES]>(socket.wrapping_add(u64::from(o.message))) else {
-        return 0;
-    };
-    let mut request = 0;
-    for word in words {
-        let message = object(word);
-        if request == 0 && message != 0 && follow(message.wrapping_add(u64::from(o.message_socket))) == socket
-        {
-            request = message;
-        }
-    }
-    if request == 0 {
-        return 0;
-    }
-    let events = follow(request.wrapping_add(EVENTS));
-    let table = follow(events.wrapping_add(PROPERTIES));
-    if events == 0 || table == 0 {
-        return 0;
-    }
-    let length = small(read_user(table.wrapping_add(LENGTH)).unwrap_or(0)).wrapping_add(2);
-    let mut at = FIRST_VALUE;
-    while at < FIRST_VALUE + ENTRIES * ENTRY {
-        if at < length {
-            walk.push(read_user(table.wrapping_add(8 * at)).unwrap_or(0), OPEN);
-        }
-        at += ENTRY;
-    }
-    walk.tasks.members
+/// Begins in the heap of that process.
+#[inline(always)]
+pub(super) fn begin(tgid: u64, scratch: u64) -> Option<Walk> {
+    let mut walk = walk(scratch)?;
+    // SAFETY: as in `read_tasks`.
+    walk.work.heap = unsafe { RUNTIMES.get(tgid as u32) }?.node.heap;
+    walk.clear();
+    Some(walk)
 }
 
 /// Looks at the next object, and puts what it has behind those that are to be looked at: 0 if there is none.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn node_step(tgid: u64, scratch: u64, number: u64) -> u64 {
-    let Some((o, mut walk)) = begin(tgid, scratch) else {
+pub extern "C" fn node_step(scratch: u64, number: u64) -> u64 {
+    let Some(mut walk) = walk(scratch) else {
         return 0;
     };
     if number >= walk.tasks.members || number >= QUEUE as u64 {
         return 0;
     }
-    let marked = walk.queue[number as usize % QUEUE];
+    let marked = walk.work.queue[number as usize % QUEUE];
     let (at, open) = (marked & !OPEN, marked & OPEN);
-    let mut before = 0;
-    while before < number as usize && before < QUEUE {
-        if walk.queue[before % QUEUE] & !OPEN == at {
-            return 1;
-        }
-        before += 1;
+    if walk.was_seen(at) {
+        return 1;
     }
-    let [kind, size] = self::kind(at);
     // SAFETY: there is room for so many words; the helper refuses bad addresses.
     let failed = unsafe {
         bpf_probe_read_user(
@@ -254,9 +244,11 @@ extern "C" fn node_step(tgid: u64, scratch: u64, number: u64) -> u64 {
             at as *const _,
         )
     };
-    if failed != 0 || kind == 0 {
-        return 1;
-    }
+    let [kind, size] = match failed {
+        0 => kind_by(object(walk.tasks.frame[0])),
+        _ => return 1,
+    };
+    let o = &walk.work.heap;
     let [first, last] = o.contexts;
     let is_context = kind >= first && kind <= last;
     walk.tasks.words[0] = match is_context || kind == o.fixed_array {

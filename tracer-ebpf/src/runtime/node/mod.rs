@@ -4,11 +4,13 @@
 //! `executionAsyncId()` reads, and to the loop (`uv_loop_t`) behind the environment's timer. Nothing here moves while the
 //! environment lives; where a step finds nothing plausible the event tells no turn.
 
+mod command;
 mod heap;
+mod waiting;
 
 use tracer_common::{NodeOffsets, Turn};
 
-pub use self::heap::node_waiting;
+pub use self::waiting::node_waiting;
 
 use super::{pointer, thread_pointer};
 use crate::{buffers::read_user, layout, registers::Registers};
@@ -34,7 +36,7 @@ const ACTIVE: u32 = 4;
 const NEVER: u32 = 1 << 30;
 const STREAM_WATCHER: u64 = 0x88;
 
-/// Where [`heap`] begins: the socket's wrap (0: not known), its id as a double, and the native context (tagged).
+/// Where [`waiting`] begins: the socket's wrap (0: not known), its id as a double, and the native context (tagged).
 pub struct Origin {
     pub wrap: u64,
     pub id: u64,

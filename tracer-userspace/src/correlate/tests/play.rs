@@ -99,6 +99,8 @@ pub struct Player {
     begins: HashMap<u64, Begin>,
     responded: HashMap<u64, Stamp>,
     ends: HashMap<u64, Nanos>,
+    /// The last read or write of an event loop.
+    moved: Option<(Stamp, Deed)>,
     out: Vec<Span>,
 }
 
@@ -113,6 +115,7 @@ impl Player {
             begins: HashMap::new(),
             responded: HashMap::new(),
             ends: HashMap::new(),
+            moved: None,
             out: Vec::new(),
         }
     }
@@ -153,7 +156,12 @@ impl Player {
             let conn = begin.conn.id;
             let receives = begin.role.is_inbound() == is_request;
             let deed = if receives { Deed::Receives } else { Deed::Sends };
-            self.act(stamp, deed(conn));
+            let act = (stamp, deed(conn));
+            // One read may have several messages.
+            if self.moved != Some(act) {
+                self.moved = Some(act);
+                self.act(stamp, deed(conn));
+            }
         }
     }
 

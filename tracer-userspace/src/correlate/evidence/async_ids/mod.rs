@@ -6,9 +6,10 @@
 //! 2. A call is written on behalf of the segment's owner, unless the ids say that another resource's callback runs; then on
 //!    behalf of whom that resource's id was given out for, or of a group that nobody knows yet ([`groups`]). The first write on a
 //!    connection is on behalf of who opened it.
-//! 3. Where a call's turn tells the socket on which the response will be written that waits for this call, that one's open request is it.
+//! 3. Where a call's turn tells the socket on which the response will be written that waits for this call, that one's open request is it,
+//!    and for calls to that callee the ids are believed more or less, as they say the same or not.
 //! 4. The answer to a request tells whose group its segment is. If the only request that is answered after a call's response was
-//!    read is another one than the ids say, the answer is right; the more often that happens, the less are the ids believed.
+//!    read is another one than the ids say, the answer is right; the more often that happens to a callee's calls, the less are the ids believed.
 //!
 //! So an owner is often known late: a call is decided when its response was read, the segment that began with it is over, and its
 //! request was answered. What nobody can own any more has no parent.
@@ -16,7 +17,7 @@
 mod groups;
 mod segments;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 pub(in crate::correlate) use groups::Group;
 use groups::Groups;
@@ -26,10 +27,12 @@ use super::event_loop::{down, up};
 use crate::correlate::Correlator;
 use crate::correlate::arena::Key;
 use crate::correlate::record::{Parent, Record};
-use crate::model::{Act, Confidence, Deed, Evidence, Nanos, Unit};
+use crate::model::{Act, Confidence, Deed, Endpoint, Evidence, Nanos, Unit};
 
 /// Where nothing tells that a segment is over, it is after so long.
 const PATIENCE: Nanos = 20_000_000;
+/// Most callees remembered.
+const MAX_CALLEES: usize = 256;
 /// Calls looked at, at the end of each segment, whether anybody can own them.
 const LOOKS: usize = 4;
 
@@ -45,10 +48,8 @@ pub(in crate::correlate) struct Loop {
     ended: Vec<Key>,
     /// Undecided calls.
     undecided: VecDeque<Key>,
-    /// How often answers agree with the ids; below 0 the ids alone are not believed.
-    trust: i8,
-    /// They disagreed at least once.
-    doubted: bool,
+    /// How far the ids are believed, by whom calls go to: a pool or a semaphore that hands work on is one callee's.
+    beliefs: HashMap<Endpoint, Belief>,
     /// It was seen to look for events: other threads' results, which no read announces, are seen too.
     is_seen: bool,
     /// A look after [`PATIENCE`] is under way.
@@ -162,6 +163,11 @@ impl Correlator {
         let is_late = is_late && told == Key::NONE;
         if let Some(record) = self.records.get(told) {
             group = record.group;
+            if let Some(callee) = self.callee(call)
+                && self.records.get(label).is_some()
+            {
+                event_loop.belief(callee).learn(told == label);
+            }
         }
         event_loop.groups.add_call(group, call);
         if let Some(record) = self.records.get_mut(call) {
@@ -183,6 +189,10 @@ impl Correlator {
         }
         undecided.push_back(call);
         self.keep_loop(unit, event_loop);
+    }
+
+    fn callee(&self, call: Key) -> Option<Endpoint> {
+        Some(self.records.get(call)?.begin.conn.remote)
     }
 
     /// The open request to whose response the call leads.
@@ -231,7 +241,8 @@ impl Correlator {
         if let Some(state) = self.units.units.get_mut(unit)
             && let Some(event_loop) = &mut state.ids
         {
-            event_loop.segments.tell_read(call, group);
+            let Loop { groups, segments, .. } = &mut **event_loop;
+            segments.tell_read(call, group, groups);
         }
     }
 
@@ -286,8 +297,9 @@ impl Correlator {
         let (Some(called), Some(asked)) = (self.records.get(call), self.records.get(request)) else {
             return;
         };
+        let callee = called.begin.conn.remote;
         if called.start() < asked.start() {
-            event_loop.doubt();
+            event_loop.belief(callee).learn(false);
             return;
         }
         if self.records.get(called.told).is_some() {
@@ -297,10 +309,8 @@ impl Correlator {
         let label = event_loop.groups.label(group);
         if label == Key::NONE {
             event_loop.groups.merge(group, whole);
-        } else if label == request {
-            up(&mut event_loop.trust);
         } else {
-            event_loop.doubt();
+            event_loop.belief(callee).learn(label == request);
         }
         if let Some(record) = self.records.get_mut(call) {
             record.answered_by = request;
@@ -333,12 +343,16 @@ impl Correlator {
         if !self.contexts_agree(call, request) {
             return;
         }
-        let confidence = match (is_backward, label == request, event_loop.doubted) {
+        let belief = self
+            .callee(call)
+            .map(|callee| *event_loop.belief(callee))
+            .unwrap_or_default();
+        let confidence = match (is_backward, label == request, belief.is_doubted) {
             _ if is_told && (label == request || backward == request) => Confidence::Certain,
             _ if is_told => Confidence::Likely,
             (true, true, false) => Confidence::Certain,
             (false, true, false) if event_loop.is_seen => Confidence::Certain,
-            (false, _, true) if event_loop.trust < 0 => {
+            (false, _, true) if belief.score < 0 => {
                 if let Some(record) = self.records.get_mut(call) {
                     (record.late_of, record.ambiguous) = (request, true);
                 }
@@ -389,7 +403,11 @@ impl Correlator {
             return;
         };
         let label = event_loop.groups.label(group);
-        let is_believed = event_loop.trust >= 0 || self.records.get(told).is_some();
+        let is_told = self.records.get(told).is_some();
+        let is_believed = is_told
+            || self
+                .callee(call)
+                .is_some_and(|callee| event_loop.belief(callee).score >= 0);
         self.keep_loop(unit, event_loop);
         if is_believed && self.records.get(label).is_some() && self.contexts_agree(call, label) {
             self.decide(
@@ -402,9 +420,30 @@ impl Correlator {
 }
 
 impl Loop {
-    /// An answer contradicts the ids.
-    fn doubt(&mut self) {
-        self.doubted = true;
-        down(&mut self.trust);
+    fn belief(&mut self, callee: Endpoint) -> &mut Belief {
+        if self.beliefs.len() >= MAX_CALLEES && !self.beliefs.contains_key(&callee) {
+            self.beliefs.clear();
+        }
+        self.beliefs.entry(callee).or_default()
+    }
+}
+
+/// How far the ids are believed.
+#[derive(Clone, Copy, Default)]
+struct Belief {
+    /// Rises where something else says the same, falls where it says another thing; below 0 the ids alone are not believed.
+    score: i8,
+    /// It fell at least once.
+    is_doubted: bool,
+}
+
+impl Belief {
+    fn learn(&mut self, agrees: bool) {
+        if agrees {
+            up(&mut self.score);
+        } else {
+            down(&mut self.score);
+            self.is_doubted = true;
+        }
     }
 }

@@ -76,6 +76,10 @@ pub(super) struct Segments {
     is_read: bool,
     /// Its work may be of several: other threads' results.
     is_woken: bool,
+    /// It began with the responses to calls of several groups: what is called back for one waits until all have begun their next steps.
+    is_shared: bool,
+    /// The id given out last when it began.
+    begun_at: u64,
     /// The last resource whose callback was seen in it.
     last_execution: u64,
     /// The id of the socket that was read.
@@ -175,6 +179,7 @@ impl Segments {
             }
         }
         self.is_woken = cut == Cut::Woken;
+        (self.is_shared, self.begun_at) = (false, ids.counter);
         self.last_execution = 0;
         (self.read, self.is_told, self.answers) = (Key::NONE, false, Answers::Nobody);
         self.sampled = ids.counter;
@@ -233,6 +238,16 @@ impl Segments {
         }
         // Somebody else's work: his from the first id on that it has to do with.
         let fresh_ids = [ids.execution, ids.trigger, fresh];
+        if self.is_shared {
+            // What lies between may be of others that wait for their turn.
+            let new = || fresh_ids.into_iter().filter(|&id| id > self.begun_at);
+            if let (Some(first), Some(last)) = (new().min(), new().max()) {
+                self.assign(first, last, group);
+            }
+            self.sampled = ids.counter;
+            self.dispatch = turn.dispatch;
+            return group;
+        }
         let new = fresh_ids.into_iter().filter(|&id| id > self.sampled).min();
         let first = new.unwrap_or(ids.counter + 1);
         let before = if self.is_woken {
@@ -351,10 +366,13 @@ impl Segments {
         self.read = call;
     }
 
-    /// It did, as a signal says; of several nothing follows.
-    pub fn tell_read(&mut self, call: Key, group: Group) {
+    /// It did, as a signal says; of several nothing follows, unless they are one group's.
+    pub fn tell_read(&mut self, call: Key, group: Group, groups: &mut Groups) {
         if self.is_told && self.read != call {
             self.read = Key::NONE;
+            if self.is_read && groups.root(self.owner) != groups.root(group) {
+                (self.owner, self.is_shared) = (Group::NONE, true);
+            }
             return;
         }
         (self.read, self.is_told) = (call, true);

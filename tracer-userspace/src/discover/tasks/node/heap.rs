@@ -32,13 +32,13 @@ const NAMES: [&str; 14] = [
 /// `Map::kInstanceTypeOffset`, as the kernel side has it.
 const INSTANCE_TYPE: u32 = 12;
 
-/// By the major version: `owner_symbol` in a `TCP`'s properties; `async_id_symbol`, `kHandle`, `server` and what comes before
-/// `_httpMessage` in a `net.Socket`; `socket` or `kSocket` in an `OutgoingMessage`. Seen on 20.20.2, 22.23.1, 24.21.0 and 26.10.0.
-const LAYOUTS: &[(u32, [u32; 6])] = &[
-    (20, [0x18, 0x20, 0x30, 0xe8, 0x108, 0x100]),
-    (22, [0x18, 0x20, 0x30, 0xe8, 0x108, 0x110]),
-    (24, [0x18, 0x28, 0x38, 0xf8, 0x118, 0x110]),
-    (26, [0x18, 0x28, 0x38, 0xf8, 0x118, 0x110]),
+/// By the major version: `owner_symbol` in a `TCP`'s properties; `async_id_symbol`, `kHandle`, `_events`, `server` and what comes before
+/// `_httpMessage` in a `net.Socket`; `socket` or `kSocket` in an `OutgoingMessage`. Seen on 20.20.2, 22.23.3, 24.21.0 and 26.10.0.
+const LAYOUTS: &[(u32, [u32; 7])] = &[
+    (20, [0x18, 0x20, 0x30, 0x78, 0xe8, 0x108, 0x100]),
+    (22, [0x18, 0x20, 0x30, 0x78, 0xe8, 0x108, 0x110]),
+    (24, [0x18, 0x28, 0x38, 0x80, 0xf8, 0x118, 0x110]),
+    (26, [0x18, 0x28, 0x38, 0x80, 0xf8, 0x118, 0x110]),
 ];
 
 /// All of it, or zeros.
@@ -48,8 +48,18 @@ pub fn find(live: &Live<'_>, module: &Module) -> NodeHeap {
 
 fn offsets(live: &Live<'_>, module: &Module) -> Option<NodeHeap> {
     let major = major(live, module)?;
-    let &(_, [owner, socket_id, handle, server, message, message_socket]) =
-        LAYOUTS.iter().find(|(version, _)| *version == major)?;
+    let &(
+        _,
+        [
+            owner,
+            socket_id,
+            handle,
+            socket_events,
+            server,
+            message,
+            message_socket,
+        ],
+    ) = LAYOUTS.iter().find(|(version, _)| *version == major)?;
     let constants = module
         .elf
         .dynamic_symbols(NAMES)
@@ -77,6 +87,7 @@ fn offsets(live: &Live<'_>, module: &Module) -> Option<NodeHeap> {
         owner,
         socket_id,
         handle,
+        socket_events,
         server,
         message,
         message_socket,
