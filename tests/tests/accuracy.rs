@@ -674,7 +674,7 @@ fn rust_blocking() {
             calls("seq", 3, 0.99),
             calls("sleep", 2, 0.99),
             calls("cpu", 2, 0.99),
-            calls("par", 3, 0.0),
+            calls("par", 3, 0.95),
             calls("pool", 2, 0.0),
         ],
     );

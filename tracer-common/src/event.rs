@@ -34,6 +34,9 @@ impl EventKind {
     pub const PROCESS: Self = Self(9);
     /// A process that was told by [`Self::PROCESS`] has ended.
     pub const EXIT: Self = Self(10);
+    /// A thread of such a process has ended, and others live. [`EventHeader::creator`]: the thread that made it,
+    /// [`EventHeader::arrival`]: when.
+    pub const THREAD_END: Self = Self(11);
 }
 
 /// What a thread did, where no bytes were moved.

@@ -35,6 +35,8 @@ pub const MAX_TOKIO_SOCKETS: u32 = 16_384;
 /// Connections whose calling goroutine is remembered, and kinds of goroutines (`GO_CALLERS`, `GO_READERS`; least recently used
 /// ones leave first).
 pub const MAX_GO_CALLERS: u32 = 8_192;
+/// Threads whose maker is remembered (`BIRTHS`, least recently used ones leave first).
+pub const MAX_BIRTHS: u32 = 16_384;
 /// Work of executors whose submitter is remembered (`SUBMITTED`, least recently used ones leave first).
 pub const MAX_SUBMITTED: u32 = 16_384;
 /// Threads of processes whose hand-offs are followed (`THREADS`, least recently used ones leave first).

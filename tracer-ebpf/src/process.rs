@@ -1,11 +1,13 @@
 //! Processes that use sockets: who they are, told while they are alive.
 //!
 //! Hooks, as BTF tracepoints (include/trace/events/sched.h, Linux 5.5 as BTF): `sched_process_exec(struct task_struct *p, ...)`, from
-//! `exec_binprm` when the new program is in place, and `sched_process_exit(struct task_struct *p, ...)`, from `do_exit`. Both run in
-//! the process itself. Nothing is hooked at `fork`: a child that uses a socket is told by [`introduce`] like any other process.
+//! `exec_binprm` when the new program is in place, `sched_process_exit(struct task_struct *p, ...)`, from `do_exit`, and
+//! `sched_process_fork(struct task_struct *parent, struct task_struct *child)`, from `kernel_clone` before the child runs. All run in
+//! the process itself. Of forks only those that make threads are noted: a child process that uses a socket is told by [`introduce`] like any
+//! other.
 //!
-//! Emits `PROCESS` and `EXIT`. A process that never uses a socket makes no event, and costs one look-up when it starts a program
-//! and when it ends.
+//! Emits `PROCESS`, `EXIT` and `THREAD_END`. A process that never uses a socket makes no event, and costs one look-up when it makes
+//! a thread, starts a program and ends.
 
 use aya_ebpf::{
     helpers::generated::{
@@ -17,7 +19,7 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use tracer_common::{
-    COMM_BYTES, EventKind, MAX_INTRODUCED, PROCESS_ARGUMENTS, PROCESS_BYTES, PROCESS_COMM,
+    COMM_BYTES, EventKind, MAX_BIRTHS, MAX_INTRODUCED, PROCESS_ARGUMENTS, PROCESS_BYTES, PROCESS_COMM,
     PROCESS_ENVIRONMENT, PROCESS_EXECUTABLE, PROCESS_PATH,
 };
 
@@ -42,12 +44,63 @@ pub fn sched_process_exec(_ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// When a thread was made, and by which.
+#[derive(Clone, Copy)]
+struct Birth {
+    at: u64,
+    tgid: u32,
+    creator: u32,
+}
+
+/// Threads of processes that were told, by tid.
+#[map]
+static BIRTHS: LruHashMap<u32, Birth> = LruHashMap::with_max_entries(MAX_BIRTHS, 0);
+
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
+    let creator = Thread::current();
+    if is_introduced(creator.tgid) {
+        born(ctx.arg(1), creator);
+    }
+    0
+}
+
+#[inline(always)]
+fn born(child: *const u8, creator: Thread) {
+    // SAFETY: the task that the tracepoint gives; the offsets are those of the fields' rows in the layout table. So below.
+    let tgid: u32 = unsafe { load::<Untyped, _, _>(child, layout::TASK__TGID) };
+    if tgid != creator.tgid {
+        return;
+    }
+    // SAFETY: as above.
+    let tid: u32 = unsafe { load::<Untyped, _, _>(child, layout::TASK__PID) };
+    let birth = Birth {
+        // SAFETY: no arguments.
+        at: unsafe { bpf_ktime_get_ns() },
+        tgid,
+        creator: creator.tid,
+    };
+    let _ = BIRTHS.insert(tid, birth, 0);
+}
+
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn sched_process_exit(_ctx: BtfTracePointContext) -> i32 {
     let thread = Thread::current();
-    if is_introduced(thread.tgid) && is_last_thread() {
+    if !is_introduced(thread.tgid) {
+        return 0;
+    }
+    if is_last_thread() {
         let _ = INTRODUCED.remove(thread.tgid);
-        ended(thread);
+        ended(thread, None);
+        return 0;
+    }
+    // SAFETY: written once, before the thread ran.
+    let birth = unsafe { BIRTHS.get(thread.tid) }.copied();
+    if let Some(birth) = birth
+        && birth.tgid == thread.tgid
+    {
+        let _ = BIRTHS.remove(thread.tid);
+        ended(thread, Some(birth));
     }
     0
 }
@@ -192,12 +245,22 @@ fn is_last_thread() -> bool {
     live == 0
 }
 
+/// The thread has ended, or with it its process.
 #[inline(always)]
-fn ended(thread: Thread) -> Option<()> {
+fn ended(thread: Thread, birth: Option<Birth>) -> Option<()> {
     // SAFETY: no arguments.
     let ts = unsafe { bpf_ktime_get_ns() };
     let mut record = emit::reserve(0)?;
-    write(&mut record, EventKind::EXIT, ts, thread);
+    match birth {
+        None => write(&mut record, EventKind::EXIT, ts, thread),
+        Some(birth) => {
+            write(&mut record, EventKind::THREAD_END, ts, thread);
+            // SAFETY: ring memory reserved for a whole header, and written above.
+            let fields = unsafe { &mut *record.header() };
+            fields.creator = u64::from(birth.creator);
+            fields.arrival = birth.at;
+        }
+    }
     record.submit();
     Some(())
 }

@@ -1,20 +1,19 @@
 //! One worker's part of the pipeline: events of its connections -> flow -> protocol -> signals.
 
-use std::net::{IpAddr, Ipv6Addr};
+mod header;
+
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use tracer_common::{
-    ActKind, Direction, EventFlags, EventHeader, EventKind, Family, ProcessFacts, UNDECIDED_CHUNK,
-    UNDECIDED_RUN,
+    ActKind, Direction, EventFlags, EventHeader, EventKind, ProcessFacts, UNDECIDED_CHUNK, UNDECIDED_RUN,
 };
 
 use super::connect;
 use crate::flow::{Flow, Order, Place, Stream, Table};
 use crate::metrics::{Event, Side};
 use crate::model::{
-    Act, Address, Chunk, Close, Conn, ConnId, Deed, Endpoint, Mark, Nanos, Runs, Signal, SignalKind, Stamp,
-    Submitters, Taken, Task, Turn, Unit, Wake,
+    Act, Address, Chunk, Close, Conn, ConnId, Deed, Mark, Nanos, Runs, Signal, SignalKind, Stamp, Taken, Unit,
 };
 use crate::protocol::{CapturePolicy, Conversation, Output, REGISTRY, Transport};
 use crate::telemetry::{Ledger, Reason};
@@ -115,12 +114,11 @@ impl<S: Selects> Lane<S> {
             EventKind::PROBE => self.take(header),
             EventKind::WAKE => self.voice.signals.push(Signal {
                 ts: header.ts,
-                kind: SignalKind::Wake(Wake {
-                    waker: mark_of(header).stamp,
-                    woken: header.len,
-                    before: Some(header.creator as u32).filter(|&tid| tid != 0),
-                    asleep_since: header.arrival,
-                }),
+                kind: SignalKind::Wake(header::wake(header)),
+            }),
+            EventKind::THREAD_END => self.voice.signals.push(Signal {
+                ts: header.ts,
+                kind: SignalKind::ThreadEnd(header::thread_end(header)),
             }),
             EventKind::PROCESS => self.process(header, head),
             EventKind::EXIT => self.selection.ended(header.tgid),
@@ -181,7 +179,7 @@ impl<S: Selects> Lane<S> {
     }
 
     fn data(&mut self, header: &EventHeader, head: &[u8], tail: &[u8]) {
-        let Some(direction) = direction(header) else {
+        let Some(direction) = header::direction(header) else {
             return;
         };
         let place = match self.table.find(ConnId(header.cookie)) {
@@ -193,7 +191,7 @@ impl<S: Selects> Lane<S> {
             return;
         };
         flow.last_seen = header.ts;
-        let mark = mark_of(header);
+        let mark = header::mark(header);
         self.voice.in_turn = mark.stamp.unit.turn().is_some();
         if self.voice.in_turn {
             let deed = match direction {
@@ -253,7 +251,7 @@ impl<S: Selects> Lane<S> {
         let seen_from_start = opening.is_some_and(|(stamp, _)| stamp.ts >= self.resumed);
         // A datagram needs nothing before it.
         let joined_late = !seen_from_start && transport == Transport::Streams;
-        let conn = conn_of(header, header.tgid, joined_late);
+        let conn = header::conn(header, header.tgid, joined_late);
         let is_wanted = transport == Transport::Streams || !is_multicast_dns(&conn);
         let conversation = if is_wanted && self.selection.selects(&conn) {
             if let Some((_, side)) = opening {
@@ -262,7 +260,7 @@ impl<S: Selects> Lane<S> {
             }
             Conversation::new(REGISTRY, transport)
         } else {
-            let policy = ignoring(unit_of(header).turn().is_some());
+            let policy = ignoring(header::unit(header).turn().is_some());
             self.voice.policies.push((id, policy));
             Conversation::opaque(transport)
         };
@@ -294,7 +292,7 @@ impl<S: Selects> Lane<S> {
             ActKind::HELD => Deed::Held,
             _ => return,
         };
-        self.voice.act(mark_of(header).stamp, deed);
+        self.voice.act(header::mark(header).stamp, deed);
     }
 
     /// Somebody takes the connection; who did before gave it back without a request.
@@ -305,7 +303,7 @@ impl<S: Selects> Lane<S> {
         if self.taken.len() >= MAX_FLOWS {
             self.taken.clear();
         }
-        self.taken.insert(ConnId(header.cookie), taken_of(header));
+        self.taken.insert(ConnId(header.cookie), header::taken(header));
     }
 
     fn state(&mut self, header: &EventHeader, comm: &[u8]) {
@@ -313,7 +311,7 @@ impl<S: Selects> Lane<S> {
             let name = comm.split(|&byte| byte == 0).next().unwrap_or_default();
             self.selection
                 .introduce(header.tgid, &String::from_utf8_lossy(name));
-            let stamp = mark_of(header).stamp;
+            let stamp = header::mark(header).stamp;
             if let Runs::Turn(_) = stamp.unit.runs {
                 self.voice.act(stamp, Deed::Connects(ConnId(header.cookie)));
             }
@@ -326,7 +324,7 @@ impl<S: Selects> Lane<S> {
                 let side = if connects { Side::Client } else { Side::Server };
                 self.opening
                     .entry(ConnId(header.cookie))
-                    .or_insert_with(|| (taken_of(header).stamp, side));
+                    .or_insert_with(|| (header::taken(header).stamp, side));
             }
             tcp_state::FIN_WAIT1 | tcp_state::LAST_ACK => {
                 self.close(header, Close::Finished(Direction::Send));
@@ -343,7 +341,7 @@ impl<S: Selects> Lane<S> {
     }
 
     fn connect_failed(&mut self, header: &EventHeader, start: Stamp) {
-        let conn = conn_of(header, start.unit.tgid, false);
+        let conn = header::conn(header, start.unit.tgid, false);
         if self.selection.selects(&conn) {
             let end = Stamp {
                 ts: header.ts,
@@ -370,7 +368,7 @@ impl<S: Selects> Lane<S> {
         if let Close::Finished(_) = how {
             if let Some(flow) = self.table.get_mut(id) {
                 let Flow { conn, consumer, .. } = flow;
-                let mark = mark_of(header);
+                let mark = header::mark(header);
                 self.voice
                     .with(conn, header.ts, |out| consumer.close(how, &mark, out));
             }
@@ -379,7 +377,7 @@ impl<S: Selects> Lane<S> {
             if how == Close::Reset {
                 self.selection.happened(Event::Reset, None, &flow.conn, header.ts);
             }
-            let mark = mark_of(header);
+            let mark = header::mark(header);
             let Flow { conn, consumer, .. } = &mut flow;
             self.voice
                 .with(conn, header.ts, |out| consumer.close(how, &mark, out));
@@ -486,116 +484,6 @@ const fn transport_of(header: &EventHeader) -> Transport {
 fn is_multicast_dns(conn: &Conn) -> bool {
     const PORT: u16 = 5353;
     conn.local.port == PORT || conn.remote.port == PORT
-}
-
-const fn direction(header: &EventHeader) -> Option<Direction> {
-    match header.dir {
-        0 => Some(Direction::Send),
-        1 => Some(Direction::Recv),
-        _ => None,
-    }
-}
-
-#[inline]
-fn mark_of(header: &EventHeader) -> Mark {
-    Mark {
-        stamp: Stamp {
-            ts: header.ts,
-            unit: unit_of(header),
-        },
-        pos: header.pos,
-        peer_pos: header.peer_pos,
-        has_position: EventFlags(header.flags).has(EventFlags::HAS_POSITION),
-        arrival: header.arrival,
-    }
-}
-
-/// Who moved the bytes.
-#[inline]
-fn unit_of(header: &EventHeader) -> Unit {
-    let runs = if EventFlags(header.flags).has(EventFlags::TURN) {
-        Runs::Turn(Turn::unpack(header.awaiters, header.task))
-    } else if EventFlags(header.flags).has(EventFlags::SUBMITTED) {
-        Runs::Work(Submitters::unpack(header.awaiters))
-    } else if header.task != 0 || header.awaiters[0] != 0 || header.creator != 0 {
-        let (creator, held_since) = if EventFlags(header.flags).has(EventFlags::HELD) {
-            (0, header.creator)
-        } else {
-            (header.creator, 0)
-        };
-        Runs::Task(Task {
-            id: header.task,
-            creator,
-            awaiters: header.awaiters,
-            held_since,
-        })
-    } else {
-        Runs::Thread
-    };
-    Unit {
-        tgid: header.tgid,
-        tid: header.tid,
-        runs,
-    }
-}
-
-/// What an event with [`EventFlags::TAKEN`] tells.
-fn taken_of(header: &EventHeader) -> Taken {
-    let unit = |tid, task| Unit {
-        tgid: header.tgid,
-        tid,
-        runs: if task == 0 {
-            Runs::Thread
-        } else {
-            Runs::Task(Task {
-                id: task,
-                ..Task::default()
-            })
-        },
-    };
-    let [before, before_task, waiter, since] = header.awaiters;
-    Taken {
-        stamp: Stamp {
-            ts: header.ts,
-            unit: unit(header.tid, header.task),
-        },
-        by_client_thread: EventFlags(header.flags).has(EventFlags::CLIENT_THREAD),
-        handed: (header.len != 0).then(|| Stamp {
-            ts: header.arrival,
-            unit: unit(header.len, header.creator),
-        }),
-        before: (before != 0).then(|| unit(before as u32, before_task)),
-        waiter: (waiter != 0).then_some((waiter, since)),
-    }
-}
-
-fn conn_of(header: &EventHeader, tgid: u32, joined_late: bool) -> Conn {
-    Conn {
-        id: ConnId(header.cookie),
-        local: endpoint(header, &header.laddr, header.lport),
-        remote: endpoint(header, &header.raddr, header.rport),
-        netns: header.netns,
-        tgid,
-        joined_late,
-    }
-}
-
-fn endpoint(header: &EventHeader, address: &[u8; 16], port: u16) -> Endpoint {
-    if Family(header.family) == Family::UNIX {
-        let cookie = address
-            .first_chunk::<8>()
-            .map_or(0, |bytes| u64::from_ne_bytes(*bytes));
-        return Endpoint {
-            address: Address::Unix(cookie),
-            port: 0,
-        };
-    }
-    let v6 = Ipv6Addr::from(*address);
-    let ip = v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4);
-    Endpoint {
-        address: Address::Ip(ip),
-        port,
-    }
 }
 
 #[cfg(test)]

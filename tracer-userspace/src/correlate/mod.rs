@@ -148,6 +148,7 @@ impl Correlator {
             SignalKind::Drop(id, _) => self.lose(id),
             SignalKind::Job(id, job) => self.job(id, job),
             SignalKind::Wake(wake) => self.woke(&wake),
+            SignalKind::ThreadEnd(end) => self.thread_ended(&end),
             // Services are asked for once in a turn.
             SignalKind::Replaced(_) => self.turn += 1,
         }

@@ -135,6 +135,8 @@ pub(super) enum Via {
     Submitted,
     /// It had the task that made the call among its variables.
     Held,
+    /// It made the thread that called, which has ended.
+    Born,
     /// It waits at the place where the outcome of the call is awaited; or is that place.
     Place,
 }

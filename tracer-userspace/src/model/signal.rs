@@ -55,6 +55,17 @@ pub struct Wake {
     pub asleep_since: Nanos,
 }
 
+/// A thread that others of its process outlive has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ThreadEnd {
+    /// When, and which.
+    pub stamp: Stamp,
+    /// The thread that made it.
+    pub creator: u32,
+    /// When that was.
+    pub born: Nanos,
+}
+
 /// A thread did something that tells who causes what, whether or not bytes of an exchange moved. Told only of processes whose runtime
 /// makes use of it, and before what the protocol stage says of the same moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -130,6 +141,8 @@ pub enum SignalKind {
     Job(ExchangeId, Job),
     /// A thread that has just received woke another thread of its process that has received, too.
     Wake(Wake),
+    /// A thread has ended.
+    ThreadEnd(ThreadEnd),
     /// The process runs another program from now on, or its id is another process's.
     Replaced(u32),
 }

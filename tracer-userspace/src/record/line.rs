@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::names::Names;
 use crate::model::{
     Act, Attributes, Begin, Conn, Exchange, ExchangeId, Job, Language, MessageIdentity, Nanos, Outcome, Role,
-    Service, Signal, SignalKind, SpanId, Stamp, Taken, TraceContext, TraceId, Wake,
+    Service, Signal, SignalKind, SpanId, Stamp, Taken, ThreadEnd, TraceContext, TraceId, Wake,
 };
 use crate::telemetry::Reason;
 
@@ -62,6 +62,7 @@ pub enum Kind {
     Drop(ExchangeId, String),
     Job(ExchangeId, Job),
     Wake(Wake),
+    ThreadEnd(ThreadEnd),
     Replaced(u32),
 }
 
@@ -158,6 +159,7 @@ impl Line {
             SignalKind::Drop(id, reason) => Kind::Drop(*id, reason.as_str().to_owned()),
             SignalKind::Job(id, job) => Kind::Job(*id, *job),
             SignalKind::Wake(wake) => Kind::Wake(*wake),
+            SignalKind::ThreadEnd(end) => Kind::ThreadEnd(*end),
             SignalKind::Replaced(tgid) => Kind::Replaced(*tgid),
         };
         Self::Signal {
@@ -182,6 +184,7 @@ impl Kind {
             }
             Self::Job(id, job) => SignalKind::Job(id, job),
             Self::Wake(wake) => SignalKind::Wake(wake),
+            Self::ThreadEnd(end) => SignalKind::ThreadEnd(end),
             Self::Replaced(tgid) => SignalKind::Replaced(tgid),
         }
     }

@@ -1,6 +1,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use tracer_common::Family;
+
 use super::*;
 use crate::model::{Exchange, Outcome, Role, SignalKind};
 use crate::telemetry::Reason;

@@ -5,6 +5,7 @@
 //! | [`header`] (E1) | when the exchange begins; a request that arrived waits for E2 first |
 //! | [`message`] (E2) | when the second end of the message is seen |
 //! | [`task`] (E3), [`thread`] (E4), through [`owner`] | when the possible owner writes its response |
+//! | [`born`] (E4 of threads that are made for one request), through [`owner`] | likewise, if the thread has ended |
 //! | [`submitted`] (E3 of executors), through [`owner`] | likewise |
 //! | [`place`] (E3 of what waits at a channel), through [`owner`] | likewise, if it was seen to wait there |
 //! | [`async_ids`] (E3 of event loops) | when the possible owner was answered, and the call's response read, and what followed each is over |
@@ -17,6 +18,7 @@
 
 mod acquirer;
 pub(super) mod async_ids;
+mod born;
 pub(super) mod event_loop;
 pub(super) mod header;
 mod message;

@@ -266,7 +266,7 @@ impl Correlator {
         }
     }
 
-    fn claim_one(&mut self, case: Case) {
+    pub(super) fn claim_one(&mut self, case: Case) {
         let (Some(call), Some(request)) = (self.records.get(case.call), self.records.get(case.request))
         else {
             return;
@@ -295,6 +295,9 @@ impl Correlator {
         }
         if case.via == Via::Held {
             return self.judge_held(case).map(|c| (Evidence::Task, c));
+        }
+        if case.via == Via::Born {
+            return self.judge_born(case).map(|c| (Evidence::Thread, c));
         }
         if case.via == Via::Place {
             return self.judge_place(case).map(|c| (Evidence::Task, c));

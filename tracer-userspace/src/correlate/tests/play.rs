@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::correlate::{Config, Correlator};
 use crate::model::{
     Act, Address, Attributes, Begin, Conn, ConnId, Deed, Endpoint, Exchange, ExchangeId, Job, Language,
-    MessageIdentity, Nanos, Outcome, Role, Service, Signal, SignalKind, Span, SpanId, Stamp, TraceContext,
-    Unit, Wake,
+    MessageIdentity, Nanos, Outcome, Role, Service, Signal, SignalKind, Span, SpanId, Stamp, ThreadEnd,
+    TraceContext, Unit, Wake,
 };
 use crate::telemetry::{Ledger, Reason};
 
@@ -214,6 +214,10 @@ impl Player {
 
     pub fn wake(&mut self, wake: Wake) {
         self.signal(wake.waker.ts, SignalKind::Wake(wake));
+    }
+
+    pub fn end_thread(&mut self, end: ThreadEnd) {
+        self.signal(end.stamp.ts, SignalKind::ThreadEnd(end));
     }
 
     pub fn job(&mut self, id: u64, ts: Nanos, job: Job) {

@@ -21,6 +21,7 @@
 //! Who took the connection of a call: `took=unit` or `took=unit:ms`, `client` if it is a thread of the client's own; `handed=unit:ms`
 //! who handed it its work, `before=unit` who had before,
 //! `waiter=7` (`t7`) who waits for that work. `woke UNIT` instead of an exchange: a thread wakes another (`woke UNIT UNIT MS`: who had woken it before, `-` for nobody, and since when the other one sleeps).
+//! `ends UNIT MS`: the thread has ended, which that one had made then.
 //! More expectations: `expect A < ctx`, `expect A dropped`, `expect B link A reason`, `expect B nolink`, `expect A same B` (one trace),
 //! `expect A other B`, `expect A from 1 to 4.5` (ms).
 
@@ -30,7 +31,7 @@ use super::play::{Player, Variant, begin};
 use crate::correlate::Config;
 use crate::model::{
     Confidence, ConnId, Deed, Job, Language, PLACE_UNIT, Role, Runs, SpanId, Stamp, Submitters, THREAD_UNIT,
-    Taken, Task, TraceContext, TraceId, Turn, Unit, Wake,
+    Taken, Task, ThreadEnd, TraceContext, TraceId, Turn, Unit, Wake,
 };
 
 pub struct Scenario<'a> {
@@ -277,6 +278,15 @@ impl Run {
                 _ => Deed::Woken,
             };
             self.player.act(stamp, deed);
+            self.player.advance(ts);
+            return Ok(());
+        }
+        if let ["ends", creator, born] = *rest {
+            self.player.end_thread(ThreadEnd {
+                stamp,
+                creator: unit(creator)?.tid,
+                born: (number::<f64>(born)? * 1e6) as u64,
+            });
             self.player.advance(ts);
             return Ok(());
         }

@@ -255,16 +255,17 @@ const HAND_OFFS: Sight = sight(
     "following work from thread to thread in Java",
 );
 
-/// Processes that replace their program, or end.
+/// Processes that replace their program, or end, and threads that end.
 const PROCESSES: Sight = sight(
     &[&[
         Hook::tracepoint("sched_process_exec"),
         Hook::tracepoint("sched_process_exit"),
+        Hook::tracepoint("sched_process_fork"),
     ]],
     "tracepoint sched_process_exec",
     "5.5",
     Need::Optional,
-    "knowing at once that a process runs another program, or has ended",
+    "knowing at once that a process runs another program, or has ended, and whom threads worked for that are made for one request",
 );
 
 /// When bytes came into a socket's buffer.

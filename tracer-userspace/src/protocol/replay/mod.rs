@@ -273,7 +273,7 @@ impl Replay {
                 }
                 SignalKind::End(exchange) => (exchange.id, None),
                 SignalKind::Drop(id, _) => (*id, None),
-                SignalKind::Wake(..) | SignalKind::Replaced(_) => {
+                SignalKind::Wake(..) | SignalKind::ThreadEnd(_) | SignalKind::Replaced(_) => {
                     return Err("a session knows no threads".into());
                 }
             };

@@ -1,0 +1,93 @@
+//! E4 for threads that are made for one request: whoever made it while it served a request, and answers after it has ended, has waited for
+//! it.
+//!
+//! A thread of a pool may be made by a request, too, and work for others then: it does not end before the answer, or does only after it
+//! has idled for a while. So nothing is told until a thread has ended; then its calls wait for the answer of the thread that made it. That
+//! one may itself have been made by another. A thread that serves requests works for these.
+
+use super::owner::{Case, Claim};
+use crate::correlate::Correlator;
+use crate::correlate::arena::Key;
+use crate::correlate::unit::{Pending, UnitId, Via};
+use crate::model::{Confidence, Nanos, ThreadEnd};
+
+/// How long after the answer the kernel may still be at the end of a thread that was waited for.
+const LATE: Nanos = 20_000_000;
+/// What has been idle for so long before its end belongs to a pool: Ruby up to 3.2 keeps native threads for 3 s, Java's cached pools for 60.
+const IDLE: Nanos = 1_000_000_000;
+
+impl Correlator {
+    /// What the thread has called may be owned by who made it.
+    pub(in crate::correlate) fn thread_ended(&mut self, end: &ThreadEnd) {
+        let tgid = end.stamp.unit.tgid;
+        let thread = |tid: u32| UnitId {
+            tgid,
+            is_task: false,
+            id: u64::from(tid),
+        };
+        let Some(helper) = self
+            .units
+            .find(thread(end.stamp.unit.tid))
+            .and_then(|key| self.units.units.get_mut(key))
+            .filter(|helper| !(helper.reads || helper.answers || helper.pending.is_empty()))
+        else {
+            return;
+        };
+        let calls = std::mem::take(&mut helper.pending);
+        if helper.last_seen.saturating_add(IDLE) < end.stamp.ts {
+            return;
+        }
+        let maker = self.units.unit(thread(end.creator), 0, self.now);
+        for Pending { call, hops, via, .. } in calls {
+            let is_own = via == Via::Born || (via == Via::Task && hops == 0);
+            let began = self.records.get(call).map(|call| call.start());
+            if !is_own || began.is_none_or(|began| began < end.born) {
+                continue;
+            }
+            let pending = Pending {
+                born: end.born,
+                via: Via::Born,
+                ..Pending::of(call)
+            };
+            self.await_unit(maker, pending);
+            self.claim_for_answered(maker, pending, end.stamp.ts);
+        }
+    }
+
+    /// The answer came a moment before the end of a thread that had been waited for was told.
+    fn claim_for_answered(&mut self, maker: Key, pending: Pending, ended: Nanos) {
+        let Some(state) = self.units.units.get(maker) else {
+            return;
+        };
+        if state.last_answer < pending.born || state.last_answer.saturating_add(LATE) < ended {
+            return;
+        }
+        self.claim_one(Case {
+            call: pending.call,
+            request: state.last_answered,
+            unit: maker,
+            claim: Claim::Wrote,
+            hops: 0,
+            born: pending.born,
+            via: pending.via,
+        });
+    }
+
+    pub(super) fn judge_born(&self, case: &Case) -> Option<Confidence> {
+        let request = self.records.get(case.request)?;
+        let call = self.records.get(case.call)?;
+        let is_within = request.start() <= case.born && call.start() < request.responded;
+        if case.claim != Claim::Wrote || !is_within {
+            return None;
+        }
+        let process = self.units.processes.get(request.process)?;
+        if process.migrates_until > self.now {
+            None
+        } else if request.unit == case.unit {
+            Some(Confidence::Certain)
+        } else {
+            // Another thread read it: what this one did after its answer before looks the same.
+            (!self.may_be_late(case)).then_some(Confidence::Likely)
+        }
+    }
+}
