@@ -35,13 +35,17 @@ impl UnitId {
         if task != 0 {
             Some(Self::task(unit.tgid, task))
         } else if unit.tid != 0 {
-            Some(Self {
-                tgid: unit.tgid,
-                is_task: false,
-                id: u64::from(unit.tid),
-            })
+            Some(Self::thread(unit.tgid, unit.tid))
         } else {
             None
+        }
+    }
+
+    pub fn thread(tgid: u32, tid: u32) -> Self {
+        Self {
+            tgid,
+            is_task: false,
+            id: u64::from(tid),
         }
     }
 

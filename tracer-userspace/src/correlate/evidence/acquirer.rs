@@ -94,11 +94,7 @@ impl Correlator {
             before,
             asleep_since,
         } = wake;
-        let thread = |tid| UnitId {
-            tgid: waker.unit.tgid,
-            is_task: false,
-            id: u64::from(tid),
-        };
+        let thread = |tid| UnitId::thread(waker.unit.tgid, tid);
         let Some(caller) = self.units.find(thread(waker.unit.tid)) else {
             return;
         };

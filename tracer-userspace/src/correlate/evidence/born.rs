@@ -20,14 +20,9 @@ impl Correlator {
     /// What the thread has called may be owned by who made it.
     pub(in crate::correlate) fn thread_ended(&mut self, end: &ThreadEnd) {
         let tgid = end.stamp.unit.tgid;
-        let thread = |tid: u32| UnitId {
-            tgid,
-            is_task: false,
-            id: u64::from(tid),
-        };
         let Some(helper) = self
             .units
-            .find(thread(end.stamp.unit.tid))
+            .find(UnitId::thread(tgid, end.stamp.unit.tid))
             .and_then(|key| self.units.units.get_mut(key))
             .filter(|helper| !(helper.reads || helper.answers || helper.pending.is_empty()))
         else {
@@ -37,7 +32,7 @@ impl Correlator {
         if helper.last_seen.saturating_add(IDLE) < end.stamp.ts {
             return;
         }
-        let maker = self.units.unit(thread(end.creator), 0, self.now);
+        let maker = self.units.unit(UnitId::thread(tgid, end.creator), 0, self.now);
         for Pending { call, hops, via, .. } in calls {
             let is_own = via == Via::Born || (via == Via::Task && hops == 0);
             let began = self.records.get(call).map(|call| call.start());
@@ -62,15 +57,7 @@ impl Correlator {
         if state.last_answer < pending.born || state.last_answer.saturating_add(LATE) < ended {
             return;
         }
-        self.claim_one(Case {
-            call: pending.call,
-            request: state.last_answered,
-            unit: maker,
-            claim: Claim::Wrote,
-            hops: 0,
-            born: pending.born,
-            via: pending.via,
-        });
+        self.claim_one(Case::of(pending, state.last_answered, maker, Claim::Wrote));
     }
 
     pub(super) fn judge_born(&self, case: &Case) -> Option<Confidence> {
@@ -80,14 +67,6 @@ impl Correlator {
         if case.claim != Claim::Wrote || !is_within {
             return None;
         }
-        let process = self.units.processes.get(request.process)?;
-        if process.migrates_until > self.now {
-            None
-        } else if request.unit == case.unit {
-            Some(Confidence::Certain)
-        } else {
-            // Another thread read it: what this one did after its answer before looks the same.
-            (!self.may_be_late(case)).then_some(Confidence::Likely)
-        }
+        self.judge_worked_for(case)
     }
 }

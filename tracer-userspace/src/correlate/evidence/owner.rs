@@ -30,6 +30,26 @@ pub(super) struct Case {
     pub via: Via,
 }
 
+impl Case {
+    pub fn of(pending: Pending, request: Key, unit: Key, claim: Claim) -> Self {
+        let Pending {
+            call,
+            hops,
+            born,
+            via,
+        } = pending;
+        Self {
+            call,
+            request,
+            unit,
+            claim,
+            hops,
+            born,
+            via,
+        }
+    }
+}
+
 /// Goroutines between the caller and the serving goroutine that are looked through.
 const MAX_HOPS: u8 = 4;
 
@@ -242,22 +262,8 @@ impl Correlator {
         };
         let mut pending = std::mem::take(&mut state.pending);
         if !state.is_loop {
-            for Pending {
-                call,
-                hops,
-                born,
-                via,
-            } in pending.drain(..)
-            {
-                self.claim_one(Case {
-                    call,
-                    request,
-                    unit,
-                    claim,
-                    hops,
-                    born,
-                    via,
-                });
+            for pending in pending.drain(..) {
+                self.claim_one(Case::of(pending, request, unit, claim));
             }
         }
         pending.clear();

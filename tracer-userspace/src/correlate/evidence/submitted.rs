@@ -85,15 +85,7 @@ impl Correlator {
         if self.units.units.get(case.unit)?.id.is_task {
             return Some(Confidence::Certain);
         }
-        let process = self.units.processes.get(request.process)?;
-        if process.migrates_until > self.now {
-            None
-        } else if request.unit == case.unit {
-            Some(Confidence::Certain)
-        } else {
-            // Another thread read it: what this one did after its answer before looks the same.
-            (!self.may_be_late(case)).then_some(Confidence::Likely)
-        }
+        self.judge_worked_for(case)
     }
 }
 

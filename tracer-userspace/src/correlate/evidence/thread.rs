@@ -55,6 +55,20 @@ impl Correlator {
         }
     }
 
+    /// The thread that writes the response had another one do the call, which worked for it alone.
+    pub(super) fn judge_worked_for(&self, case: &Case) -> Option<Confidence> {
+        let request = self.records.get(case.request)?;
+        let process = self.units.processes.get(request.process)?;
+        if process.migrates_until > self.now {
+            None
+        } else if request.unit == case.unit {
+            Some(Confidence::Certain)
+        } else {
+            // Another thread read it: what this one did after its answer before looks the same.
+            (!self.may_be_late(case)).then_some(Confidence::Likely)
+        }
+    }
+
     /// Whether the call may be what the worker did after its answer before: the request came while the worker was busy or a moment
     /// later, and nothing shows that it does nothing then; or it is among as many calls as such workers were seen to make.
     pub(super) fn may_be_late(&self, case: &Case) -> bool {

@@ -163,10 +163,10 @@ impl Correlator {
         let is_late = is_late && told == Key::NONE;
         if let Some(record) = self.records.get(told) {
             group = record.group;
-            if let Some(callee) = self.callee(call)
+            if let Some(called) = self.records.get(call)
                 && self.records.get(label).is_some()
             {
-                event_loop.belief(callee).learn(told == label);
+                event_loop.belief(called.begin.conn.remote).learn(told == label);
             }
         }
         event_loop.groups.add_call(group, call);
@@ -189,10 +189,6 @@ impl Correlator {
         }
         undecided.push_back(call);
         self.keep_loop(unit, event_loop);
-    }
-
-    fn callee(&self, call: Key) -> Option<Endpoint> {
-        Some(self.records.get(call)?.begin.conn.remote)
     }
 
     /// The open request to whose response the call leads.
@@ -326,6 +322,7 @@ impl Correlator {
             return;
         }
         let (start, backward, told) = (record.start(), record.answered_by, record.told);
+        let callee = record.begin.conn.remote;
         let label = event_loop.groups.label(record.group);
         let is_backward = self.records.get(backward).is_some();
         let is_told = self.records.get(told).is_some();
@@ -343,10 +340,7 @@ impl Correlator {
         if !self.contexts_agree(call, request) {
             return;
         }
-        let belief = self
-            .callee(call)
-            .map(|callee| *event_loop.belief(callee))
-            .unwrap_or_default();
+        let belief = *event_loop.belief(callee);
         let confidence = match (is_backward, label == request, belief.is_doubted) {
             _ if is_told && (label == request || backward == request) => Confidence::Certain,
             _ if is_told => Confidence::Likely,
@@ -396,18 +390,17 @@ impl Correlator {
 
     /// The call can wait no longer: the request that the ids name, if they do, is likely its own.
     pub(in crate::correlate) fn claim_by_ids(&mut self, call: Key) {
-        let Some((unit, group, told)) = self.records.get(call).map(|r| (r.unit, r.group, r.told)) else {
+        let Some(record) = self.records.get(call) else {
             return;
         };
+        let (unit, group, told) = (record.unit, record.group, record.told);
+        let callee = record.begin.conn.remote;
         let Some(mut event_loop) = self.take_loop(unit) else {
             return;
         };
         let label = event_loop.groups.label(group);
         let is_told = self.records.get(told).is_some();
-        let is_believed = is_told
-            || self
-                .callee(call)
-                .is_some_and(|callee| event_loop.belief(callee).score >= 0);
+        let is_believed = is_told || event_loop.belief(callee).score >= 0;
         self.keep_loop(unit, event_loop);
         if is_believed && self.records.get(label).is_some() && self.contexts_agree(call, label) {
             self.decide(
