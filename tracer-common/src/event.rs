@@ -52,6 +52,10 @@ impl ActKind {
     /// Another task than the one that runs: [`EventHeader::task`], which has moved bytes though nobody awaited it, is found to be held by
     /// the first of the [`EventHeader::awaiters`] ([`EventFlags::HELD`]).
     pub const HELD: Self = Self(3);
+    /// A task awaits another one, and where it has those that it awaits next is not known. The first of the [`EventHeader::awaiters`]: the address of
+    /// the one that waits; [`EventHeader::creator`]: that of the structure which names the type of the one that is awaited. Told the
+    /// first times that this happens, then ever more seldom.
+    pub const SOUGHT: Self = Self(4);
 }
 
 /// Which way bytes went, seen from the socket that the event names.

@@ -25,11 +25,11 @@ pub use process::{
     ProcessFacts,
 };
 pub use runtime::{
-    Address, GoOffsets, JAVA_LIST_STEPS, JAVA_LISTS, JavaFutures, JavaOffsets, MAX_TOKIO_CLIENTS, NodeHeap,
-    NodeOffsets, PythonOffsets, REUSED_TASK, RuntimeEntry, RuntimeKind, TokioClient, TokioOffsets,
-    attributes,
+    Address, GoOffsets, JAVA_LIST_STEPS, JAVA_LISTS, JavaFutures, JavaOffsets, MAX_TOKIO_CLIENTS,
+    MAX_TOKIO_LISTS, MAX_TOKIO_STEPS, NodeHeap, NodeOffsets, PythonOffsets, REUSED_TASK, RuntimeEntry,
+    RuntimeKind, TokioClient, TokioList, TokioOffsets, attributes,
 };
 
 /// Version of every struct in this crate. The objects carry it in the global `ABI_VERSION`; the daemon
 /// refuses an object whose version differs.
-pub const ABI_VERSION: u32 = 11;
+pub const ABI_VERSION: u32 = 12;

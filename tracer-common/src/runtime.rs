@@ -185,6 +185,8 @@ pub const JAVA_LIST_STEPS: usize = 2;
 
 /// Types of futures that serve a client's connection, at most.
 pub const MAX_TOKIO_CLIENTS: usize = 2;
+/// Most types of tasks that are awaited one after the other.
+pub const MAX_TOKIO_LISTS: usize = 4;
 
 /// Where tokio's tasks lie, in all versions from 1.30 to 1.54 alike as far as it is not told here. 64-bit values are told as halves,
 /// the lower one first.
@@ -201,14 +203,28 @@ pub struct TokioOffsets {
     pub io_waker: u32,
     /// Where tasks that serve a client's connection find who asked.
     pub clients: [TokioClient; MAX_TOKIO_CLIENTS],
+    /// Where tasks that await others one after the other have those whose turn is still to come.
+    pub lists: [TokioList; MAX_TOKIO_LISTS],
     /// The kernel side's own: where the id of the running task was found, relative to the thread pointer; 0 = not yet.
     pub task_id: i32,
     /// The kernel side's own: words of the storage that have held the task's id each time so far, one bit each.
     pub candidates: [u32; 2],
-    /// The kernel side's own: how often that was.
+    /// The kernel side's own: how often that was; once the place is found, how often in a row it did not hold the id of the socket's task.
     pub agreed: u32,
     /// The kernel side's own: the lower half of the id that was compared last.
     pub last_id: u32,
+}
+
+impl TokioOffsets {
+    /// Takes over what the kernel side has found by itself, if it was looking in the same place.
+    pub fn keep_found(&mut self, before: &Self) {
+        if (self.tls_start, self.tls_words) == (before.tls_start, before.tls_words) {
+            self.task_id = before.task_id;
+            self.candidates = before.candidates;
+            self.agreed = before.agreed;
+            self.last_id = before.last_id;
+        }
+    }
 }
 
 /// A type of future that serves a client's connection: it keeps the sending half of a `tokio::sync::oneshot`, for whose other half
@@ -226,6 +242,35 @@ pub struct TokioClient {
     pub waker: u32,
     /// The channel's state, whose lowest bit says that there is a waker; 0 = not known.
     pub state: u32,
+}
+
+/// Most steps from a task to what a future in it has on the heap.
+pub const MAX_TOKIO_STEPS: usize = 4;
+
+/// Where a task has the `JoinHandle` of the one that it awaits, and those of others of the same type that it has not awaited yet: what an
+/// iterator has still to give (`std::vec::IntoIter`, `std::slice::Iter`, `std::vec::Drain`: pointers to the first and behind the last).
+/// Offsets in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(C)]
+pub struct TokioList {
+    /// Address of the `Vtable` of the tasks that are awaited; 0 = none.
+    pub vtable: [u32; 2],
+    /// From the waiting task's `Header`: where the pointer to the next block of memory lies, block by block.
+    pub steps: [u32; MAX_TOKIO_STEPS],
+    /// How many steps there are.
+    pub count: u32,
+    /// In the last block: the handle of the task that is awaited.
+    pub handle: u32,
+    /// After so many steps: the block that has the iterator.
+    pub depth: u32,
+    /// In that block: the iterator's pointer to its first element.
+    pub first: u32,
+    /// The one behind its last element.
+    pub last: u32,
+    /// Bytes from one element to the next.
+    pub stride: u32,
+    /// In an element: the handle.
+    pub element: u32,
 }
 
 impl TokioClient {
@@ -438,5 +483,9 @@ const _: () = assert!(core::mem::size_of::<PythonOffsets>() == 13 * 8 + 21 * 4);
 const _: () = assert!(core::mem::size_of::<JavaFutures>() == 23 * 8 + 40 * 4);
 const _: () = assert!(
     core::mem::size_of::<RuntimeEntry>()
-        == 188 + 19 * 4 + core::mem::size_of::<PythonOffsets>() + core::mem::size_of::<JavaFutures>()
+        == 188
+            + 19 * 4
+            + MAX_TOKIO_LISTS * 52
+            + core::mem::size_of::<PythonOffsets>()
+            + core::mem::size_of::<JavaFutures>()
 );

@@ -5,6 +5,7 @@
 
 mod go;
 pub mod hand_off;
+mod held;
 pub mod java;
 mod node;
 pub mod python;
@@ -191,7 +192,7 @@ pub fn tasks<P: Find>(thread: Thread, scratch: u32, sk: *const u8, cookie: u64) 
     let found = match read_tasks(both, scratch) {
         // Not from there: the stacks of all that are called would be too large together.
         OF_GO => go::find(both >> 32, scratch, cookie, P::FOLLOWS_WAITERS),
-        OF_TOKIO => tokio::read_tokio(both >> 32, scratch, sk, cookie),
+        OF_TOKIO => tokio::find(both, scratch, sk, cookie),
         OF_PYTHON if P::FOLLOWS_WAITERS => python::find(both, scratch, cookie),
         OF_PYTHON => 0,
         OF_JAVA => {

@@ -46,6 +46,8 @@ pub trait Selects {
     fn told(&self, _facts: &ProcessFacts<'_>, _at: Nanos) -> bool {
         false
     }
+    /// The kernel side asks where a task at that address has those that it awaits, whose type the other address names.
+    fn sought(&self, _tgid: u32, _of: u64, _by: u64) {}
     /// A process has ended.
     fn ended(&self, _tgid: u32) {}
     /// Whether the process still exists.
@@ -290,6 +292,11 @@ impl<S: Selects> Lane<S> {
             ActKind::WAITS => Deed::Waits,
             ActKind::WOKEN => Deed::Woken,
             ActKind::HELD => Deed::Held,
+            ActKind::SOUGHT => {
+                self.selection
+                    .sought(header.tgid, header.creator, header.awaiters[0]);
+                return;
+            }
             _ => return,
         };
         self.voice.act(header::mark(header).stamp, deed);

@@ -160,6 +160,11 @@ impl Selects for People {
         replaced
     }
 
+    fn sought(&self, tgid: u32, of: u64, by: u64) {
+        self.lock().seek(tgid, of, by);
+        self.tell_runtime(tgid);
+    }
+
     fn ended(&self, tgid: u32) {
         self.lock().ended(tgid);
     }

@@ -54,10 +54,14 @@ impl Runtimes {
         if !tables.recipes.has(entry.kind) {
             return Ok(());
         }
-        let known = tables.entries.get(&tgid, 0).is_ok();
+        let known = tables.entries.get(&tgid, 0).ok();
+        let mut value = entry;
+        if let Some(Value(before)) = &known {
+            value.tokio.keep_found(&before.tokio);
+        }
         tables
             .entries
-            .insert(tgid, Value(entry), 0)
+            .insert(tgid, Value(value), 0)
             .context("storing a runtime")?;
         if entry.hand_offs != 0 {
             tables.hand_offs.insert(tgid);
@@ -65,7 +69,7 @@ impl Runtimes {
         if entry.python.queue_put.get() != 0 {
             tables.probes.insert(tgid, entry.python.queue_put.get());
         }
-        if !known {
+        if known.is_none() {
             tables.count = tables.count.saturating_add(1);
         }
         tables.publish()

@@ -36,7 +36,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tasks::Search;
+use tasks::{Search, Subject};
 use tracer_common::{ProcessFacts, RuntimeEntry};
 
 pub use host::Host;
@@ -81,7 +81,7 @@ struct Known {
     tasks: Option<RuntimeEntry>,
     /// How often its tasks are still looked for: a runtime may not have come up when its process was first seen.
     tries: u8,
-    /// What is still looked for there.
+    /// What is looked for there, or was.
     search: Option<Search>,
     checked: Instant,
     used: Instant,
@@ -90,6 +90,13 @@ struct Known {
     told: Option<told::Program>,
     /// What it ran before, and until when: what it did then is still on its way through the pipeline.
     before: Vec<(Nanos, Arc<Service>)>,
+}
+
+impl Known {
+    /// Whether something of its runtime is still looked for.
+    fn is_searched(&self) -> bool {
+        self.search.as_ref().is_some_and(|search| !search.is_over())
+    }
 }
 
 /// What runs on this host.
@@ -344,12 +351,26 @@ impl Processes {
                 known.tries -= 1;
                 self.look_for_tasks(tgid);
             }
-            _ => self.search(tgid),
+            Some(known) if known.is_searched() => self.search(tgid),
+            _ => {}
         }
     }
 
     /// Looks once more for what only a process at work shows of its runtime.
     fn search(&mut self, tgid: u32) {
+        self.search_with(tgid, Search::look);
+    }
+
+    /// The kernel side asks for what [`Search::seek`] finds.
+    pub fn seek(&mut self, tgid: u32, of: u64, by: u64) {
+        self.search_with(tgid, |search, subject, entry| search.seek(subject, entry, of, by));
+    }
+
+    fn search_with(
+        &mut self,
+        tgid: u32,
+        look: impl FnOnce(&mut Search, &Subject, &mut RuntimeEntry) -> bool,
+    ) {
         let Some(known) = self.known.get_mut(&tgid) else {
             return;
         };
@@ -362,12 +383,12 @@ impl Processes {
         };
         let binary = self.binary(&process);
         let subject = binary.subject(&process, language);
-        if search.look(&subject, &mut entry) {
+        if look(&mut search, &subject, &mut entry) {
             tracing::debug!("process {tgid}: {entry:?}");
         }
         if let Some(known) = self.known.get_mut(&tgid) {
             known.tasks = Some(entry);
-            known.search = (!search.is_over()).then_some(search);
+            known.search = Some(search);
         }
     }
 
@@ -376,7 +397,7 @@ impl Processes {
         let ids: Vec<u32> = self
             .known
             .iter()
-            .filter(|(_, known)| (known.search.is_some() || known.tries > 0) && known.gone.is_none())
+            .filter(|(_, known)| (known.is_searched() || known.tries > 0) && known.gone.is_none())
             .map(|(&tgid, _)| tgid)
             .collect();
         for &tgid in &ids {

@@ -3,13 +3,9 @@
 //!
 //! Who awaits a Task is looked through once, when that Task is first seen to connect or to move bytes: the two innermost frames of its
 //! coroutines (the one that awaits and its caller, as `wait_for` has a frame of its own) with what lies on their stacks, and one list,
-//! tuple or dictionary of Tasks there. What is found is remembered, and told with what those Tasks move
-//! ([`EventFlags::HELD`](tracer_common::EventFlags::HELD)) as long as nobody awaits them; what they have moved before is told apart
-//! ([`ActKind::HELD`]). Two that hold the same Task have not both
-//! made it: then nobody is told.
+//! tuple or dictionary of Tasks there. What is found is remembered ([`crate::runtime::held`]).
 
-use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::map, maps::LruHashMap};
-use tracer_common::{ActKind, EventFlags, EventKind, REUSED_TASK, RuntimeKind};
+use tracer_common::{REUSED_TASK, RuntimeKind};
 
 use super::{
     CONNECT, HOLDER, Walk,
@@ -17,32 +13,11 @@ use super::{
     objects::{FIRST, ITEMS, TASK, TYPE, follow, kind, reference, word},
     python_identity, python_running, tasks, walk,
 };
-use crate::{
-    emit,
-    runtime::{entry, thread_pointer},
+use crate::runtime::{
+    entry,
+    held::{Holder, holder, nobody_holds, remember},
+    thread_pointer,
 };
-
-/// Who holds a Task.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
-struct Holder {
-    /// Its address; 0 if several do.
-    task: u64,
-    /// Its identity; 0 if nobody is known who does, and the Task has moved bytes.
-    identity: u64,
-    /// When it was seen first, in nanoseconds (CLOCK_MONOTONIC).
-    since: u64,
-}
-
-const NOBODY: Holder = Holder {
-    task: 0,
-    identity: 0,
-    since: 0,
-};
-
-/// By a Task's identity and its process.
-#[map]
-static HELD: LruHashMap<[u64; 2], Holder> = LruHashMap::with_max_entries(4_096, 0);
 
 /// `_PyInterpreterFrame`: stacktop, from 3.14 on stackpointer.
 const FRAME_TOP: u64 = 64;
@@ -62,11 +37,7 @@ pub fn is_new(walk: &Walk) -> bool {
     if walk.offsets.coroutine_type.get() == 0 || walk.task[1] == 0 {
         return false;
     }
-    // SAFETY: a copy.
-    match unsafe { HELD.get([walk.task[1], walk.thread >> 32]) } {
-        Some(holder) => holder.identity != walk.holder[1],
-        None => true,
-    }
+    holder(walk.thread, walk.task[1]).is_none_or(|holder| holder.identity != walk.holder[1])
 }
 
 /// Who holds the Task that the walk has come to and that nobody awaits; 0 if that is not known.
@@ -80,16 +51,14 @@ pub extern "C" fn python_holder(scratch: u64) -> u64 {
     if walk.at != walk.task[0] {
         return 0;
     }
-    let key = [walk.task[1], walk.thread >> 32];
-    // SAFETY: a copy; a torn one names no Task, or none of that identity.
-    let Some(&Holder {
+    let Some(Holder {
         task,
         identity,
         since,
-    }) = (unsafe { HELD.get(key) })
+    }) = holder(walk.thread, walk.task[1])
     else {
         if walk.offsets.coroutine_type.get() != 0 {
-            let _ = HELD.insert(key, NOBODY, 0);
+            nobody_holds(walk.thread, walk.task[1]);
         }
         return 0;
     };
@@ -146,7 +115,7 @@ pub extern "C" fn python_hold(scratch: u64) -> u64 {
     let Some(walk) = walk(scratch) else {
         return 0;
     };
-    remember(walk, walk.task[1]);
+    remember(walk.thread, walk.holder, walk.task[1]);
     walk.task = walk.holder;
     walk.frames = [0; 2];
     walk.items = [0; 3];
@@ -307,52 +276,6 @@ fn hold(scratch: u64, task: u64) {
     let identity = python_identity(scratch, task);
     let are_numbers = (identity | by) & REUSED_TASK == 0;
     if !are_numbers || identity > by {
-        remember(walk, identity);
+        remember(walk.thread, walk.holder, identity);
     }
-}
-
-/// That the holder holds that Task. Told at once if what that one has moved already waits for it.
-#[inline(always)]
-fn remember(walk: &Walk, task: u64) {
-    let key = [task, walk.thread >> 32];
-    let [holder, identity] = walk.holder;
-    // SAFETY: a copy.
-    let known = unsafe { HELD.get(key) }.copied();
-    let was_known = known.is_some();
-    let known = known.unwrap_or(NOBODY);
-    if known.identity == identity {
-        return;
-    }
-    // SAFETY: no arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
-    let held = Holder {
-        task: if known.identity == 0 { holder } else { 0 },
-        identity,
-        since: now,
-    };
-    // A Task that has not moved anything yet is not known at all.
-    let waits = was_known && known.identity == 0;
-    if HELD.insert(key, held, 0).is_ok() && waits {
-        python_held(walk.thread, task, identity, now);
-    }
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn python_held(thread: u64, task: u64, holder: u64, now: u64) -> u64 {
-    let Some(mut record) = emit::reserve(0) else {
-        return 0;
-    };
-    let fields = record.blank();
-    fields.ts = now;
-    fields.task = task;
-    fields.creator = now;
-    fields.awaiters[0] = holder;
-    fields.tgid = (thread >> 32) as u32;
-    fields.tid = thread as u32;
-    fields.flags = EventFlags::HELD;
-    fields.kind = EventKind::ACT.0;
-    fields.state = ActKind::HELD.0;
-    record.submit();
-    1
 }

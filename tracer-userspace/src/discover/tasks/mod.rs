@@ -59,6 +59,11 @@ fn halves(value: u64) -> [u32; 2] {
     [(value & 0xffff_ffff) as u32, (value >> 32) as u32]
 }
 
+/// The value that [`halves`] were made of.
+fn whole([low, high]: [u32; 2]) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}
+
 /// What is still looked for in a process whose entry is not complete.
 pub enum Search {
     /// Tokio's sockets and callers.
@@ -93,7 +98,16 @@ impl Search {
         }
     }
 
-    /// Whether there is nothing more to expect.
+    /// The kernel side asks where a task of the process, given by its address, has those that it awaits, given by the address of what names
+    /// their type. Whether the entry has become better.
+    pub fn seek(&mut self, subject: &Subject, entry: &mut RuntimeEntry, of: u64, by: u64) -> bool {
+        match self {
+            Self::Tokio(samples) => tokio::seek(subject, samples, entry, of, by),
+            Self::Python(_) | Self::Java(_) => false,
+        }
+    }
+
+    /// Whether there is nothing more to expect, unless the kernel side asks.
     pub fn is_over(&self) -> bool {
         match self {
             Self::Tokio(samples) => !samples.wants_more(),

@@ -7,9 +7,11 @@
 //!   that holds the id of the socket's task while that task moves bytes, for several tasks.
 //! - Where the future that serves a client's connection keeps the channel to its caller belongs to the future's type, so to the program:
 //!   [`sample`] finds it while requests are under way.
+//! - Where a task has those that it awaits one after the other belongs to the program, too: [`list`] finds it where the kernel side asks.
 //!
 //! Symbols only make the start quicker: stripped programs are read too.
 
+mod list;
 mod sample;
 mod shape;
 
@@ -124,6 +126,17 @@ pub fn find(subject: &Subject) -> Option<Result<RuntimeEntry, String>> {
 /// Looks once more at a process whose entry is not complete. Whether there is something new.
 pub fn look(subject: &Subject, samples: &mut Samples, entry: &mut RuntimeEntry) -> bool {
     Live::open(subject.process).is_some_and(|live| samples.look(&live, &mut entry.tokio))
+}
+
+/// Where a task has those that it awaits, the type of which is named by `vtable`. Whether that is new.
+pub fn seek(
+    subject: &Subject,
+    samples: &mut Samples,
+    entry: &mut RuntimeEntry,
+    vtable: u64,
+    by: u64,
+) -> bool {
+    Live::open(subject.process).is_some_and(|live| samples.seek(&live, &mut entry.tokio, vtable, by))
 }
 
 #[cfg(test)]

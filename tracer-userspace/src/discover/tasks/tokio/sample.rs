@@ -1,9 +1,11 @@
-//! Finds, in a process at work, where tokio keeps the wakers of its sockets and who asked a client's connection.
+//! Finds, in a process at work, where tokio keeps the wakers of its sockets and who asked a client's connection; what it is asked for beside
+//! is found by [`Lists`].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tracer_common::{MAX_TOKIO_CLIENTS, TokioClient, TokioOffsets};
 
+use super::list::Lists;
 use super::shape::{Memory, Task};
 use crate::discover::tasks::halves;
 use crate::discover::tasks::live::Live;
@@ -77,6 +79,7 @@ pub struct Samples {
     taken: u32,
     /// Where the next sample goes on.
     next: usize,
+    lists: Lists,
 }
 
 /// A future and the type by which it is known again.
@@ -89,26 +92,44 @@ struct Future {
 impl Samples {
     /// Whether a further sample may show more.
     pub fn wants_more(&self) -> bool {
+        self.wants_callers() || self.lists.are_wanted()
+    }
+
+    fn wants_callers(&self) -> bool {
         self.taken < MAX_SAMPLES
     }
 
     /// Looks at the process once. Whether `offsets` has become better.
     pub fn look(&mut self, live: &Live, offsets: &mut TokioOffsets) -> bool {
-        self.taken = self.taken.saturating_add(1);
         let Some(memory) = Memory::of(live) else {
             return false;
         };
+        let has_more = self.lists.look(&memory, offsets);
+        has_more | (self.wants_callers() && self.look_for_callers(live, &memory, offsets))
+    }
+
+    /// Tasks of that type are awaited by the task with this `Header`. Whether it is known now where that one has them.
+    pub fn seek(&mut self, live: &Live, offsets: &mut TokioOffsets, vtable: u64, by: u64) -> bool {
+        if !Lists::have_room(offsets) {
+            return false;
+        }
+        self.lists.want(vtable, by);
+        Memory::of(live).is_some_and(|memory| self.lists.look_for(&memory, offsets, vtable, by))
+    }
+
+    fn look_for_callers(&mut self, live: &Live, memory: &Memory, offsets: &mut TokioOffsets) -> bool {
+        self.taken = self.taken.saturating_add(1);
         let watched = live.watched_sockets(MAX_SOCKETS);
         let before = *offsets;
-        let tasks = served(&memory, &watched, offsets);
+        let tasks = served(memory, &watched, offsets);
         let count = tasks.len();
         let first = self.next.checked_rem(count).unwrap_or(0);
         self.next = first.saturating_add(MAX_TASKS);
         for task in tasks.iter().cycle().skip(first).take(count.min(MAX_TASKS)) {
-            if let Some(future) = future(&memory, task) {
-                self.note(&memory, task, &future);
+            if let Some(future) = future(memory, task) {
+                self.note(memory, task, &future);
                 if !self.expected.contains_key(&future.vtable)
-                    && let Some(place) = likely(&memory, &future)
+                    && let Some(place) = likely(memory, &future)
                 {
                     self.expected.insert(future.vtable, place);
                     if offsets.clients.iter().all(|client| client.vtable == [0, 0]) {
@@ -284,6 +305,7 @@ fn likely(memory: &Memory, future: &Future) -> Option<Place> {
     })
 }
 
-fn bytes(words: usize) -> u32 {
+/// So many words in bytes.
+pub fn bytes(words: usize) -> u32 {
     u32::try_from(words).unwrap_or(0).saturating_mul(8)
 }

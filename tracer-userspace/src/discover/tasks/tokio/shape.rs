@@ -127,6 +127,18 @@ impl<'a> Memory<'a> {
         self.task(data)
     }
 
+    /// The waker of who waits for the task to end (`Trailer.waker`), vtable and data; `None` if nobody does.
+    pub fn joiner(&self, task: &Task) -> Option<[u64; 2]> {
+        /// `JOIN_WAKER` in `Header.state` (tokio/src/runtime/task/state.rs).
+        const JOIN_WAKER: u64 = 1 << 4;
+        /// Behind the links of the list of all tasks.
+        const WAKER: u64 = 16;
+        let state = self.live.word(task.header)?;
+        let place = task.header.checked_add(task.trailer)?.checked_add(WAKER)?;
+        let waker = *self.words(place, 2).first_chunk()?;
+        (state & JOIN_WAKER != 0).then_some(waker)
+    }
+
     /// Size of the value behind a `Box<dyn …>` with this vtable: a function or none, size, alignment.
     pub fn boxed(&self, pointer: u64, vtable: u64) -> Option<u64> {
         if !self.is_heap(pointer) || !holds(&self.image, vtable) {

@@ -3,12 +3,18 @@
 //! The running task's id lies in thread-local storage; where, the kernel side finds itself, by comparing it with the ids of the tasks
 //! that wait for the sockets which are read and written. What epoll keeps for a socket is tokio's `ScheduledIo`, whose waker names the
 //! task that serves the socket. A client's connection is served by a task of its own; it holds the sending half of a oneshot channel,
-//! and the waker in there is that of the task which asked. A task that somebody waits for has that one's waker in its trailer.
+//! and the waker in there is that of the task which asked. A task that somebody waits for has that one's waker in its trailer. One that
+//! nobody waits for yet may be held by one who waits for another ([`list`]).
 
-use aya_ebpf::{macros::map, maps::LruHashMap};
+mod list;
+
+use aya_ebpf::{
+    macros::map,
+    maps::{LruHashMap, PerCpuArray},
+};
 use tracer_common::{MAX_AWAITERS, MAX_TOKIO_SOCKETS, RuntimeKind, TokioClient, TokioOffsets};
 
-use super::{RUNTIMES, TASKS, Tasks, has_recipe, pointer, thread_pointer, whole};
+use super::{RUNTIMES, TASKS, Tasks, entry, has_recipe, pointer, thread_pointer, whole};
 use crate::{
     buffers::{read_kernel, read_user},
     layout,
@@ -32,6 +38,8 @@ struct Served {
 const MAX_MISSES: u64 = 8;
 /// The storage held the task's id at one place alone, for so many different tasks in a row.
 const ENOUGH: u32 = 3;
+/// So often in a row it may hold the id of another task than the socket's before that is doubted.
+const MAX_STRANGERS: u32 = 64;
 const WINDOW: u64 = 64;
 const STEP: u64 = 8;
 
@@ -43,10 +51,74 @@ const VTABLE_OFFSETS: u64 = 56;
 /// `JOIN_WAKER` in `Header.state` (tokio/src/runtime/task/state.rs).
 const JOIN_WAKER: u64 = 1 << 4;
 
-/// Reads the tasks into [`TASKS`]: 0 if there are none.
+/// Where a walk along those that wait is. By [`crate::message::Moved::scratch`], like [`TASKS`].
+#[repr(C)]
+struct Walk {
+    /// The task that it has come to.
+    at: u64,
+    /// The one behind it, 0 if there is none, [`NOT_A_CLIENT`] if that was not looked for yet.
+    next: u64,
+    /// How many were found.
+    found: u64,
+    /// Who awaits a task whose like are in a list; that task; and the list.
+    by: u64,
+    awaited: u64,
+    list: u64,
+    /// What its iterator gives next, and where it ends; bytes from one element to the next, and where an element has the handle.
+    element: u64,
+    last: u64,
+    stride: u64,
+    handle: u64,
+}
+
+#[map]
+static TOKIO_WALKS: PerCpuArray<Walk> = PerCpuArray::with_max_entries(2, 0);
+
+/// What [`read_tokio`] says beside: nobody waits for the running task.
+const ALONE: u64 = 3;
+/// What [`tokio_step`] says: there may be more; and who waits has a list of others.
+const MORE: u64 = 1;
+const LIST: u64 = 2;
+
+/// Reads the tasks into [`TASKS`]: 0 if there are none. `thread` is thread group and thread.
+///
+/// The functions that this calls work one after the other, and do not call each other where they need not: the kernel gives a program
+/// and all that it calls 512 bytes of stack.
+#[inline(always)]
+pub fn find(thread: u64, scratch: u64, sk: u64, cookie: u64) -> u64 {
+    let found = read_tokio(thread >> 32, scratch, sk, cookie);
+    if found == MORE {
+        for _ in 0..MAX_AWAITERS {
+            match tokio_step(thread, scratch) {
+                0 => break,
+                LIST => _ = list::tokio_hold(thread, scratch),
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+#[inline(always)]
+fn walk(scratch: u64) -> Option<&'static mut Walk> {
+    // SAFETY: this CPU's slot; no program that uses it runs while another one does (`crate::relay::scratch`).
+    TOKIO_WALKS
+        .get_ptr_mut(scratch as u32)
+        .map(|slot| unsafe { &mut *slot })
+}
+
+#[inline(always)]
+fn tasks(scratch: u64) -> Option<&'static mut Tasks> {
+    // SAFETY: as in `walk`.
+    TASKS
+        .get_ptr_mut(scratch as u32)
+        .map(|tasks| unsafe { &mut *tasks })
+}
+
+/// Finds the running task, and where the walk begins: 0 if there is no task, [`MORE`] if there is something to walk along.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn read_tokio(tgid: u64, scratch: u64, sk: u64, cookie: u64) -> u64 {
+extern "C" fn read_tokio(tgid: u64, scratch: u64, sk: u64, cookie: u64) -> u64 {
     if !has_recipe(RuntimeKind::TOKIO) {
         return 0;
     }
@@ -69,19 +141,26 @@ pub extern "C" fn read_tokio(tgid: u64, scratch: u64, sk: u64, cookie: u64) -> u
     if id == 0 {
         return 0;
     }
-    // SAFETY: this CPU's slot; no program that uses it runs while another one does (`crate::relay::scratch`).
-    let Some(tasks) = TASKS
-        .get_ptr_mut(scratch as u32)
-        .map(|tasks| unsafe { &mut *tasks })
-    else {
+    let (Some(tasks), Some(walk)) = (tasks(scratch), walk(scratch)) else {
         return 0;
     };
     tasks.task = id;
-    let header = served(sk, cookie, id, offsets);
-    if header != 0 {
-        awaiters(header, offsets, vtable, tasks);
+    walk.at = served(sk, cookie, id, offsets);
+    walk.next = NOT_A_CLIENT;
+    walk.found = 0;
+    if walk.at == 0 {
+        doubt(offsets);
+        return ALONE;
     }
-    1
+    if offsets.task_id != 0 && offsets.agreed != 0 {
+        offsets.agreed = 0;
+    }
+    for client in &offsets.clients {
+        if walk.next == NOT_A_CLIENT && client.vtable[0] != 0 {
+            walk.next = caller(walk.at, client, vtable);
+        }
+    }
+    MORE
 }
 
 /// The running task, if it is the one that serves the socket.
@@ -114,29 +193,37 @@ fn served(sk: u64, cookie: u64, id: u64, offsets: &TokioOffsets) -> u64 {
     found.header
 }
 
-/// Who waits for the running task, the nearest first.
-#[inline(always)]
-fn awaiters(header: u64, offsets: &TokioOffsets, vtable: u64, tasks: &mut Tasks) {
-    let mut next = NOT_A_CLIENT;
-    for client in &offsets.clients {
-        if next == NOT_A_CLIENT && client.vtable[0] != 0 {
-            next = caller(header, client, vtable);
+/// Goes on to who waits for the task that the walk has come to: 0 if that is nobody.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tokio_step(thread: u64, scratch: u64) -> u64 {
+    let (Some(tasks), Some(walk), Some(entry)) = (
+        tasks(scratch),
+        walk(scratch),
+        entry(thread >> 32, RuntimeKind::TOKIO),
+    ) else {
+        return 0;
+    };
+    let mut says = MORE;
+    if walk.next == NOT_A_CLIENT {
+        walk.next = joiner(walk.at, whole(entry.tokio.waker_vtable));
+        if walk.next == 0 {
+            walk.next = list::tokio_holder(thread, scratch, walk.at);
+        } else {
+            walk.by = walk.next;
+            walk.awaited = walk.at;
+            says = list::tokio_joined(thread, scratch);
         }
     }
-    if next == NOT_A_CLIENT {
-        next = joiner(header, vtable);
-    }
-    for place in 0..MAX_AWAITERS {
-        if next == 0 {
-            return;
-        }
-        let id = task_id(next);
-        if id == 0 {
-            return;
-        }
-        tasks.awaiters[place] = id;
-        next = joiner(next, vtable);
-    }
+    let id = if walk.next == 0 { 0 } else { task_id(walk.next) };
+    let Some(place) = tasks.awaiters.get_mut(walk.found as usize).filter(|_| id != 0) else {
+        return 0;
+    };
+    *place = id;
+    walk.found += 1;
+    walk.at = walk.next;
+    walk.next = NOT_A_CLIENT;
+    says
 }
 
 const NOT_A_CLIENT: u64 = 1;
@@ -299,6 +386,19 @@ fn narrow(offsets: &mut TokioOffsets, id: u64) -> u64 {
     }
     offsets.task_id = offsets.tls_start.wrapping_add((place * STEP) as i32);
     id
+}
+
+/// The word that was found did not hold the id of the socket's task. If it never does, it is looked for once more.
+#[inline(always)]
+fn doubt(offsets: &mut TokioOffsets) {
+    if offsets.task_id == 0 {
+        return;
+    }
+    offsets.agreed = offsets.agreed.wrapping_add(1);
+    if offsets.agreed > MAX_STRANGERS {
+        offsets.task_id = 0;
+        offsets.agreed = 0;
+    }
 }
 
 /// Which of the words from there on hold `value`, one bit each.
