@@ -22,7 +22,7 @@ const CHANNEL_WORDS: usize = 24;
 const MAX_SAMPLES: u32 = 600;
 /// Different callers that must have been seen waiting at one place.
 const ENOUGH: usize = 3;
-/// So many where hyper is not expected to have them: tasks that wait for each other are seen at other places, too.
+/// So many where there is hyper, and it is not expected to have them there: tasks that wait for each other are seen at other places, too.
 const ENOUGH_ELSEWHERE: usize = 24;
 /// Places remembered.
 const MAX_PLACES: usize = 4_096;
@@ -44,9 +44,10 @@ impl Place {
             vtable_at: self.vtable_at,
             channel: self.channel,
             waker: self.waker,
-            state: match states {
-                0 => 0,
-                states => states.trailing_zeros().saturating_mul(8),
+            state: if states.is_power_of_two() {
+                states.trailing_zeros().saturating_mul(8)
+            } else {
+                0
             },
         }
     }
@@ -143,7 +144,14 @@ impl Samples {
             for (slot, client) in offsets.clients.iter_mut().zip(found) {
                 *slot = client;
             }
-            self.taken = MAX_SAMPLES;
+            // What is not written yet may look like a state in some channels.
+            if offsets
+                .clients
+                .iter()
+                .all(|client| client.vtable == [0, 0] || client.state != 0)
+            {
+                self.taken = MAX_SAMPLES;
+            }
         }
         *offsets != before
     }
@@ -192,10 +200,8 @@ impl Samples {
             .expected
             .get(&place.vtable)
             .filter(|expected| *expected != place);
-        let enough = match expected {
-            Some(_) => ENOUGH_ELSEWHERE,
-            None => ENOUGH,
-        };
+        let is_expected = self.expected.is_empty() || self.expected.get(&place.vtable) == Some(place);
+        let enough = if is_expected { ENOUGH } else { ENOUGH_ELSEWHERE };
         let at_expected = expected.and_then(|expected| self.places.get(expected));
         seen.callers.len() >= enough
             && seen.varies()
