@@ -13,7 +13,7 @@ use super::connect;
 use crate::flow::{Flow, Order, Place, Stream, Table};
 use crate::metrics::{Event, Side};
 use crate::model::{
-    Act, Address, Chunk, Close, Conn, ConnId, Deed, Mark, Nanos, Runs, Signal, SignalKind, Stamp, Taken, Unit,
+    Act, Address, Chunk, Close, Conn, ConnId, Deed, Mark, Nanos, Signal, SignalKind, Stamp, Taken, Unit,
 };
 use crate::protocol::{CapturePolicy, Conversation, Output, REGISTRY, Transport};
 use crate::telemetry::{Ledger, Reason};
@@ -319,9 +319,7 @@ impl<S: Selects> Lane<S> {
             self.selection
                 .introduce(header.tgid, &String::from_utf8_lossy(name));
             let stamp = header::mark(header).stamp;
-            if let Runs::Turn(_) = stamp.unit.runs {
-                self.voice.act(stamp, Deed::Connects(ConnId(header.cookie)));
-            }
+            self.voice.act(stamp, Deed::Connects(ConnId(header.cookie)));
             self.take(header);
         }
         match header.state {

@@ -140,7 +140,12 @@ impl Correlator {
         self.now = self.now.max(signal.ts);
         match signal.kind {
             SignalKind::Act(act) if act.deed == Deed::Held => self.held(&act.stamp.unit),
-            SignalKind::Act(act) => self.act(&act),
+            SignalKind::Act(act) => {
+                if let Deed::Connects(conn) = act.deed {
+                    self.queue_connect(&act.stamp.unit, conn);
+                }
+                self.act(&act);
+            }
             SignalKind::Begin(begin) => self.begin(begin, services),
             SignalKind::RequestEnd(id, stamp) => self.request_end(id, &stamp),
             SignalKind::Respond(id, stamp) => self.respond(id, &stamp),

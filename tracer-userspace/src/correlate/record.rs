@@ -90,6 +90,8 @@ pub(super) struct Record {
     pub forward_next: Key,
     /// Outbound: the request that stood first in its loop's queue (E7).
     pub queued: Key,
+    /// Outbound: the connection was opened for it, by a loop with such a queue.
+    pub opened: bool,
     /// Outbound: the call whose response was read right before this one was written (E5).
     pub after: Key,
     /// Outbound: what came after it in its chain was answered for another request than `forward`.
@@ -158,6 +160,7 @@ impl Record {
             forward: Key::NONE,
             forward_next: Key::NONE,
             queued: Key::NONE,
+            opened: false,
             after: Key::NONE,
             contested: false,
             tentative: Key::NONE,

@@ -6,26 +6,40 @@
 //! response is the next to be answered, and whose request by the first order is the one that is answered, was paired
 //! twice by different orders: by chance they agree about once in as many times as there are requests waiting.
 //! A loop keeps score of how often they agree, and is believed while they nearly always do.
+//!
+//! A request for which a new connection is opened keeps its place in the order: it is passed on when that connection is there, after others
+//! that came later. The first response on such a connection is passed on later than others that were read with it, but in the order of its like.
 
 use std::collections::VecDeque;
 
 use crate::correlate::Correlator;
 use crate::correlate::arena::{Arena, Key};
 use crate::correlate::record::{Parent, Record};
-use crate::correlate::unit::UnitState;
-use crate::model::{Confidence, Evidence, Nanos};
+use crate::correlate::unit::{UnitId, UnitState};
+use crate::model::{Confidence, ConnId, Evidence, Nanos, Unit};
 
 /// What waits on a loop to be passed on, the oldest first.
 #[derive(Default)]
 pub(in crate::correlate) struct Queue {
     /// Requests that were read, for which no call was made.
     requests: VecDeque<Key>,
+    /// Connections that were opened, and for which request; nothing was written over them yet.
+    opened: VecDeque<(ConnId, Key)>,
     /// Calls whose response was read, for which no answer was written.
     responses: VecDeque<Key>,
+    /// The same for the first responses on new connections, which come later than others that were read with them.
+    first_responses: VecDeque<Key>,
     /// Rises by 1 with each pair on which the orders agree, falls by [`PENALTY`] with each on which they don't.
     score: i16,
     /// Pairs (call, request) that agreed before the loop was believed.
     early: Vec<(Key, Key)>,
+}
+
+/// On which connections responses come.
+#[derive(Clone, Copy)]
+enum On {
+    Kept,
+    New,
 }
 
 const PENALTY: i16 = 16;
@@ -37,26 +51,45 @@ const TRUSTED: i16 = 12;
 const PROBATION: Nanos = 100_000_000;
 /// Most entries of each list. What is longer has lost its order.
 const MAX_WAITING: usize = 4_096;
+/// Most connections that are remembered until something is written.
+const MAX_OPENED: usize = 256;
 
 impl Queue {
     /// What waits may have been passed on unseen.
     pub(in crate::correlate) fn forget(&mut self) {
-        self.requests.clear();
-        self.responses.clear();
-        self.early.clear();
+        self.clear();
         self.score = self.score.max(0);
     }
 
     /// A pair on which the orders don't agree. One is left out: a call that waited for its connection was overtaken. Where
     /// that goes on, nothing that waits is in order.
-    fn disagree(&mut self) {
-        self.responses.pop_front();
+    fn disagree(&mut self, on: On) {
+        self.responses_mut(on).pop_front();
         self.score = (self.score - PENALTY).max(WORST);
         if self.score < TRUSTED {
-            self.requests.clear();
-            self.responses.clear();
-            self.early.clear();
+            self.clear();
         }
+    }
+
+    fn responses_mut(&mut self, on: On) -> &mut VecDeque<Key> {
+        match on {
+            On::Kept => &mut self.responses,
+            On::New => &mut self.first_responses,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.requests.clear();
+        self.opened.clear();
+        self.responses.clear();
+        self.first_responses.clear();
+        self.early.clear();
+    }
+
+    /// For which request the connection was opened, [`Key::NONE`] if it was for none that waited.
+    fn opened_for(&mut self, conn: ConnId) -> Option<Key> {
+        let at = self.opened.iter().position(|(opened, _)| *opened == conn)?;
+        self.opened.remove(at).map(|(_, request)| request)
     }
 
     fn agree(&mut self) {
@@ -100,21 +133,43 @@ impl Correlator {
         }
     }
 
-    /// The loop has made a call.
-    pub(in crate::correlate) fn queue_call(&mut self, unit: Key, call: Key) {
+    /// A unit opens a connection.
+    pub(in crate::correlate) fn queue_connect(&mut self, moved: &Unit, conn: ConnId) {
+        let Some(unit) = UnitId::mover(moved).and_then(|id| self.units.find(id)) else {
+            return;
+        };
         let Some(queue) = queue_of(&mut self.units.units, &self.records, unit) else {
             return;
         };
         let request = queue.requests.pop_front().unwrap_or_default();
+        if queue.opened.len() >= MAX_OPENED {
+            queue.opened.pop_front();
+        }
+        queue.opened.push_back((conn, request));
+    }
+
+    /// The loop has made a call.
+    pub(in crate::correlate) fn queue_call(&mut self, unit: Key, call: Key) {
+        let Some(conn) = self.records.get(call).map(|record| record.begin.conn.id) else {
+            return;
+        };
+        let Some(queue) = queue_of(&mut self.units.units, &self.records, unit) else {
+            return;
+        };
+        let opened_for = queue.opened_for(conn);
+        let request = opened_for.unwrap_or_else(|| queue.requests.pop_front().unwrap_or_default());
         if let Some(record) = self.records.get_mut(call) {
             record.queued = request;
+            record.opened = opened_for.is_some();
         }
     }
 
     /// The loop has read the first byte of the response to a call.
     pub(in crate::correlate) fn queue_response(&mut self, unit: Key, call: Key) {
+        let is_first = self.records.get(call).is_some_and(|call| call.opened);
         if let Some(queue) = queue_of(&mut self.units.units, &self.records, unit) {
-            Queue::push(&mut queue.responses, call);
+            let on = if is_first { On::New } else { On::Kept };
+            Queue::push(queue.responses_mut(on), call);
         }
     }
 
@@ -124,23 +179,36 @@ impl Correlator {
             return;
         };
         // Answered without a call.
+        queue.opened.retain(|(_, opened_for)| *opened_for != request);
         if let Some(at) = queue.requests.iter().position(|&key| key == request) {
             queue.requests.remove(at);
             return;
         }
-        let Some(&call) = queue.responses.front() else {
-            return;
-        };
-        let Some((queued, parent)) = self.records.get(call).map(|r| (r.queued, r.parent)) else {
-            queue.responses.pop_front();
-            return;
-        };
+        let records = &self.records;
+        let mut next = [On::Kept, On::New].map(|on| {
+            let list = queue.responses_mut(on);
+            // What was called before the loop was known to be one says nothing.
+            while let Some(call) = list.front()
+                && records.get(*call).is_none_or(|call| call.queued == Key::NONE)
+            {
+                list.pop_front();
+            }
+            list.front()
+                .and_then(|&call| records.get(call).map(|record| (on, call, record)))
+        });
         // Both orders name the request, and nothing stronger named another.
-        if queued != request || !matches!(parent, Parent::Undecided) && parent != Parent::Local(request) {
-            queue.disagree();
+        next.sort_by_key(|next| !matches!(next, Some((_, _, record)) if record.queued == request));
+        let Some((on, call, record)) = next.into_iter().flatten().next() else {
+            return;
+        };
+        let parent = record.parent;
+        if record.queued != request
+            || !matches!(parent, Parent::Undecided) && parent != Parent::Local(request)
+        {
+            queue.disagree(on);
             return;
         }
-        queue.responses.pop_front();
+        queue.responses_mut(on).pop_front();
         queue.agree();
         if queue.score < TRUSTED {
             if parent == Parent::Undecided && queue.early.len() < MAX_WAITING {
