@@ -607,10 +607,14 @@ fn apache_proxy() {
     check("Apache", apache, &[proxy(0.99)]);
 }
 
-/// Each of its threads shows a dozen pairs before it is believed, of 200 requests in all.
+/// Each of its threads shows a dozen pairs before it is believed.
 #[test]
 fn haproxy_proxy() {
-    check("HAProxy", haproxy, &[proxy(0.85)]);
+    let proxy = Style {
+        learned: true,
+        ..proxy(0.95)
+    };
+    check("HAProxy", haproxy, &[proxy]);
 }
 
 /// The calls of requests that waited have no parents until its workers were seen idle 32 times.
