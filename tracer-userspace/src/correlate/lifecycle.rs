@@ -445,7 +445,7 @@ impl Correlator {
                 if oldest.is_some_and(|start| start <= record.start()) {
                     return;
                 }
-                if record.tentative == Key::NONE {
+                if record.tentative == Key::NONE && !self.await_thread_end(call) {
                     self.decide_unowned(call);
                 }
             }
@@ -466,6 +466,7 @@ impl Correlator {
         if self
             .open_since(record.process)
             .is_none_or(|oldest| oldest > record.start())
+            && !self.await_thread_end(call)
         {
             self.decide_unowned(call);
         }

@@ -88,6 +88,8 @@ pub struct Correlator {
     /// held, records that outlive their span.
     peer_waits: VecDeque<(Nanos, Key)>,
     probation: VecDeque<(Nanos, Key, Key)>,
+    /// Calls of threads whose end may still be told until then.
+    thread_ends: VecDeque<(Nanos, Key)>,
     /// Event loops whose open segment ends at the latest then.
     segment_ends: VecDeque<(Nanos, Key)>,
     holds: VecDeque<(Nanos, Key)>,
@@ -123,6 +125,7 @@ impl Correlator {
             jobs: jobs::Jobs::default(),
             peer_waits: VecDeque::new(),
             probation: VecDeque::new(),
+            thread_ends: VecDeque::new(),
             segment_ends: VecDeque::new(),
             holds: VecDeque::new(),
             lingering: VecDeque::new(),
@@ -172,6 +175,10 @@ impl Correlator {
         while let Some(&(_, call, unit)) = self.probation.front().filter(|(due, ..)| *due <= now) {
             self.probation.pop_front();
             self.end_probation(call, unit);
+        }
+        while let Some(&(_, call)) = self.thread_ends.front().filter(|(due, _)| *due <= now) {
+            self.thread_ends.pop_front();
+            self.decide_if_nobody_can_own(call);
         }
         while let Some(&(_, unit)) = self.segment_ends.front().filter(|(due, _)| *due <= now) {
             self.segment_ends.pop_front();

@@ -98,6 +98,8 @@ pub(super) struct Record {
     pub contested: bool,
     /// Outbound: the owner that an event loop's order suggests, not yet believed.
     pub tentative: Key,
+    /// Outbound: it has waited, or does, for the end of the thread that made it.
+    pub awaits_end: bool,
     /// Outbound: how many calls its unit had made since it answered last.
     pub since_answer: u16,
     /// What it has to do with jobs, if it has.
@@ -164,6 +166,7 @@ impl Record {
             after: Key::NONE,
             contested: false,
             tentative: Key::NONE,
+            awaits_end: false,
             late_of: Key::NONE,
             candidates: None,
             group: Group::NONE,

@@ -49,6 +49,26 @@ impl Correlator {
         }
     }
 
+    /// Whether the call waits for the end of the thread that made it, which may be told a moment after the answer. Each call does once, if
+    /// its thread is young: threads of pools mostly are not.
+    pub(in crate::correlate) fn await_thread_end(&mut self, call: Key) -> bool {
+        let now = self.now;
+        let Some(record) = self.records.get_mut(call).filter(|call| !call.awaits_end) else {
+            return false;
+        };
+        let Some(unit) = self.units.units.get(record.unit) else {
+            return false;
+        };
+        let serves = self.units.processes.get(unit.process).is_some_and(|p| p.serves);
+        let is_young = unit.first_seen.saturating_add(IDLE) > now;
+        if !serves || !is_young || unit.id.is_task || unit.is_loop || unit.reads || unit.answers {
+            return false;
+        }
+        record.awaits_end = true;
+        self.thread_ends.push_back((now.saturating_add(LATE), call));
+        true
+    }
+
     /// The answer came a moment before the end of a thread that had been waited for was told.
     fn claim_for_answered(&mut self, maker: Key, pending: Pending, ended: Nanos) {
         let Some(state) = self.units.units.get(maker) else {
