@@ -101,6 +101,11 @@ impl Setup {
 
     fn command(&self, program: impl AsRef<std::ffi::OsStr>, port: u16) -> Command {
         let mut command = Command::new(program);
+        self.prepare(&mut command, port);
+        command
+    }
+
+    fn prepare<'a>(&self, command: &'a mut Command, port: u16) -> &'a mut Command {
         command.env("PORT", port.to_string());
         if !self.unnamed {
             command.env("OTEL_SERVICE_NAME", &self.service);

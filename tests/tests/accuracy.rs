@@ -688,6 +688,7 @@ fn rust_blocking() {
     );
 }
 
+/// Its threads that are made for a call run on threads that were there before.
 #[test]
 fn ruby_puma() {
     check(
@@ -696,6 +697,20 @@ fn ruby_puma() {
         &[
             calls("seq", 3, 0.99),
             calls("par", 3, 0.0),
+            calls("sleep", 2, 0.99),
+            calls("cpu", 2, 0.99),
+        ],
+    );
+}
+
+#[test]
+fn ruby_puma_with_threads() {
+    check(
+        "Ruby 3.3 Puma",
+        apps::puma_with_threads,
+        &[
+            calls("seq", 3, 0.99),
+            calls("par", 3, 0.95),
             calls("sleep", 2, 0.99),
             calls("cpu", 2, 0.99),
         ],

