@@ -60,7 +60,7 @@ pub(super) fn kind(at: u64) -> [u32; 2] {
     kind_by(follow(at))
 }
 
-/// Likewise by the object's map.
+/// The same by the object's map.
 #[inline(always)]
 fn kind_by(map: u64) -> [u32; 2] {
     if map == 0 {
@@ -154,7 +154,7 @@ impl Walk {
         }
     }
 
-    /// Likewise the values of an object whose properties are in a dictionary.
+    /// Pushes the values of an object whose properties are in a dictionary.
     #[inline(always)]
     pub(super) fn push_dictionary(&mut self, at: u64, entries: u64, mark: u64) {
         let table = follow(at.wrapping_add(PROPERTIES));
@@ -171,7 +171,7 @@ impl Walk {
         }
     }
 
-    /// Likewise those that the frame's words name.
+    /// Pushes what words of the frame name.
     #[inline(always)]
     pub(super) fn push_frame(&mut self, first: usize, many: usize) {
         let mut at = first;
@@ -181,7 +181,7 @@ impl Walk {
         }
     }
 
-    /// Likewise those that words of the object name that was read last.
+    /// Pushes what words name of the object that was read last.
     #[inline(always)]
     fn push_words(&mut self, first: usize, end: usize, mark: u64) {
         let mut at = first;
