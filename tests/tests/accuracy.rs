@@ -81,7 +81,7 @@ const FULL: &[(usize, u64)] = &[(1, 60), (10, 240), (50, 600), (200, 800)];
 /// Requests before the daemon starts, at the highest concurrency, so that connections are there, and what is compiled late is.
 const WARM_UP: u64 = 300;
 /// And after it started, for styles that are learned: so many times, with so much time between.
-const LESSONS: (u32, Duration) = (4, Duration::from_millis(300));
+const LESSONS: (u32, Duration) = (8, Duration::from_millis(300));
 
 /// Where the scores of a full run go.
 fn results() -> Option<PathBuf> {
@@ -544,7 +544,7 @@ fn times_alone() {
     check_with(
         "tokio, by times",
         apps::rust,
-        &[calls("ordered", 3, 0.55)],
+        &[calls("mapped", 3, 0.55)],
         "parents",
     );
     check_with(
@@ -643,6 +643,7 @@ const TOKIO: &[Style] = &[
     calls("spawn", 3, 0.97),
     calls("set", 3, 0.97),
     learned("ordered", 3, 0.97),
+    learned("typed", 3, 0.9),
     calls("nested", 4, 0.97),
 ];
 
