@@ -29,9 +29,10 @@ const ENOUGH: usize = 3;
 const ENOUGH_VARIABLES: usize = 6;
 /// Searches for one type of task without the kernel side asking again.
 const TRIES: u32 = 30;
-/// Types, and places, that are remembered.
+/// Types, places, and lists of one place that are remembered.
 const MAX_WANTED: usize = 64;
 const MAX_PLACES: usize = 256;
+const MAX_LISTS: usize = 64;
 
 /// What is looked for, and what was seen.
 #[derive(Default)]
@@ -146,12 +147,19 @@ impl Lists {
             vtable,
         };
         for (place, awaited, lists) in search.lists() {
+            // No future has so many tasks of its own.
+            if lists.len() > MAX_LISTS {
+                continue;
+            }
             if self.seen.len() >= MAX_PLACES && !self.seen.contains_key(&place) {
                 self.seen.clear();
             }
             let seen = self.seen.entry(place).or_default();
             if seen.awaited.insert(awaited) {
                 for (list, is_itself) in lists {
+                    if seen.lists.len() >= MAX_LISTS && !seen.lists.contains_key(&list) {
+                        continue;
+                    }
                     let times = seen.lists.entry(list).or_default();
                     let times = if is_itself {
                         &mut times.itself

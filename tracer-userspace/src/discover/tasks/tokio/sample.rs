@@ -106,7 +106,13 @@ impl Samples {
             return false;
         };
         let has_more = self.lists.look(&memory, offsets);
-        has_more | (self.wants_callers() && self.look_for_callers(live, &memory, offsets))
+        let has_callers = self.wants_callers() && self.look_for_callers(live, &memory, offsets);
+        if !self.wants_callers() {
+            // The lists may be looked for as long as the process lives.
+            self.places.clear();
+            self.expected.clear();
+        }
+        has_more || has_callers
     }
 
     /// Tasks of that type are awaited by the task with this `Header`. Whether it is known now where that one has them.
