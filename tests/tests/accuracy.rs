@@ -643,7 +643,6 @@ const TOKIO: &[Style] = &[
     calls("spawn", 3, 0.97),
     calls("set", 3, 0.97),
     learned("ordered", 3, 0.97),
-    learned("typed", 3, 0.9),
     calls("nested", 4, 0.97),
 ];
 

@@ -185,8 +185,8 @@ pub const JAVA_LIST_STEPS: usize = 2;
 
 /// Types of futures that serve a client's connection, at most.
 pub const MAX_TOKIO_CLIENTS: usize = 2;
-/// Most places where tasks are that are awaited one after the other.
-pub const MAX_TOKIO_LISTS: usize = 8;
+/// Most types of tasks that are awaited one after the other.
+pub const MAX_TOKIO_LISTS: usize = 4;
 
 /// Where tokio's tasks lie, in all versions from 1.30 to 1.54 alike as far as it is not told here. 64-bit values are told as halves,
 /// the lower one first.
@@ -247,9 +247,9 @@ pub struct TokioClient {
 /// Most steps from a task to what a future in it has on the heap.
 pub const MAX_TOKIO_STEPS: usize = 4;
 
-/// Where a task has the `JoinHandle` of the one that it awaits, and those of others that it has not awaited yet: what an
-/// iterator has still to give (`std::vec::IntoIter`, `std::slice::Iter`, `std::vec::Drain`: pointers to the first and behind the last), or one that
-/// is a variable. Offsets in bytes.
+/// Where a task has the `JoinHandle` of the one that it awaits, and those of others of the same type that it has not awaited yet: what an
+/// iterator has still to give (`std::vec::IntoIter`, `std::slice::Iter`, `std::vec::Drain`: pointers to the first and behind the last).
+/// Offsets in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[repr(C)]
 pub struct TokioList {
@@ -261,15 +261,13 @@ pub struct TokioList {
     pub count: u32,
     /// In the last block: the handle of the task that is awaited.
     pub handle: u32,
-    /// Address of the `Vtable` of the others.
-    pub member: [u32; 2],
-    /// After so many steps: the block that has the iterator, or the variable.
+    /// After so many steps: the block that has the iterator.
     pub depth: u32,
-    /// In that block: the iterator's pointer to its first element, or the variable.
+    /// In that block: the iterator's pointer to its first element.
     pub first: u32,
     /// The one behind its last element.
     pub last: u32,
-    /// Bytes from one element to the next; 0 = it is a variable.
+    /// Bytes from one element to the next.
     pub stride: u32,
     /// In an element: the handle.
     pub element: u32,
@@ -487,7 +485,7 @@ const _: () = assert!(
     core::mem::size_of::<RuntimeEntry>()
         == 188
             + 19 * 4
-            + MAX_TOKIO_LISTS * 60
+            + MAX_TOKIO_LISTS * 52
             + core::mem::size_of::<PythonOffsets>()
             + core::mem::size_of::<JavaFutures>()
 );

@@ -1,11 +1,11 @@
 //! Tasks that are spawned together and awaited one after the other: `for task in tasks { task.await }`. While the first is awaited nobody waits
-//! for the others, which are known as what the iterator of the one that waits has still to give, or as its variables. Where these lie belongs to the
-//! types of the futures, so to the program: user space finds it ([`TokioList`]), asked by [`ActKind::SOUGHT`].
+//! for the others, which are known as what the iterator of the one that waits has still to give. Where that lies belongs to the types of the
+//! futures, so to the program: user space finds it ([`tracer_common::TokioList`]), asked by [`ActKind::SOUGHT`].
 
 use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::map, maps::LruHashMap};
-use tracer_common::{ActKind, EventKind, MAX_TOKIO_LISTS, MAX_TOKIO_STEPS, RuntimeKind, TokioList, TokioOffsets};
+use tracer_common::{ActKind, EventKind, MAX_TOKIO_STEPS, RuntimeKind, TokioOffsets};
 
-use super::{HEADER_VTABLE, JOIN_WAKER, LIST, MORE, task_id, tasks, walk};
+use super::{HEADER_VTABLE, LIST, MORE, task_id, tasks, walk};
 use crate::{
     buffers::read_user,
     emit,
@@ -30,10 +30,8 @@ struct Asked {
 
 /// User space has to come while the task still waits, so it is asked more than once: so often with so much time between, in
 /// nanoseconds, and after that with twice as much each time.
-const OFTEN: u64 = 128;
+const OFTEN: u64 = 64;
 const INTERVAL: u64 = 5_000_000;
-/// `JOIN_INTEREST` in `Header.state` (tokio/src/runtime/task/state.rs): somebody has the handle.
-const JOIN_INTEREST: u64 = 1 << 3;
 /// Members of a list that are looked at.
 const MEMBERS: u64 = 16;
 
@@ -44,7 +42,7 @@ pub extern "C" fn tokio_holder(thread: u64, scratch: u64, task: u64) -> u64 {
     let Some(entry) = entry(thread >> 32, RuntimeKind::TOKIO) else {
         return 0;
     };
-    if !has(&entry.tokio, vtable(task), |list| list.member) {
+    if of_type(&entry.tokio, vtable(task)).is_none() {
         return 0;
     }
     let id = task_id(task);
@@ -75,10 +73,11 @@ pub extern "C" fn tokio_joined(thread: u64, scratch: u64) -> u64 {
     let (Some(walk), Some(entry)) = (walk(scratch), entry(thread >> 32, RuntimeKind::TOKIO)) else {
         return MORE;
     };
-    walk.of = vtable(walk.awaited);
-    if !has(&entry.tokio, walk.of, |list| list.vtable) {
-        return seek(thread, walk.of, walk.by);
-    }
+    let of = vtable(walk.awaited);
+    let Some(list) = of_type(&entry.tokio, of) else {
+        return seek(thread, of, walk.by);
+    };
+    walk.list = list;
     let by = task_id(walk.by);
     match holder(thread, task_id(walk.awaited)) {
         Some(holder) if holder.identity == by => MORE,
@@ -90,49 +89,29 @@ pub extern "C" fn tokio_joined(thread: u64, scratch: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tokio_hold(thread: u64, scratch: u64) -> u64 {
-    if tokio_is_held(thread, scratch) == 0 {
-        return 0;
-    }
-    for list in 0..MAX_TOKIO_LISTS as u64 {
-        if tokio_list(thread, scratch, list) != 0 {
-            for _ in 0..MEMBERS {
-                if tokio_member(thread, scratch) == 0 {
-                    break;
-                }
+    if tokio_iterator(thread, scratch) != 0 {
+        for _ in 0..MEMBERS {
+            if tokio_member(thread, scratch) == 0 {
+                break;
             }
         }
     }
     1
 }
 
-/// That who awaits the task to which the walk has come has it: 0 if that one is not known.
+/// Finds the iterator: 0 if it is not there.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tokio_is_held(thread: u64, scratch: u64) -> u64 {
-    let Some(walk) = walk(scratch) else {
-        return 0;
-    };
-    walk.by_id = task_id(walk.by);
-    walk.awaited_id = task_id(walk.awaited);
-    remember(thread, [walk.by, walk.by_id], walk.awaited_id);
-    walk.by_id
-}
-
-/// Finds one of the lists: 0 if it is not there.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn tokio_list(thread: u64, scratch: u64, list: u64) -> u64 {
+extern "C" fn tokio_iterator(thread: u64, scratch: u64) -> u64 {
     let (Some(walk), Some(entry)) = (walk(scratch), entry(thread >> 32, RuntimeKind::TOKIO)) else {
         return 0;
     };
-    let Some(list) = entry.tokio.lists.get(list as usize) else {
+    remember(thread, [walk.by, task_id(walk.by)], task_id(walk.awaited));
+    let Some(list) = entry.tokio.lists.get(walk.list as usize) else {
         return 0;
     };
-    if whole(list.vtable) != walk.of {
-        return 0;
-    }
     let mut block = walk.by;
-    let mut has_list = walk.by;
+    let mut has_iterator = walk.by;
     for step in 0..MAX_TOKIO_STEPS {
         if step as u32 >= list.count {
             break;
@@ -142,29 +121,20 @@ extern "C" fn tokio_list(thread: u64, scratch: u64, list: u64) -> u64 {
         };
         block = next;
         if step as u32 + 1 == list.depth {
-            has_list = block;
+            has_iterator = block;
         }
     }
     if read_user(block.wrapping_add(u64::from(list.handle))) != Some(walk.awaited) {
         return 0;
     }
-    walk.element = has_list.wrapping_add(u64::from(list.first));
-    walk.last = walk.element.wrapping_add(8);
-    walk.stride = 8;
-    // Tokio numbers tasks. What is left over in a variable is older than what is awaited now.
-    walk.least = walk.awaited_id;
-    if list.stride != 0 {
-        walk.least = walk.by_id;
-        walk.element = pointer(walk.element).unwrap_or(0);
-        walk.last = pointer(has_list.wrapping_add(u64::from(list.last))).unwrap_or(0);
-        walk.stride = u64::from(list.stride);
-    }
+    walk.element = pointer(has_iterator.wrapping_add(u64::from(list.first))).unwrap_or(0);
+    walk.last = pointer(has_iterator.wrapping_add(u64::from(list.last))).unwrap_or(0);
+    walk.stride = u64::from(list.stride);
     walk.handle = u64::from(list.element);
-    walk.member = whole(list.member);
     walk.element
 }
 
-/// Remembers the next task in the list: 0 if there is none.
+/// Remembers the next task that the iterator will give: 0 if there is none.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tokio_member(thread: u64, scratch: u64) -> u64 {
@@ -173,23 +143,25 @@ extern "C" fn tokio_member(thread: u64, scratch: u64) -> u64 {
     };
     let task = pointer(walk.element.wrapping_add(walk.handle)).unwrap_or(0);
     walk.element = walk.element.wrapping_add(walk.stride);
-    let state = read_user::<u64>(task).unwrap_or(0);
-    if state & (JOIN_INTEREST | JOIN_WAKER) != JOIN_INTEREST || vtable(task) != walk.member {
+    if task == walk.awaited || vtable(task) != vtable(walk.awaited) {
         return 0;
     }
-    let id = task_id(task);
-    if id > walk.least {
-        remember(thread, [walk.by, walk.by_id], id);
+    let (id, by) = (task_id(task), task_id(walk.by));
+    // Tokio numbers tasks: who made it is older.
+    if by != 0 && id > by {
+        remember(thread, [walk.by, by], id);
     }
     1
 }
 
-/// Whether some list has that type, as `of` tells it.
+/// Which list has tasks of that type.
 #[inline(always)]
-fn has(offsets: &TokioOffsets, vtable: u64, of: impl Fn(&TokioList) -> [u32; 2]) -> bool {
-    let mut found = false;
-    for list in &offsets.lists {
-        found |= vtable != 0 && whole(of(list)) == vtable;
+fn of_type(offsets: &TokioOffsets, vtable: u64) -> Option<u64> {
+    let mut found = None;
+    for (at, list) in offsets.lists.iter().enumerate() {
+        if vtable != 0 && whole(list.vtable) == vtable {
+            found = Some(at as u64);
+        }
     }
     found
 }

@@ -60,20 +60,15 @@ struct Walk {
     next: u64,
     /// How many were found.
     found: u64,
-    /// Who awaits a task; that task; and the type of it.
+    /// Who awaits a task whose like are in a list; that task; and the list.
     by: u64,
     awaited: u64,
-    of: u64,
-    by_id: u64,
-    awaited_id: u64,
-    /// What a list of others has next, and where it ends; bytes from one element to the next, where an element has the handle, the type of
-    /// these tasks, and what their ids are above.
+    list: u64,
+    /// What its iterator gives next, and where it ends; bytes from one element to the next, and where an element has the handle.
     element: u64,
     last: u64,
     stride: u64,
     handle: u64,
-    member: u64,
-    least: u64,
 }
 
 #[map]

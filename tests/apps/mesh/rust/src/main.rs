@@ -136,17 +136,6 @@ async fn ordered(m: String) -> Done {
     Ok(())
 }
 
-/// The same with variables, and tasks of several types.
-async fn typed(m: String) -> Done {
-    let first = tokio::spawn(call(m.clone(), 0));
-    let (marker, last) = (m.clone(), m);
-    let second = tokio::spawn(async move { call(marker, 1).await });
-    let third = tokio::spawn(call(last, 2));
-    joined(first).await?;
-    joined(second).await?;
-    joined(third).await
-}
-
 /// The same in a map, where the tracer does not look.
 async fn mapped(m: String) -> Done {
     let mut tasks: BTreeMap<usize, _> = (0..3).map(|i| (i, tokio::spawn(call(m.clone(), i)))).collect();
@@ -195,7 +184,6 @@ macro_rules! styles {
         let app = $route(app, "spawn", crate::spawned);
         let app = $route(app, "set", crate::set);
         let app = $route(app, "ordered", crate::ordered);
-        let app = $route(app, "typed", crate::typed);
         let app = $route(app, "mapped", crate::mapped);
         $route(app, "timeout", crate::limited)
     }};

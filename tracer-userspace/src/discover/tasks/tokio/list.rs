@@ -3,9 +3,6 @@
 //! The kernel side names a task that awaits another one, by their addresses and types. From the one that waits, pointers are followed
 //! to the handle of the one that is awaited; one of the blocks of memory on the way has two pointers between which there are handles
 //! of others of the same type. Where that was the same for several awaited tasks, it is believed.
-//!
-//! Or there are handles of others among the variables: `let (a, b) = (spawn(x), spawn(y)); a.await; b.await`. What was moved out of a variable,
-//! or is not there yet, stays in its memory or is left over from others: such a place is believed only if it has been right each time.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -24,73 +21,22 @@ const FUTURE_WORDS: usize = 4_096;
 /// Most bytes of handles that are awaited one after the other, and most words looked at among them in one search.
 const MAX_LIST: u64 = 2_048;
 const MAX_LOOKS: u32 = 20_000;
-/// Different tasks that must have been seen awaited at one place: where there is an iterator, and where there are variables.
+/// Different tasks that must have been seen awaited at one place.
 const ENOUGH: usize = 3;
-const ENOUGH_VARIABLES: usize = 6;
 /// Searches for one type of task without the kernel side asking again.
 const TRIES: u32 = 30;
-/// Types, places, and lists of one place that are remembered.
+/// Types, and places, that are remembered.
 const MAX_WANTED: usize = 64;
 const MAX_PLACES: usize = 256;
-const MAX_LISTS: usize = 64;
 
 /// What is looked for, and what was seen.
 #[derive(Default)]
 pub struct Lists {
     /// By type of the awaited task: who awaited one last, and how often it is still looked at for that.
     wanted: HashMap<u64, (u64, u32)>,
-    seen: HashMap<Place, Seen>,
+    /// Awaited tasks by place.
+    seen: HashMap<TokioList, HashSet<u64>>,
 }
-
-/// Where tasks of one type are awaited.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct Place {
-    vtable: u64,
-    steps: [u32; MAX_TOKIO_STEPS],
-    count: u32,
-    handle: u32,
-}
-
-/// What was seen at a place.
-#[derive(Default)]
-struct Seen {
-    /// Tasks that were awaited there.
-    awaited: HashSet<u64>,
-    lists: HashMap<TokioList, Times>,
-}
-
-/// For how many awaited tasks there was such a list.
-#[derive(Clone, Copy, Default)]
-struct Times {
-    others: usize,
-    /// A variable had the awaited task itself.
-    itself: usize,
-}
-
-impl Seen {
-    /// The lists that are certain: one iterator, and variables.
-    fn certain(&self) -> Vec<TokioList> {
-        let order = |list: &TokioList| (list.depth, list.first, list.last);
-        let iterator = self
-            .lists
-            .iter()
-            .filter(|(list, times)| list.stride != 0 && times.others >= ENOUGH)
-            .max_by_key(|(list, times)| (times.others, Reverse(order(list))));
-        let all = self.awaited.len();
-        let is_right =
-            |times: &Times| times.others >= ENOUGH && times.others.saturating_add(times.itself) == all;
-        let variables = self
-            .lists
-            .iter()
-            .filter(|(list, times)| list.stride == 0 && is_right(times) && all >= ENOUGH_VARIABLES);
-        let mut certain: Vec<_> = variables.chain(iterator).map(|(list, _)| *list).collect();
-        certain.sort_by_key(order);
-        certain
-    }
-}
-
-/// A list, and whether it is a variable that has the awaited task itself.
-type Found = (TokioList, bool);
 
 /// A block of memory that can be reached from a task.
 struct Block {
@@ -146,41 +92,25 @@ impl Lists {
             by,
             vtable,
         };
-        for (place, awaited, lists) in search.lists() {
-            // No future has so many tasks of its own.
-            if lists.len() > MAX_LISTS {
-                continue;
-            }
-            if self.seen.len() >= MAX_PLACES && !self.seen.contains_key(&place) {
+        for (list, awaited) in search.lists() {
+            if self.seen.len() >= MAX_PLACES && !self.seen.contains_key(&list) {
                 self.seen.clear();
             }
-            let seen = self.seen.entry(place).or_default();
-            if seen.awaited.insert(awaited) {
-                for (list, is_itself) in lists {
-                    if seen.lists.len() >= MAX_LISTS && !seen.lists.contains_key(&list) {
-                        continue;
-                    }
-                    let times = seen.lists.entry(list).or_default();
-                    let times = if is_itself {
-                        &mut times.itself
-                    } else {
-                        &mut times.others
-                    };
-                    *times = times.saturating_add(1);
-                }
-            }
+            self.seen.entry(list).or_default().insert(awaited);
         }
-        let of_type = self.seen.iter().filter(|(place, _)| place.vtable == vtable);
-        let certain: Vec<TokioList> = of_type.flat_map(|(_, seen)| seen.certain()).collect();
-        let free = offsets.lists.iter_mut().filter(|list| list.vtable == [0, 0]);
-        for (slot, list) in free.zip(&certain) {
-            *slot = *list;
-        }
-        if certain.is_empty() {
+        let certain = self
+            .seen
+            .iter()
+            .filter(|(list, awaited)| whole(list.vtable) == vtable && awaited.len() >= ENOUGH)
+            .max_by_key(|(list, awaited)| (awaited.len(), Reverse((list.depth, list.first, list.last))))
+            .map(|(list, _)| *list);
+        let free = offsets.lists.iter_mut().find(|list| list.vtable == [0, 0]);
+        let (Some(list), Some(slot)) = (certain, free) else {
             return false;
-        }
+        };
+        *slot = list;
         self.wanted.remove(&vtable);
-        self.seen.retain(|place, _| place.vtable != vtable);
+        self.seen.retain(|list, _| whole(list.vtable) != vtable);
         true
     }
 
@@ -201,8 +131,8 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Every place where a task is awaited, with the task's id and the lists that would do.
-    fn lists(&self) -> Vec<(Place, u64, Vec<Found>)> {
+    /// Every place that would do, with the id of the task that is awaited there.
+    fn lists(&self) -> Vec<(TokioList, u64)> {
         let Some(first) = self.whole_task() else {
             return Vec::new();
         };
@@ -230,10 +160,11 @@ impl Search<'_> {
                 };
                 if block.words.get(2) == Some(&self.vtable) {
                     if let Some(task) = self.awaited(word) {
-                        let seen = self.at(&blocks, at, bytes(offset), &task, &mut looks);
+                        let before = found.len();
+                        self.iterators(&blocks, at, bytes(offset), &task, &mut looks, &mut found);
                         // Else the one that waits has gone on meanwhile.
-                        if self.awaited(word).is_some_and(|still| still.id == task.id) {
-                            found.push(seen);
+                        if self.awaited(word).is_none_or(|still| still.id != task.id) {
+                            found.truncate(before);
                         }
                     }
                     continue;
@@ -318,37 +249,23 @@ impl Search<'_> {
         self.memory.task(header)
     }
 
-    /// What there is on the way to the handle of the awaited task.
-    fn at(
+    /// Iterators over handles in the blocks on the way to that of the awaited task.
+    fn iterators(
         &self,
         blocks: &[Block],
         last: usize,
         handle: u32,
         awaited: &Task,
         looks: &mut u32,
-    ) -> (Place, u64, Vec<Found>) {
-        let path = blocks.get(last).map_or(&[][..], |block| &block.steps);
+        found: &mut Vec<(TokioList, u64)>,
+    ) {
+        let Some(path) = blocks.get(last) else { return };
         let mut steps = [0; MAX_TOKIO_STEPS];
-        for (slot, step) in steps.iter_mut().zip(path) {
+        for (slot, step) in steps.iter_mut().zip(&path.steps) {
             *slot = *step;
         }
-        let place = Place {
-            vtable: self.vtable,
-            steps,
-            count: u32::try_from(path.len()).unwrap_or(0),
-            handle,
-        };
-        let mut found = Vec::new();
         let mut at = Some(last);
         while let Some(block) = at.and_then(|at| blocks.get(at)) {
-            let of_block = TokioList {
-                vtable: halves(self.vtable),
-                steps,
-                count: place.count,
-                handle,
-                depth: u32::try_from(block.steps.len()).unwrap_or(u32::MAX),
-                ..TokioList::default()
-            };
             let pointers: Vec<(usize, u64)> = block
                 .words
                 .iter()
@@ -356,71 +273,30 @@ impl Search<'_> {
                 .enumerate()
                 .filter(|(_, word)| self.memory.is_heap(*word))
                 .collect();
-            self.iterators(&pointers, of_block, awaited, looks, &mut found);
-            self.variables(&pointers, of_block, awaited, looks, &mut found);
-            at = block.from;
-        }
-        (place, awaited.id, found)
-    }
-
-    /// Iterators over handles of tasks of the same type.
-    fn iterators(
-        &self,
-        pointers: &[(usize, u64)],
-        of_block: TokioList,
-        awaited: &Task,
-        looks: &mut u32,
-        found: &mut Vec<Found>,
-    ) {
-        for &(first, from) in pointers {
-            for &(end, to) in pointers {
-                let size = to.checked_sub(from).filter(|size| (8..=MAX_LIST).contains(size));
-                let Some(size) = size.filter(|size| size.is_multiple_of(8)) else {
-                    continue;
-                };
-                if let Some([stride, element]) = self.handles(from, size, awaited, looks) {
+            for &(first, from) in &pointers {
+                for &(end, to) in &pointers {
+                    let size = to.checked_sub(from).filter(|size| (8..=MAX_LIST).contains(size));
+                    let Some(size) = size.filter(|size| size.is_multiple_of(8)) else {
+                        continue;
+                    };
+                    let Some([stride, element]) = self.handles(from, size, awaited, looks) else {
+                        continue;
+                    };
                     let list = TokioList {
-                        member: of_block.vtable,
+                        vtable: halves(self.vtable),
+                        steps,
+                        count: u32::try_from(path.steps.len()).unwrap_or(0),
+                        handle,
+                        depth: u32::try_from(block.steps.len()).unwrap_or(u32::MAX),
                         first: bytes(first),
                         last: bytes(end),
                         stride,
                         element,
-                        ..of_block
                     };
-                    found.push((list, false));
+                    found.push((list, awaited.id));
                 }
             }
-        }
-    }
-
-    /// Variables that have the handle of another task, of any type, which nobody awaits, or that of the awaited one.
-    fn variables(
-        &self,
-        pointers: &[(usize, u64)],
-        of_block: TokioList,
-        awaited: &Task,
-        looks: &mut u32,
-        found: &mut Vec<Found>,
-    ) {
-        for &(at, word) in pointers {
-            let Some(left) = looks.checked_sub(1) else { return };
-            *looks = left;
-            let first = bytes(at);
-            let is_handle = of_block.depth == of_block.count && first == of_block.handle;
-            let Some(task) = self.memory.task(word).filter(|_| !is_handle) else {
-                continue;
-            };
-            let is_next =
-                task.id > awaited.id && self.memory.has_handle(&task) && self.memory.joiner(&task).is_none();
-            let is_itself = task.header == awaited.header;
-            if is_next || is_itself {
-                let list = TokioList {
-                    member: halves(task.vtable),
-                    first,
-                    ..of_block
-                };
-                found.push((list, is_itself));
-            }
+            at = block.from;
         }
     }
 

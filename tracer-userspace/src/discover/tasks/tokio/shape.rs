@@ -127,15 +127,6 @@ impl<'a> Memory<'a> {
         self.task(data)
     }
 
-    /// Whether somebody has the task's `JoinHandle`.
-    pub fn has_handle(&self, task: &Task) -> bool {
-        /// `JOIN_INTEREST` in `Header.state`.
-        const JOIN_INTEREST: u64 = 1 << 3;
-        self.live
-            .word(task.header)
-            .is_some_and(|state| state & JOIN_INTEREST != 0)
-    }
-
     /// The waker of who waits for the task to end (`Trailer.waker`), vtable and data; `None` if nobody does.
     pub fn joiner(&self, task: &Task) -> Option<[u64; 2]> {
         /// `JOIN_WAKER` in `Header.state` (tokio/src/runtime/task/state.rs).
