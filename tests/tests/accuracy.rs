@@ -642,7 +642,7 @@ const TOKIO: &[Style] = &[
     calls("buffered", 3, 0.97),
     calls("spawn", 3, 0.97),
     calls("set", 3, 0.97),
-    learned("ordered", 3, 0.97),
+    learned("ordered", 3, 0.5),
     calls("nested", 4, 0.97),
 ];
 
@@ -662,7 +662,7 @@ const ACTIX_SHORT: &[Style] = &[
     calls("par", 3, 0.95),
     calls("sleep", 2, 0.95),
     calls("spawn", 3, 0.95),
-    learned("ordered", 3, 0.95),
+    learned("ordered", 3, 0.5),
     calls("nested", 4, 0.95),
 ];
 

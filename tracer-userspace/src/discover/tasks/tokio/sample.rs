@@ -2,6 +2,7 @@
 //! is found by [`Lists`].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Instant;
 
 use tracer_common::{MAX_TOKIO_CLIENTS, TokioClient, TokioOffsets};
 
@@ -24,6 +25,8 @@ const MAX_SAMPLES: u32 = 600;
 const ENOUGH: usize = 3;
 /// So many where there is hyper, and it is not expected to have them there: tasks that wait for each other are seen at other places, too.
 const ENOUGH_ELSEWHERE: usize = 24;
+/// So many times as long as a search for a list took is none made.
+const REST: u32 = 8;
 /// Places remembered.
 const MAX_PLACES: usize = 4_096;
 
@@ -81,6 +84,8 @@ pub struct Samples {
     /// Where the next sample goes on.
     next: usize,
     lists: Lists,
+    /// No list is looked for before: who asks has other things to do.
+    rests_until: Option<Instant>,
 }
 
 /// A future and the type by which it is known again.
@@ -121,7 +126,13 @@ impl Samples {
             return false;
         }
         self.lists.want(vtable, by);
-        Memory::of(live).is_some_and(|memory| self.lists.look_for(&memory, offsets, vtable, by))
+        let now = Instant::now();
+        if self.rests_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        let found = Memory::of(live).is_some_and(|memory| self.lists.look_for(&memory, offsets, vtable, by));
+        self.rests_until = now.checked_add(now.elapsed().saturating_mul(REST));
+        found
     }
 
     fn look_for_callers(&mut self, live: &Live, memory: &Memory, offsets: &mut TokioOffsets) -> bool {
