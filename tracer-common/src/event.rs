@@ -110,8 +110,8 @@ impl EventFlags {
     /// The thread takes the connection for what follows on it (a probe, a connect), in a process whose hand-offs are followed. Then these
     /// fields tell who handed it its work: [`EventHeader::len`] the thread (0: not known), [`EventHeader::creator`] that thread's
     /// task, [`EventHeader::arrival`] when; and `awaiters` the thread and its task that had woken it before that (0: none), if nothing shows
-    /// that this work was done, and the unit that waits for what the thread works on (0: none that is known), as
-    /// [`Submitters::by`] names it, and since when it is known to.
+    /// that this work was done, and the unit that waits for what the thread works on (0: none that is known; with
+    /// [`Self::CLIENT_THREAD`] for what the one completed that handed it over), as [`Submitters::by`] names it, and since when it is known to.
     pub const TAKEN: u16 = 16;
     /// The thread belongs to a client library's own pool (by its name), whatever it works for.
     pub const CLIENT_THREAD: u16 = 32;
@@ -138,10 +138,14 @@ pub const THREAD_UNIT: u64 = 1 << 62;
 /// before it is awaited. The task behind it waits there; where none follows, somebody will, at one of those that are told.
 pub const PLACE_UNIT: u64 = 1 << 61;
 
+/// Bit of a place that says: a server's connection, named by its cookie (the bits below), on which what is worked on will be answered.
+pub const CONNECTION_UNIT: u64 = 1 << 60;
+
 /// Who gave a thread the work that it does, as it lies in [`EventHeader::awaiters`] if [`EventFlags::SUBMITTED`] is set: the one who
 /// submitted it, and when; and who had submitted what that one did then, and when. 0 = not known.
 ///
-/// [`Self::by`] may be a place ([`PLACE_UNIT`]): nobody is known to wait for the work yet, but its outcome will lie there.
+/// [`Self::by`] may be a place ([`PLACE_UNIT`]): nobody is known to wait for the work yet, but its outcome will lie there. [`Self::at`]: since
+/// when it is worked on, if that is known.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[repr(C)]
 pub struct Submitters {

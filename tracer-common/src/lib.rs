@@ -15,8 +15,8 @@ mod runtime;
 
 pub use constants::{CONSTANTS, OFFSET_MARK, OFFSET_REACH, VALUE_MARK, constant};
 pub use event::{
-    ActKind, Direction, EventFlags, EventHeader, EventKind, Family, MAX_AWAITERS, PLACE_UNIT, Submitters,
-    THREAD_UNIT, Turn,
+    ActKind, CONNECTION_UNIT, Direction, EventFlags, EventHeader, EventKind, Family, MAX_AWAITERS,
+    PLACE_UNIT, Submitters, THREAD_UNIT, Turn,
 };
 pub use limits::*;
 pub use policy::{ConnState, Limits, MAX_POLICIES, PolicyNumber, decision, owner, place};
@@ -25,11 +25,11 @@ pub use process::{
     ProcessFacts,
 };
 pub use runtime::{
-    Address, GoOffsets, JAVA_LIST_STEPS, JAVA_LISTS, JavaFutures, JavaOffsets, MAX_TOKIO_CLIENTS,
-    MAX_TOKIO_LISTS, MAX_TOKIO_STEPS, NodeHeap, NodeOffsets, PythonOffsets, REUSED_TASK, RuntimeEntry,
-    RuntimeKind, TokioClient, TokioList, TokioOffsets, attributes,
+    Address, GoOffsets, JAVA_LIST_STEPS, JAVA_LISTS, JAVA_SERVERS, JavaFutures, JavaOffsets,
+    MAX_TOKIO_CLIENTS, MAX_TOKIO_LISTS, MAX_TOKIO_STEPS, NodeHeap, NodeOffsets, PythonOffsets, REUSED_TASK,
+    RuntimeEntry, RuntimeKind, TokioClient, TokioList, TokioOffsets, attributes,
 };
 
 /// Version of every struct in this crate. The objects carry it in the global `ABI_VERSION`; the daemon
 /// refuses an object whose version differs.
-pub const ABI_VERSION: u32 = 12;
+pub const ABI_VERSION: u32 = 13;

@@ -106,6 +106,10 @@ pub struct JavaFutures {
     /// What leads to an array of futures, in at most [`JAVA_LIST_STEPS`] steps: lists, and the iterators that are all that compiled code keeps of
     /// them.
     pub lists: [Address; JAVA_LISTS],
+    /// Classes of servers' objects, each of which leads by one field to another one of these, and in the end to a channel.
+    pub servers: [Address; JAVA_SERVERS],
+    /// `sun.nio.ch.SocketChannelImpl`; 0 = none of these classes is known.
+    pub channel: Address,
     /// `SynchronousQueue.TransferStack.SNode`: somebody who waits for work, or has some; 0 = not loaded, or none in this version.
     pub offer: Address,
     /// Whether references are compressed (32 bits).
@@ -130,6 +134,10 @@ pub struct JavaFutures {
     pub next: u32,
     /// `UniCompletion.dep`.
     pub dependent_at: u32,
+    /// `UniCompletion.src`.
+    pub source: u32,
+    /// `UniWhenComplete.fn`: what is called then.
+    pub function: u32,
     /// `CoCompletion.base`.
     pub base: u32,
     /// `Signaller.thread`.
@@ -148,6 +156,14 @@ pub struct JavaFutures {
     pub native: u32,
     /// `Thread.tid`.
     pub thread_id: u32,
+    /// `VirtualThread.cont`.
+    pub continuation: u32,
+    /// `jdk.internal.vm.Continuation.tail`.
+    pub chunk: u32,
+    /// `jdk.internal.vm.StackChunk.sp`: where the innermost frame begins, in words from where the stack does.
+    pub chunk_top: u32,
+    /// Where a `StackChunk` has its stack: behind its fields; 0 = not known.
+    pub chunk_stack: u32,
     /// `Thread.target`, or `FieldHolder.task` behind `Thread.holder`: what the thread was made to run.
     pub target: u32,
     /// `Thread.holder`; 0 where there is none (before JDK 19).
@@ -166,6 +182,10 @@ pub struct JavaFutures {
     pub length: u32,
     /// Where those have what they lead to.
     pub elements: [u32; JAVA_LISTS],
+    /// Where the servers' objects have what they lead to.
+    pub server_fields: [u32; JAVA_SERVERS],
+    /// `SocketChannelImpl.fdVal`.
+    pub channel_descriptor: u32,
     /// `SNode.next`: with whom who has work tries to agree.
     pub offer_next: u32,
     /// `SNode.match`: with whom it has agreed.
@@ -180,6 +200,8 @@ pub struct JavaFutures {
 
 /// Classes in [`JavaFutures::lists`].
 pub const JAVA_LISTS: usize = 6;
+/// Classes in [`JavaFutures::servers`].
+pub const JAVA_SERVERS: usize = 9;
 /// An iterator leads to a list, that to an array.
 pub const JAVA_LIST_STEPS: usize = 2;
 
@@ -480,7 +502,7 @@ pub struct RuntimeEntry {
 }
 
 const _: () = assert!(core::mem::size_of::<PythonOffsets>() == 13 * 8 + 21 * 4);
-const _: () = assert!(core::mem::size_of::<JavaFutures>() == 23 * 8 + 40 * 4);
+const _: () = assert!(core::mem::size_of::<JavaFutures>() == 33 * 8 + 56 * 4);
 const _: () = assert!(
     core::mem::size_of::<RuntimeEntry>()
         == 188

@@ -258,7 +258,8 @@ fn emit_fact<A: Access, P: Find>(
     if (connects || kind == EventKind::PROBE) && runtime::in_use() {
         let taken = runtime::hand_off::take(thread, fields);
         fields.flags |= taken;
-        if taken != 0 && P::FOLLOWS_WAITERS {
+        // On the stacks of the client's own threads lie futures of requests before, now and then: for these, whoever handed them their work tells.
+        if taken == EventFlags::TAKEN && P::FOLLOWS_WAITERS {
             [fields.awaiters[2], fields.awaiters[3]] = runtime::java::waits::waiter_of_taker(thread);
         }
         if connects {

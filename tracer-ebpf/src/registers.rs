@@ -16,6 +16,7 @@ mod at {
     pub const ARGUMENTS: [usize; 5] = [112, 104, 96, 56, 72]; // di, si, dx, r10, r8
     pub const NARROW_ARGUMENTS: [usize; 5] = [40, 88, 96, 104, 112]; // bx, cx, dx, si, di
     pub const CODE_SEGMENT: usize = 136; // cs
+    pub const STACK_POINTER: usize = 152; // sp
 }
 
 /// Offsets in `struct pt_regs` (arch/arm64/include/asm/ptrace.h): `regs[31]`, `sp`, `pc`, `pstate`, `orig_x0`, `syscallno`.
@@ -26,6 +27,7 @@ mod at {
     pub const ARGUMENTS: [usize; 5] = [272, 8, 16, 24, 32]; // orig_x0: x0 holds the result once there is one
     pub const NARROW_ARGUMENTS: [usize; 5] = ARGUMENTS;
     pub const STATE: usize = 264;
+    pub const STACK_POINTER: usize = 248;
 }
 
 impl Registers {
@@ -60,6 +62,12 @@ impl Registers {
     pub fn number(self) -> u64 {
         // An `int` on aarch64, where the upper half of the word is another field; on x86_64 the x32 ABI's numbers have bit 30 set.
         self.load::<4, { at::NUMBER }>()
+    }
+
+    /// The program's stack pointer.
+    #[inline(always)]
+    pub fn stack_pointer(self) -> u64 {
+        self.load::<8, { at::STACK_POINTER }>()
     }
 
     /// Whether the call is still under way: once it is over, what io_uring has left to the thread goes on before it returns to the

@@ -65,6 +65,8 @@ struct Work {
     /// wake, too.
     before: u32,
     before_task: u64,
+    /// The unit for which that one worked when it handed this over (0: none that is known), as [`tracer_common::Submitters::by`] names it.
+    waiter: u64,
 }
 
 const NO_WORK: Work = Work {
@@ -73,6 +75,7 @@ const NO_WORK: Work = Work {
     by: 0,
     before: 0,
     before_task: 0,
+    waiter: 0,
 };
 
 /// Not a constant: that would be made on the stack wherever it is used.
@@ -164,7 +167,7 @@ pub fn take(thread: Thread, fields: &mut EventHeader) -> u16 {
         fields.len = work.by;
         fields.creator = work.task;
         fields.arrival = work.at;
-        fields.awaiters = [u64::from(work.before), work.before_task, 0, 0];
+        fields.awaiters = [u64::from(work.before), work.before_task, work.waiter, work.at];
     }
     flags
 }
@@ -340,6 +343,12 @@ fn hand_over(thread: Thread, tid: u32, is_new: bool, now: u64) -> Option<()> {
         by: thread.tid,
         ..NO_WORK
     };
+    // A virtual thread has a stack of its own, and who has read from a connection serves requests, as far as is known: their work is their own.
+    if work.task == 0 {
+        let both = u64::from(thread.tgid) << 32 | u64::from(thread.tid);
+        let reads = find(thread.tid).is_some_and(|waker| waker.received != 0);
+        work.waiter = java::stages::served(both, reads);
+    }
     if let Some(target) = find(tid).or_else(|| add(tid)) {
         let former = &target.work;
         (work.before, work.before_task) = if former.by != 0 && former.by != thread.tid {

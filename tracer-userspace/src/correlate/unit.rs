@@ -195,6 +195,8 @@ pub(super) struct ProcessState {
     pub service: Option<(u64, Arc<Service>)>,
     /// Requests came in.
     pub serves: bool,
+    /// Its threads were seen to work for connections.
+    pub tells_connections: bool,
     /// Its open requests, oldest first: a list through the records.
     pub first_open: Key,
     pub last_open: Key,

@@ -37,7 +37,8 @@ pub struct Taken {
     pub handed: Option<Stamp>,
     /// Who had woken it before that, if nothing shows that this work was done: a wake may mean a lock and no work.
     pub before: Option<Unit>,
-    /// The unit that waits for what the thread works on, as [`Submitters::by`](super::Submitters) names it, and since when it is known to.
+    /// The unit that waits for what the thread works on, as [`Submitters::by`](super::Submitters) names it, and since when it is known to; of a
+    /// client's own thread, that waits for what the one completed which handed it its work.
     #[serde(default)]
     pub waiter: Option<(u64, Nanos)>,
 }

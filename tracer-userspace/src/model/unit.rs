@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use tracer_common::MAX_AWAITERS;
-pub use tracer_common::{PLACE_UNIT, REUSED_TASK, Submitters, THREAD_UNIT, Turn};
+pub use tracer_common::{CONNECTION_UNIT, PLACE_UNIT, REUSED_TASK, Submitters, THREAD_UNIT, Turn};
 
 /// CLOCK_MONOTONIC nanoseconds, as the kernel stamps events.
 pub type Nanos = u64;
@@ -125,9 +125,11 @@ impl Unit {
             .take_while(|(unit, _)| *unit != 0 && unit & PLACE_UNIT == 0)
     }
 
-    /// The place where the outcome of what the thread works on will be taken, if nobody is known to wait for it yet.
-    pub fn place(&self) -> Option<u64> {
-        Some(self.work().by).filter(|by| by & PLACE_UNIT != 0)
+    /// The place where the outcome of what the thread works on will be taken, if nobody is known to wait for it yet, and since when it works on
+    /// that (0: not known).
+    pub fn place(&self) -> Option<(u64, Nanos)> {
+        let work = self.work();
+        (work.by & PLACE_UNIT != 0).then_some((work.by, work.at))
     }
 
     /// Places where the nearest of [`Self::submitters`] takes other outcomes.

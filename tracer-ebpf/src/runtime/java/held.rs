@@ -8,13 +8,13 @@
 //! array later takes that as well, even if it is done by then.
 
 use aya_ebpf::{helpers::generated::bpf_probe_read_user, macros::map, maps::LruHashMap};
-use tracer_common::{JAVA_LIST_STEPS, JAVA_LISTS, PLACE_UNIT};
+use tracer_common::{CONNECTION_UNIT, JAVA_LIST_STEPS, JAVA_LISTS, PLACE_UNIT};
 
 use super::{
     objects::{FUTURE, TASK, bounded, class, decode, in_heap, is_moving, java_kind, reference},
-    waits::{SEVERAL, TOGETHER, WINDOW, Walk, walk},
+    walk::{SEVERAL, TOGETHER, WINDOW, Walk, walk},
 };
-use crate::{buffers::read_user, runtime::pointer};
+use crate::buffers::read_user;
 
 /// Futures that nobody was known to wait for when those who work on them moved bytes, by process and address.
 #[map]
@@ -82,7 +82,7 @@ pub extern "C" fn java_place_of(thread: u64, slot: u64) -> u64 {
 /// A future as a place: its address, and how often objects had been moved when it lay there.
 #[inline(always)]
 fn place(walk: &Walk, future: u64) -> u64 {
-    PLACE_UNIT | (walk.collections << 44 | future >> 3) & (PLACE_UNIT - 1)
+    PLACE_UNIT | (walk.collections << 44 | future >> 3) & (CONNECTION_UNIT - 1)
 }
 
 /// Places that the unit was seen to have together with what it waits for.
@@ -99,7 +99,7 @@ pub extern "C" fn java_holds(slot: u64, unit: u64) -> u64 {
         return 0;
     };
     walk.unit = unit;
-    if walk.waiter_native == 0 {
+    if walk.frames == 0 {
         return 0;
     }
     // SAFETY: as above.
@@ -120,18 +120,12 @@ pub extern "C" fn java_held_window(slot: u64, window: u64) -> u64 {
         return 0;
     };
     let bytes = 8 * WINDOW as u64;
-    let frame = walk
-        .waiter_native
-        .wrapping_add(u64::from(walk.futures.last_frame));
-    let Some(top) = pointer(frame) else {
-        return 0;
-    };
     // SAFETY: there is room for so many words; the helper refuses bad addresses.
     let failed = unsafe {
         bpf_probe_read_user(
             walk.words.as_mut_ptr().cast(),
             bytes as u32,
-            top.wrapping_add(window * bytes) as *const _,
+            walk.frames.wrapping_add(window * bytes) as *const _,
         )
     };
     if failed != 0 {

@@ -2,9 +2,12 @@
 //! works on, and ([`offers`]) whose work a pool's thread is woken for.
 
 pub mod held;
+pub mod jobs;
 mod objects;
 pub mod offers;
+pub mod stages;
 pub mod waits;
+mod walk;
 
 use tracer_common::JavaOffsets;
 

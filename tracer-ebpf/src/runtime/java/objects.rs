@@ -2,7 +2,7 @@
 
 use tracer_common::JavaFutures;
 
-use super::waits::{Walk, walk};
+use super::walk::{Walk, walk};
 use crate::{buffers::read_user, opaque::opaque};
 
 /// What an object is.

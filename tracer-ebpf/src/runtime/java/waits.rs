@@ -14,47 +14,33 @@
 use aya_ebpf::{
     helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_user},
     macros::map,
-    maps::{LruHashMap, PerCpuArray},
+    maps::LruHashMap,
 };
-use tracer_common::{JavaFutures, MAX_THREADS, MESSAGE_PROGRAMS, RuntimeKind, THREAD_UNIT};
+use tracer_common::{MAX_THREADS, RuntimeKind};
 
 use super::{
     current, held,
-    objects::{
-        DEPENDENT, FUTURE, RUN, SECOND, SIGNALLER, TASK, bounded, decode, in_heap, is_moving, java_is,
-        java_kind, reference,
-    },
+    objects::{DEPENDENT, FUTURE, RUN, TASK, bounded, decode, in_heap, java_kind, reference},
+    jobs, stages,
+    walk::{JOB, STAGES, TAKE, WINDOW, WORK, Walk, follow, java_unit, walk},
 };
 use crate::{
     buffers::read_user,
-    runtime::{entry, has_recipe, pointer, thread_pointer},
+    runtime::{entry, pointer, thread_pointer},
     unit::Thread,
 };
 
-/// The slot for programs that see no message, or none that moved.
-const TAKE: u64 = MESSAGE_PROGRAMS as u64;
-
-/// Words of a stack that are looked at: windows of so many, from the thread's control block downwards.
-pub const WINDOW: usize = 64;
-const WINDOWS: u64 = 12;
-/// Steps of a walk, and futures that it still has to look at.
-const STEPS: u64 = 28;
-const TODO: usize = 4;
+/// Windows of a stack that are looked at.
+pub const WINDOWS: u64 = 12;
 /// After so many vain looks at a thread's stack only every so many-th event takes another.
 const MAX_MISSES: u32 = 6;
 const SELDOM: u32 = 32;
 
 /// What [`java_begin`] and [`java_place`] say comes next.
-const NOTHING: u64 = 0;
-const SCAN: u64 = 1;
+pub const NOTHING: u64 = 0;
+pub const SCAN: u64 = 1;
 const WALK: u64 = 2;
 const PLACE: u64 = 3;
-
-/// Places that are told together with who waits.
-pub const TOGETHER: usize = 2;
-
-/// The walk's waiter if there are several.
-pub const SEVERAL: u64 = 1;
 
 /// Threads by their ids in the kernel.
 #[map]
@@ -62,12 +48,12 @@ static JAVA_THREADS: LruHashMap<u32, Known> = LruHashMap::with_max_entries(MAX_T
 
 /// Those ids, by process and thread pointer.
 #[map]
-static JAVA_POINTERS: LruHashMap<[u64; 2], u32> = LruHashMap::with_max_entries(MAX_THREADS, 0);
+pub static JAVA_POINTERS: LruHashMap<[u64; 2], u32> = LruHashMap::with_max_entries(MAX_THREADS, 0);
 
 /// What is remembered of a thread.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Known {
+pub struct Known {
     /// Its thread pointer.
     control: u64,
     tgid: u32,
@@ -75,77 +61,26 @@ struct Known {
     place: u32,
     /// Likewise what completes that; 0 = what the thread was made to run does.
     run_place: u32,
-    /// How often nothing was found.
-    misses: u32,
+    /// How often nothing was found, by what was looked for ([`Walk::looks_for`](super::walk::Walk::looks_for)).
+    pub misses: [u32; 3],
+    /// Like [`Self::place`], for what it works off for a connection's sake; another place where such was, what that was, and how many were in a row.
+    pub job_place: u32,
+    pub next_place: u32,
+    pub next_job: u64,
+    pub votes: u32,
+    padding: u32,
+    /// What it works off so, for which connection, how often objects had been moved then, and when that was seen first.
+    pub job: u64,
+    pub connection: u64,
+    pub collections: u64,
+    pub since: u64,
 }
 
 /// How a reference lies in a word of a stack: in the two lowest bits of its place.
 const WHOLE: u64 = 0;
 const LOW: u64 = 1;
 const HIGH: u64 = 2;
-const FORM: u64 = 3;
-
-#[repr(C)]
-pub struct Walk {
-    pub futures: JavaFutures,
-    /// Thread group and thread.
-    pub thread: u64,
-    /// Its thread pointer.
-    control: u64,
-    /// Its `JavaThread`.
-    native: u64,
-    /// Where it has kept its work before, and what completes that.
-    known: [u64; 2],
-    /// Not to look elsewhere.
-    seldom: u64,
-    /// Whether what completes a future was found, where, and where the future is.
-    runs: u64,
-    run_place: u64,
-    place: u64,
-    /// The first object of the walk.
-    pub found: u64,
-    /// What is looked at next of what depends on a future.
-    completion: u64,
-    todo: [u64; TODO],
-    count: u64,
-    /// The `Thread` that waits, and its `JavaThread`.
-    waiter: u64,
-    pub waiter_native: u64,
-    /// The unit that waits, and since when it is known to.
-    pub unit: u64,
-    pub since: u64,
-    /// How often objects were moved.
-    pub collections: u64,
-    /// An array in which the one who waits may hold more, whether what it waits for is in there, and what others have worked on.
-    pub array: u64,
-    pub is_listed: u64,
-    pub worked: [u64; TOGETHER],
-    /// Places where the one who waits takes what they have made.
-    pub together: [u64; TOGETHER],
-    pub words: [u64; WINDOW],
-}
-
-impl Walk {
-    /// Whether somebody was found to wait, though not which unit that is.
-    #[inline(always)]
-    pub fn waiter_is_told(&self) -> bool {
-        self.waiter != 0
-    }
-}
-
-#[map]
-static JAVA_WALKS: PerCpuArray<Walk> = PerCpuArray::with_max_entries(TAKE as u32 + 1, 0);
-
-#[inline(always)]
-pub fn walk(slot: u64) -> Option<&'static mut Walk> {
-    if !has_recipe(RuntimeKind::JAVA) {
-        return None;
-    }
-    // SAFETY: this CPU's slot of this number; nobody else uses it meanwhile.
-    JAVA_WALKS
-        .get_ptr_mut(slot as u32)
-        .map(|slot| unsafe { &mut *slot })
-}
+pub const FORM: u64 = 3;
 
 /// The unit that waits for what the current thread works on, as [`tracer_common::Submitters`] names it; 0 if that is not known. `thread` is
 /// its thread group and its own id.
@@ -171,11 +106,7 @@ pub extern "C" fn java_waiter(thread: u64, slot: u64) -> u64 {
     if next != WALK {
         return 0;
     }
-    for _ in 0..STEPS {
-        if java_step(slot) == 0 {
-            break;
-        }
-    }
+    follow(slot);
     let unit = java_unit(thread, slot);
     if unit == 0 {
         return held::java_holder(slot);
@@ -196,17 +127,21 @@ pub fn since(slot: u64) -> u64 {
     walk(slot).map_or(0, |walk| walk.since)
 }
 
-/// The same for a thread that takes a connection, and since when.
+/// The unit that waits for what a thread does that takes a connection, or the connection on which that will be answered; and since when.
 #[inline(always)]
 pub fn waiter_of_taker(thread: Thread) -> [u64; 2] {
-    let waiter = java_waiter(u64::from(thread.tgid) << 32 | u64::from(thread.tid), TAKE);
+    let both = u64::from(thread.tgid) << 32 | u64::from(thread.tid);
+    let mut waiter = java_waiter(both, TAKE);
+    if waiter == 0 {
+        waiter = jobs::of_current(both, TAKE);
+    }
     [waiter, since(TAKE)]
 }
 
 /// Prepares a walk.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn java_begin(thread: u64, slot: u64) -> u64 {
+pub extern "C" fn java_begin(thread: u64, slot: u64) -> u64 {
     let Some(walk) = walk(slot) else {
         return NOTHING;
     };
@@ -224,17 +159,7 @@ extern "C" fn java_begin(thread: u64, slot: u64) -> u64 {
     walk.thread = thread;
     walk.control = control;
     walk.native = current(&entry.java);
-    walk.runs = 0;
-    walk.run_place = 0;
-    walk.place = 0;
-    walk.found = 0;
-    walk.completion = 0;
-    walk.count = 0;
-    walk.waiter = 0;
-    walk.waiter_native = 0;
-    walk.unit = 0;
-    walk.array = 0;
-    walk.together = [0; TOGETHER];
+    walk.clear();
     // SAFETY: no arguments.
     walk.since = unsafe { bpf_ktime_get_ns() };
     walk.collections = u64::from(read_user::<u32>(walk.futures.collections.get()).unwrap_or(0));
@@ -242,11 +167,14 @@ extern "C" fn java_begin(thread: u64, slot: u64) -> u64 {
         return NOTHING;
     }
     walk.known = [u64::from(known.place), u64::from(known.run_place)];
-    walk.seldom = 0;
-    if known.misses >= MAX_MISSES && known.misses % SELDOM != 0 {
-        walk.seldom = 1;
-    }
+    walk.seldom = u64::from(is_vain(known.misses[WORK as usize]));
     PLACE
+}
+
+/// Whether that was vain so often that it is left out this time.
+#[inline(always)]
+pub fn is_vain(misses: u32) -> bool {
+    misses >= MAX_MISSES && misses % SELDOM != 0
 }
 
 /// Looks where the thread has kept its work before.
@@ -293,7 +221,16 @@ fn known(thread: u64, control: u64) -> Option<&'static mut Known> {
         tgid,
         place: 0,
         run_place: 0,
-        misses: 0,
+        misses: [0; 3],
+        job_place: 0,
+        next_place: 0,
+        next_job: 0,
+        votes: 0,
+        padding: 0,
+        job: 0,
+        connection: 0,
+        collections: 0,
+        since: 0,
     };
     let _ = JAVA_THREADS.insert(tid, known, 0);
     let _ = JAVA_POINTERS.insert([u64::from(tgid), control], tid, 0);
@@ -304,30 +241,41 @@ fn known(thread: u64, control: u64) -> Option<&'static mut Known> {
 /// Keeps where the work was found, or that it was not.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn java_remember(slot: u64) -> u64 {
+pub extern "C" fn java_remember(slot: u64) -> u64 {
     let Some(walk) = walk(slot) else {
         return 0;
     };
-    let Some(known) = JAVA_THREADS.get_ptr_mut(walk.thread as u32) else {
+    let Some(known) = remembered(walk) else { return 0 };
+    if missed(known, WORK, walk.found == 0) {
         return 0;
-    };
+    }
+    known.place = walk.place as u32;
+    known.run_place = walk.run_place as u32;
+    1
+}
+
+/// What is remembered of the walk's thread.
+#[inline(always)]
+pub fn remembered(walk: &Walk) -> Option<&'static mut Known> {
     // SAFETY: an entry stays memory of this map while the program runs; fields may change under us, and what is found by wrong ones is
     // looked at like anything else.
-    let known = unsafe { &mut *known };
-    if walk.found == 0 {
-        known.misses = known.misses.wrapping_add(1);
-    } else {
-        known.misses = 0;
-        known.place = walk.place as u32;
-        known.run_place = walk.run_place as u32;
-    }
-    1
+    JAVA_THREADS
+        .get_ptr_mut(walk.thread as u32)
+        .map(|known| unsafe { &mut *known })
+}
+
+/// Counts what was looked for in vain, and says whether it was.
+#[inline(always)]
+pub fn missed(known: &mut Known, looked_for: u64, is_missed: bool) -> bool {
+    let misses = &mut known.misses[looked_for as usize];
+    *misses = if is_missed { misses.wrapping_add(1) } else { 0 };
+    is_missed
 }
 
 /// Looks at one window of the stack.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn java_window(slot: u64, window: u64) -> u64 {
+pub extern "C" fn java_window(slot: u64, window: u64) -> u64 {
     let Some(walk) = walk(slot) else {
         return NOTHING;
     };
@@ -367,29 +315,39 @@ extern "C" fn java_word(slot: u64, far: u64, at: u64) -> u64 {
     let place = far - at * 8;
     let o = &walk.futures;
     if in_heap(o, word) {
-        return java_object(slot, word, place | WHOLE);
+        return object_at(slot, walk, word, place | WHOLE);
     }
     if o.compressed == 0 || word >> 32 == 0x7fff || word >> 40 == 0x7f {
         return SCAN; // no references, or an address of something else
     }
     let low = decode(o, word & 0xffff_ffff);
     if in_heap(o, low) {
-        let found = java_object(slot, low, place | LOW);
+        let found = object_at(slot, walk, low, place | LOW);
         if found != SCAN {
             return found;
         }
     }
     let high = decode(o, word >> 32);
     if in_heap(o, high) {
-        return java_object(slot, high, place | HIGH);
+        return object_at(slot, walk, high, place | HIGH);
     }
     SCAN
+}
+
+/// Looks at an object that the stack names, as what is looked for wants it.
+#[inline(always)]
+fn object_at(slot: u64, walk: &Walk, object: u64, place: u64) -> u64 {
+    if walk.looks_for == JOB {
+        jobs::java_job_of(slot, object, place);
+        return SCAN;
+    }
+    java_object(slot, object, place)
 }
 
 /// Looks at what lies at one place of the stack.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn java_look(slot: u64, place: u64) -> u64 {
+pub extern "C" fn java_look(slot: u64, place: u64) -> u64 {
     let Some(walk) = walk(slot) else {
         return NOTHING;
     };
@@ -403,7 +361,7 @@ extern "C" fn java_look(slot: u64, place: u64) -> u64 {
     if !in_heap(o, object) {
         return SCAN;
     }
-    java_object(slot, object, place)
+    object_at(slot, walk, object, place)
 }
 
 /// Looks at an object that the stack names: whether it is what the thread works on.
@@ -414,6 +372,12 @@ extern "C" fn java_object(slot: u64, object: u64, place: u64) -> u64 {
         return NOTHING;
     };
     let kind = java_kind(slot, object);
+    if walk.looks_for == STAGES {
+        if kind == DEPENDENT {
+            stages::java_stage(object, walk.control.wrapping_sub(place & !FORM));
+        }
+        return SCAN;
+    }
     let o = &walk.futures;
     match kind {
         RUN | DEPENDENT if walk.runs == 0 && (kind == RUN || slot == TAKE) => {
@@ -439,8 +403,7 @@ extern "C" fn java_object(slot: u64, object: u64, place: u64) -> u64 {
     }
     walk.place = place;
     walk.found = object;
-    walk.todo[0] = object;
-    walk.count = 1;
+    walk.begin_at(object);
     WALK
 }
 
@@ -466,133 +429,4 @@ extern "C" fn java_made_for(slot: u64) -> u64 {
         walk.runs = kind;
     }
     0
-}
-
-/// Goes one step along what depends on what was found: 0 where it ends.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn java_step(slot: u64) -> u64 {
-    let Some(walk) = walk(slot) else {
-        return 0;
-    };
-    let o = &walk.futures;
-    let completion = walk.completion;
-    if completion == 0 {
-        if walk.count == 0 || walk.count > TODO as u64 {
-            return 0;
-        }
-        walk.count -= 1;
-        let next = walk.todo[bounded::<TODO>(walk.count)];
-        match java_kind(slot, next) {
-            FUTURE => walk.completion = reference(o, next, o.stack),
-            TASK => return java_task(slot, next),
-            _ => {}
-        }
-        return 1;
-    }
-    let mut dependent = 0;
-    match java_kind(slot, completion) {
-        SIGNALLER => {
-            let thread = reference(o, completion, o.signalled);
-            if !waits(walk, thread) {
-                return 0;
-            }
-        }
-        DEPENDENT => dependent = reference(&walk.futures, completion, o.dependent_at),
-        SECOND => {
-            let base = reference(o, completion, o.base);
-            if base != 0 {
-                dependent = reference(&walk.futures, base, walk.futures.dependent_at);
-            }
-        }
-        _ => {}
-    }
-    let o = &walk.futures;
-    if dependent != 0 {
-        if walk.count >= TODO as u64 {
-            walk.waiter = SEVERAL;
-            return 0;
-        }
-        walk.todo[bounded::<TODO>(walk.count)] = dependent;
-        walk.count += 1;
-    }
-    walk.completion = reference(o, completion, o.next);
-    1
-}
-
-/// Who waits for a `FutureTask`. Returns 0.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn java_task(slot: u64, task: u64) -> u64 {
-    let Some(walk) = walk(slot) else {
-        return 0;
-    };
-    let o = &walk.futures;
-    if o.waiting == 0 {
-        return 0;
-    }
-    let mut node = reference(o, task, o.waiters);
-    for _ in 0..3 {
-        if node == 0 {
-            break;
-        }
-        let o = &walk.futures;
-        let thread = reference(o, node, o.waiting);
-        node = reference(o, node, o.waiting_next);
-        if !waits(walk, thread) {
-            break;
-        }
-    }
-    0
-}
-
-/// Notes that the thread waits; whether it is the only one. 0 is nobody.
-#[inline(always)]
-fn waits(walk: &mut Walk, thread: u64) -> bool {
-    if thread == 0 || thread == walk.waiter {
-        return true;
-    }
-    let is_first = walk.waiter == 0;
-    walk.waiter = if is_first { thread } else { SEVERAL };
-    is_first
-}
-
-/// The unit that was found to wait, if what was read is believed.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn java_unit(of: u64, slot: u64) -> u64 {
-    let Some(walk) = walk(slot).filter(|walk| walk.thread == of) else {
-        return 0; // programs may be preempted
-    };
-    let o = &walk.futures;
-    let thread = walk.waiter;
-    if thread <= SEVERAL || !in_heap(o, thread) {
-        return 0;
-    }
-    let native = read_user::<u64>(thread.wrapping_add(u64::from(o.native))).unwrap_or(0);
-    let unit = if native == 0 {
-        // None of the system's: the class says whether it is a virtual one.
-        if o.virtual_thread.get() == 0 || java_is(slot, thread, o.virtual_thread.get(), 3) == 0 {
-            return 0;
-        }
-        read_user::<u64>(thread.wrapping_add(u64::from(o.thread_id))).unwrap_or(0)
-    } else {
-        if native == walk.native || java_is(slot, thread, o.thread.get(), 1) == 0 {
-            return 0;
-        }
-        let handle = pointer(native.wrapping_add(u64::from(o.object))).unwrap_or(0);
-        if pointer(handle) != Some(thread) {
-            return 0;
-        }
-        walk.waiter_native = native;
-        let system = pointer(native.wrapping_add(u64::from(o.system))).unwrap_or(0);
-        let control = pointer(system.wrapping_add(u64::from(o.control))).unwrap_or(0);
-        let key = [walk.thread >> 32, control];
-        // SAFETY: a copy.
-        match unsafe { JAVA_POINTERS.get(key) } {
-            Some(tid) => THREAD_UNIT | u64::from(*tid),
-            None => 0,
-        }
-    };
-    if is_moving(walk) { 0 } else { unit }
 }

@@ -38,9 +38,10 @@ impl Correlator {
             self.await_through(call, acquirer, Via::Took, taken.stamp.ts);
         } else if let Some((unit, since)) = self.owner_before(&taken) {
             self.await_through(call, unit, Via::Handed, since);
-        } else if let Some(waiter) = taken.waiter.filter(|_| !taken.by_client_thread) {
-            // On the stacks of the client's own threads lie futures of requests before, now and then.
-            self.await_submitter(call, &taken.stamp.unit, waiter);
+        } else if let Some(waiter) = taken.waiter {
+            let by_another = taken.handed.filter(|_| taken.by_client_thread);
+            let worker = by_another.map_or(taken.stamp.unit, |by| by.unit);
+            self.await_submitter(call, &worker, waiter);
         } else if !taken.by_client_thread {
             self.note_last_call(call, acquirer);
         }

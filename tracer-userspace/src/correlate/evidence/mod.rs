@@ -8,6 +8,7 @@
 //! | [`born`] (E4 of threads that are made for one request), through [`owner`] | likewise, if the thread has ended |
 //! | [`submitted`] (E3 of executors), through [`owner`] | likewise |
 //! | [`place`] (E3 of what waits at a channel), through [`owner`] | likewise, if it was seen to wait there |
+//! | [`connection`] (E3 of what will be answered there), through [`owner`] | when the next response is written there |
 //! | [`async_ids`] (E3 of event loops) | when the possible owner was answered, and the call's response read, and what followed each is over |
 //! | [`event_loop`] (E5) | when the possible owner writes its response, and the loop has shown that its order means something |
 //! | [`queue`] (E7) | likewise, for loops that read in batches and write in batches |
@@ -19,6 +20,7 @@
 mod acquirer;
 pub(super) mod async_ids;
 mod born;
+mod connection;
 pub(super) mod event_loop;
 pub(super) mod header;
 mod message;

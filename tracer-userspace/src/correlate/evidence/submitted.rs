@@ -10,14 +10,13 @@ use super::owner::{Case, Claim};
 use crate::correlate::Correlator;
 use crate::correlate::arena::Key;
 use crate::correlate::unit::{Pending, UnitId, Via};
-use crate::model::{Confidence, Nanos, THREAD_UNIT, Unit};
+use crate::model::{CONNECTION_UNIT, Confidence, Nanos, PLACE_UNIT, THREAD_UNIT, Unit};
 
 impl Correlator {
     /// Notes the call with those who submitted the work that it is a part of.
     pub(in crate::correlate) fn await_submitters(&mut self, call: Key, moved: &Unit) {
         if let Some(place) = moved.place() {
-            let place = self.units.unit(UnitId::task(moved.tgid, place), 0, self.now);
-            self.await_unit(place, Pending::at_place(call, self.now));
+            self.await_submitter(call, moved, place);
         }
         for by in moved.submitters() {
             self.await_submitter(call, moved, by);
@@ -34,9 +33,16 @@ impl Correlator {
     }
 
     /// Notes the call with a unit of the process of who moved bytes, as [`Submitters`](crate::model::Submitters) names it, and a moment at which
-    /// it had submitted the work, or was seen to wait for it.
-    pub(super) fn await_submitter(&mut self, call: Key, moved: &Unit, (unit, at): (u64, Nanos)) {
-        let unit = self.units.unit(id_of(moved.tgid, unit), 0, self.now);
+    /// it had submitted the work, or was seen to wait for it; or with a place.
+    pub(super) fn await_submitter(&mut self, call: Key, moved: &Unit, (by, at): (u64, Nanos)) {
+        if by & CONNECTION_UNIT != 0 && !self.may_answer_through(call, moved) {
+            return;
+        }
+        let unit = self.units.unit(id_of(moved.tgid, by), 0, self.now);
+        if by & PLACE_UNIT != 0 {
+            let since = if at == 0 { self.now } else { at };
+            return self.await_unit(unit, Pending::at_place(call, since));
+        }
         self.await_unit(
             unit,
             Pending {
@@ -49,7 +55,7 @@ impl Correlator {
 
     /// Who waits for what a thread works on may be told only when the response is read: by the same thread, which has blocked for it.
     pub(in crate::correlate) fn await_submitters_again(&mut self, call: Key, moved: &Unit) {
-        let nearest = |unit: &Unit| unit.place().or(unit.submitters().next().map(|(unit, _)| unit));
+        let nearest = |unit: &Unit| unit.place().or(unit.submitters().next()).map(|(unit, _)| unit);
         let Some(by) = nearest(moved) else {
             return;
         };

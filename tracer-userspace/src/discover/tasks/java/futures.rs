@@ -4,9 +4,9 @@
 //! Not looked for with collectors that move objects while threads run (ZGC, Shenandoah): what is read then may be a copy that nobody
 //! uses any more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use tracer_common::{Address, JAVA_LISTS, JavaFutures};
+use tracer_common::{Address, JAVA_LISTS, JAVA_SERVERS, JavaFutures};
 
 use super::table::{Table, text};
 use super::{MIN_THREADS, Thread};
@@ -26,20 +26,35 @@ const MAX_NAME: u16 = 64;
 
 const PACKAGE: &str = "java/util/concurrent/";
 const THREAD: &str = "java/lang/Thread";
+const CHUNK: &str = "jdk/internal/vm/StackChunk";
 const CLASSES: &[&str] = &[
     THREAD,
     "java/lang/VirtualThread",
     "java/lang/Thread$FieldHolder",
+    "jdk/internal/vm/Continuation",
+    CHUNK,
     "java/util/concurrent/CompletableFuture",
     "java/util/concurrent/CompletableFuture$AsyncRun",
     "java/util/concurrent/CompletableFuture$AsyncSupply",
     "java/util/concurrent/CompletableFuture$Completion",
     "java/util/concurrent/CompletableFuture$UniCompletion",
+    "java/util/concurrent/CompletableFuture$UniWhenComplete",
+    "java/util/concurrent/CompletableFuture$UniHandle",
+    "java/util/concurrent/CompletableFuture$UniAccept",
+    "java/util/concurrent/CompletableFuture$UniApply",
     "java/util/concurrent/CompletableFuture$CoCompletion",
     "java/util/concurrent/CompletableFuture$Signaller",
     "java/util/concurrent/FutureTask",
     "java/util/concurrent/FutureTask$WaitNode",
     "java/util/concurrent/SynchronousQueue$TransferStack$SNode",
+];
+
+/// Completions that call a function: all have it as their only field, and so at the same place.
+const FUNCTIONS: [&str; 4] = [
+    "CompletableFuture$UniWhenComplete",
+    "CompletableFuture$UniHandle",
+    "CompletableFuture$UniAccept",
+    "CompletableFuture$UniApply",
 ];
 
 /// Lists, and what iterates over them: the class, and its field that leads to the array of the elements.
@@ -52,6 +67,69 @@ const LISTS: [(&str, &str); JAVA_LISTS] = [
     ("java/util/ImmutableCollections$ListN", "elements"),
     ("java/util/ImmutableCollections$ListItr", "list"),
 ];
+
+/// How servers' objects lead to the connection on which they answer: the class, the one that declares the field, and the field.
+const SERVERS: [(&str, &str, &str); JAVA_SERVERS] = [
+    // Netty 4, with channels of java.nio.
+    (
+        "io/netty/channel/DefaultChannelHandlerContext",
+        "io/netty/channel/AbstractChannelHandlerContext",
+        "pipeline",
+    ),
+    (
+        "io/netty/channel/DefaultChannelPipeline",
+        "io/netty/channel/DefaultChannelPipeline",
+        "channel",
+    ),
+    (
+        "io/netty/channel/socket/nio/NioSocketChannel",
+        "io/netty/channel/nio/AbstractNioChannel",
+        "ch",
+    ),
+    // Tomcat's asynchronous servlets.
+    (
+        "org/apache/catalina/core/AsyncContextImpl",
+        "org/apache/catalina/core/AsyncContextImpl",
+        "request",
+    ),
+    (
+        "org/apache/catalina/connector/Request",
+        "org/apache/catalina/connector/Request",
+        "coyoteRequest",
+    ),
+    ("org/apache/coyote/Request", "org/apache/coyote/Request", "hook"),
+    (
+        "org/apache/coyote/http11/Http11Processor",
+        "org/apache/coyote/AbstractProcessor",
+        "socketWrapper",
+    ),
+    (
+        "org/apache/tomcat/util/net/NioEndpoint$NioSocketWrapper",
+        "org/apache/tomcat/util/net/SocketWrapperBase",
+        "socket",
+    ),
+    (
+        "org/apache/tomcat/util/net/NioChannel",
+        "org/apache/tomcat/util/net/NioChannel",
+        "sc",
+    ),
+];
+/// Where they lead to in the end, and what has its descriptor there.
+const CHANNEL: (&str, &str) = ("sun/nio/ch/SocketChannelImpl", "fdVal");
+
+/// Every class that is looked for.
+fn wanted() -> impl Iterator<Item = &'static str> {
+    let servers = SERVERS
+        .iter()
+        .flat_map(|&(class, declared_by, _)| [class, declared_by]);
+    let lists = LISTS.iter().map(|&(list, _)| list);
+    CLASSES
+        .iter()
+        .copied()
+        .chain(lists)
+        .chain(servers)
+        .chain([CHANNEL.0])
+}
 
 /// What is known of it now; `None` if this virtual machine is not understood.
 pub fn find(live: &Live, table: &Table, threads: &[Thread]) -> Option<JavaFutures> {
@@ -68,9 +146,12 @@ pub fn find(live: &Live, table: &Table, threads: &[Thread]) -> Option<JavaFuture
         fields.and_then(|fields| fields.get(name).copied()).unwrap_or(0)
     };
     let of_thread = Some(self::fields(live, table, *classes.get(THREAD)?)?);
-    let of_holder = classes
-        .get("java/lang/Thread$FieldHolder")
-        .and_then(|&class| self::fields(live, table, class));
+    let of = |name| {
+        classes
+            .get(name)
+            .and_then(|&class| self::fields(live, table, class))
+    };
+    let of_holder = of("java/lang/Thread$FieldHolder");
     let target = match offset(&of_thread, "target") {
         0 => offset(&of_holder, "task"),
         target => target,
@@ -135,6 +216,12 @@ pub fn find(live: &Live, table: &Table, threads: &[Thread]) -> Option<JavaFuture
         ],
         next: offset(&fields("CompletableFuture$Completion"), "next"),
         dependent_at: offset(&fields("CompletableFuture$UniCompletion"), "dep"),
+        source: offset(&fields("CompletableFuture$UniCompletion"), "src"),
+        function: FUNCTIONS
+            .iter()
+            .map(|name| offset(&fields(name), "fn"))
+            .find(|&offset| offset != 0)
+            .unwrap_or(0),
         base: offset(&fields("CompletableFuture$CoCompletion"), "base"),
         signalled: offset(&fields("CompletableFuture$Signaller"), "thread"),
         state: offset(&task, "state"),
@@ -144,6 +231,9 @@ pub fn find(live: &Live, table: &Table, threads: &[Thread]) -> Option<JavaFuture
         waiting_next: offset(&node, "next"),
         native: offset(&of_thread, "eetop"),
         thread_id: offset(&of_thread, "tid"),
+        continuation: offset(&of("java/lang/VirtualThread"), "cont"),
+        chunk: offset(&of("jdk/internal/vm/Continuation"), "tail"),
+        chunk_top: offset(&of(CHUNK), "sp"),
         target,
         holder: offset(&of_thread, "holder"),
         object: table.offset("JavaThread", "_threadObj")?,
@@ -159,6 +249,9 @@ pub fn find(live: &Live, table: &Table, threads: &[Thread]) -> Option<JavaFuture
             let class = classes.get(list).copied();
             offset(&class.and_then(|class| self::fields(live, table, class)), field)
         }),
+        servers: SERVERS.map(|(server, _, _)| class(server)),
+        server_fields: SERVERS.map(|(_, declared_by, field)| offset(&of(declared_by), field)),
+        channel_descriptor: offset(&of(CHANNEL.0), CHANNEL.1),
         ..JavaFutures::default()
     };
     if let Some(offer) = concurrent("SynchronousQueue$TransferStack$SNode")
@@ -170,8 +263,14 @@ pub fn find(live: &Live, table: &Table, threads: &[Thread]) -> Option<JavaFuture
         found.offer_next = offset(&of_offer, "next");
         found.offer_match = offset(&of_offer, "match");
         found.offer_waiter = offset(&of_offer, "waiter");
-        found.offer_size = live.half(offer.checked_add(u64::from(found.layout))?)? & !7;
+        found.offer_size = size_of_objects(live, offer, found.layout)?;
         found.made = buffer.checked_add(top)?;
+    }
+    if let Some(&chunk) = classes.get(CHUNK).filter(|_| found.chunk_top != 0) {
+        found.chunk_stack = size_of_objects(live, chunk, found.layout)?;
+    }
+    if found.channel_descriptor != 0 && found.servers != [Address::default(); JAVA_SERVERS] {
+        found.channel = class(CHANNEL.0);
     }
     // Fields of one size lie side by side. The names are of what the class declares, so that these are references.
     let size = |a: u32, b: u32| a.abs_diff(b);
@@ -182,6 +281,11 @@ pub fn find(live: &Live, table: &Table, threads: &[Thread]) -> Option<JavaFuture
     }
     find_class_numbers(&mut found, live, threads)?;
     Some(found)
+}
+
+/// Bytes of an object of the class (`Klass::layout_helper_size_in_bytes`); the lowest bits say something else.
+fn size_of_objects(live: &Live, class: u64, layout: u32) -> Option<u32> {
+    Some(live.half(class.checked_add(u64::from(layout))?)? & !7)
 }
 
 /// Finds out where objects have the number of their class. Verified by the objects of the process's threads: they lie in the heap, are of
@@ -241,7 +345,7 @@ fn moves_while_threads_run(live: &Live, table: &Table) -> Option<bool> {
 fn classes(live: &Live, table: &Table) -> HashMap<&'static str, u64> {
     let mut found = HashMap::new();
     let mut looked_at = 0;
-    let known = || CLASSES.iter().copied().chain(LISTS.map(|(list, _)| list));
+    let wanted: HashSet<&'static str> = wanted().collect();
     let mut look = || {
         let offset = |structure, field| table.row(structure, field).map(|row| row.offset);
         let next_loader = offset("ClassLoaderData", "_next")?;
@@ -254,13 +358,13 @@ fn classes(live: &Live, table: &Table) -> HashMap<&'static str, u64> {
                 break;
             }
             let mut class = live.word(loader.checked_add(first_class)?)?;
-            while class != 0 && looked_at < MAX_CLASSES && found.len() < CLASSES.len() + LISTS.len() {
+            while class != 0 && looked_at < MAX_CLASSES && found.len() < wanted.len() {
                 looked_at += 1;
                 let symbol = live.word(class.checked_add(name)?)?;
                 if let Some(name) = symbol_text(live, table, symbol)
-                    && let Some(name) = known().find(|known| *known == name)
+                    && let Some(name) = wanted.get(&*name)
                 {
-                    found.insert(name, class);
+                    found.insert(*name, class);
                 }
                 class = live.word(class.checked_add(next_class)?)?;
             }

@@ -1,0 +1,256 @@
+//! On whose connection a thread's job will be answered: servers whose event loops read and write have what takes long done by a pool's
+//! threads (Netty's handlers), or leave it to others altogether (a servlet's `startAsync`).
+//!
+//! What such a thread works off leads to the connection: it is a server's object or has one in a field (what a lambda has captured), and
+//! from there one field after the other leads to the channel and its descriptor ([`JavaFutures::servers`]). It lies in the frame of the pool's own
+//! loop, at a place that is overwritten with each job. Others on the stack may be left over: frames keep what they had in places that they do
+//! not use now. So that place is learned for each thread: the outermost one where such an object is, if all on the stack lead to one
+//! connection; another one is believed when several jobs in a row were there and none at the one known. What nobody has at that place is no such
+//! job. Since when the thread was seen to work it off is told, too: what it does after the answer is not for the next request on
+//! that connection.
+//!
+//! What is called when a future is complete may have a server's object likewise ([`stages`](super::stages)).
+
+use aya_ebpf::{macros::map, maps::LruHashMap};
+use tracer_common::{CONNECTION_UNIT, JAVA_SERVERS, JavaFutures, PLACE_UNIT};
+
+use super::{
+    objects::{class, in_heap, is_moving, reference},
+    waits::{FORM, Known, SCAN, WINDOWS, is_vain, java_look, java_window, missed, remembered},
+    walk::{JOB, SEVERAL, Walk, walk},
+};
+use crate::{buffers::read_user, descriptor::Files, layout, registers::Registers};
+
+/// Fields between a server's object and its connection, at most.
+const STEPS: u64 = 8;
+/// References among an object's fields that are looked at.
+const FIELDS: u32 = 4;
+/// Of [`JAVA_CAPTURES`]: vain looks at objects of that class, which is looked at no more after so many.
+const VAIN: u32 = 1 << 16;
+/// Likewise: it is a server's object itself.
+const ITSELF: u32 = 0;
+const MAX_VAIN: u32 = 16;
+/// Jobs that have to be at another place than the last ones before that is believed.
+const VOTES: u32 = 3;
+
+/// Where objects of a class have what leads to a connection, by process and class; or how often none of them had ([`VAIN`] and more).
+#[map]
+static JAVA_CAPTURES: LruHashMap<[u64; 2], u32> = LruHashMap::with_max_entries(8_192, 0);
+
+/// [`java_answers`], for the thread that is in a system call now.
+#[inline(always)]
+pub fn of_current(thread: u64, slot: u64) -> u64 {
+    if layout::HAS_TASK_REGISTERS.load() == 0 {
+        return 0;
+    }
+    java_answers(thread, slot, Registers::current().stack_pointer())
+}
+
+/// The place where the current thread's job will be answered: the connection ([`CONNECTION_UNIT`]); 0 if that is not known. Since when it
+/// works that off is in [`Walk::since`] then. A walk of the slot has begun.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn java_answers(thread: u64, slot: u64, stack_pointer: u64) -> u64 {
+    let Some(walk) = walk(slot).filter(|walk| walk.thread == thread && walk.futures.channel.get() != 0) else {
+        return 0;
+    };
+    let Some(known) = remembered(walk) else {
+        return 0;
+    };
+    (walk.looks_for, walk.used_from) = (JOB, stack_pointer);
+    walk.forget_job();
+    if known.job_place != 0 {
+        java_look(slot, u64::from(known.job_place));
+    }
+    if walk.channel == 0 {
+        if is_vain(known.misses[JOB as usize]) {
+            return 0;
+        }
+        for window in 0..WINDOWS {
+            if walk.is_unused(window) || java_window(slot, window) != SCAN {
+                break;
+            }
+        }
+        if missed(known, JOB, walk.channel == 0) || walk.channel == SEVERAL || !is_believed(walk, known) {
+            return 0;
+        }
+    }
+    let connection = if is_moving(walk) { 0 } else { java_connection(slot) };
+    // An object that was moved may be the same one.
+    let is_same = known.connection == connection
+        && (known.job == walk.job || known.collections != walk.collections);
+    if !is_same {
+        known.since = walk.since;
+    }
+    (known.job, known.connection, known.collections) = (walk.job, connection, walk.collections);
+    walk.since = known.since;
+    connection
+}
+
+/// Whether the job, which was not where the last ones were, is where the thread has its jobs.
+#[inline(always)]
+fn is_believed(walk: &Walk, known: &mut Known) -> bool {
+    let place = walk.place as u32;
+    if known.job_place == 0 {
+        known.job_place = place;
+        return true;
+    }
+    if known.next_place != place {
+        (known.next_place, known.votes) = (place, 0);
+    }
+    if known.next_job != walk.job {
+        (known.next_job, known.votes) = (walk.job, known.votes + 1);
+    }
+    let is_believed = known.votes >= VOTES;
+    if is_believed {
+        (known.job_place, known.votes) = (place, 0);
+    }
+    is_believed
+}
+
+/// The place that the channel's connection is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn java_connection(slot: u64) -> u64 {
+    let Some(walk) = walk(slot) else { return 0 };
+    let at = walk.channel.wrapping_add(u64::from(walk.futures.channel_descriptor));
+    let Some(descriptor) = read_user::<u32>(at) else {
+        return 0;
+    };
+    let cookie = match Files::of_current().get(u64::from(descriptor)) {
+        Some(file) => file.socket().map_or(0, |socket| socket.known_cookie()),
+        None => 0,
+    };
+    if cookie == 0 {
+        return 0;
+    }
+    PLACE_UNIT | CONNECTION_UNIT | cookie & (CONNECTION_UNIT - 1)
+}
+
+/// Looks at an object that lies at that place of the stack: whether it leads to a connection.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn java_job_of(slot: u64, object: u64, place: u64) -> u64 {
+    let Some(walk) = walk(slot) else { return 0 };
+    if walk.control.wrapping_sub(place & !FORM) < walk.used_from || object == walk.job || walk.channel == SEVERAL {
+        return 0;
+    }
+    let server = captured(slot, walk, object);
+    if server == 0 {
+        return 0;
+    }
+    let channel = java_channel(slot, server);
+    if channel == 0 {
+        return 0;
+    }
+    if walk.job == 0 {
+        (walk.job, walk.channel, walk.place) = (object, channel, place);
+    } else if walk.channel != channel {
+        walk.channel = SEVERAL;
+    }
+    1
+}
+
+/// The server's object that this one is, or has in a field; 0 if there is none.
+#[inline(always)]
+fn captured(slot: u64, walk: &mut Walk, object: u64) -> u64 {
+    walk.key = [walk.thread >> 32, class(&walk.futures, object)];
+    // SAFETY: a word is not torn.
+    let known = unsafe { JAVA_CAPTURES.get(&walk.key) }.copied().unwrap_or(VAIN);
+    if known < VAIN {
+        return match known {
+            ITSELF => object,
+            field => reference(&walk.futures, object, field),
+        };
+    }
+    if known > MAX_VAIN * VAIN {
+        return 0;
+    }
+    let found = java_search(slot, object) as u32;
+    let learned = if found == VAIN { known + VAIN } else { found };
+    let _ = JAVA_CAPTURES.insert(&walk.key, learned, 0);
+    match found {
+        VAIN => 0,
+        ITSELF => object,
+        field => reference(&walk.futures, object, field),
+    }
+}
+
+/// Looks for it: the field, [`ITSELF`] or [`VAIN`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn java_search(slot: u64, object: u64) -> u64 {
+    let Some(walk) = walk(slot) else { return 0 };
+    let o = &walk.futures;
+    let class = class(o, object);
+    if class == 0 {
+        return u64::from(VAIN);
+    }
+    if next(o, class) != NOT_A_SERVER {
+        return u64::from(ITSELF);
+    }
+    // Fields begin behind the header, as the length of an array does; of an array, the highest bit is set.
+    let size = read_user::<u32>(class.wrapping_add(u64::from(o.layout))).unwrap_or(0) & !7;
+    let (first, width) = if o.compressed != 0 {
+        (o.length, 4)
+    } else {
+        (o.length.wrapping_add(7) & !7, 8)
+    };
+    if size >> 31 != 0 {
+        return u64::from(VAIN);
+    }
+    for field in 0..FIELDS {
+        let field = first + field * width;
+        if field < size && java_is_server(slot, reference(o, object, field)) != 0 {
+            return u64::from(field);
+        }
+    }
+    u64::from(VAIN)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn java_is_server(slot: u64, object: u64) -> u64 {
+    let Some(walk) = walk(slot).filter(|walk| in_heap(&walk.futures, object)) else {
+        return 0;
+    };
+    let o = &walk.futures;
+    u64::from(next(o, class(o, object)) != NOT_A_SERVER)
+}
+
+/// The channel to which a server's object leads, 0 if it leads to none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn java_channel(slot: u64, server: u64) -> u64 {
+    let Some(walk) = walk(slot) else { return 0 };
+    let o = &walk.futures;
+    let mut object = server;
+    for _ in 0..STEPS {
+        if !in_heap(o, object) {
+            return 0;
+        }
+        let class = class(o, object);
+        if class == o.channel.get() {
+            return object;
+        }
+        object = match next(o, class) {
+            NOT_A_SERVER => 0,
+            field => reference(o, object, field),
+        };
+    }
+    0
+}
+
+/// What [`next`] says of other classes.
+const NOT_A_SERVER: u32 = 0;
+
+/// Where objects of the class have what leads to the connection.
+#[inline(always)]
+fn next(o: &JavaFutures, class: u64) -> u32 {
+    for server in 0..JAVA_SERVERS {
+        if class != 0 && class == o.servers[server].get() {
+            return o.server_fields[server];
+        }
+    }
+    NOT_A_SERVER
+}

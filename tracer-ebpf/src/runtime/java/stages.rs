@@ -1,0 +1,102 @@
+//! Who waits for what comes after a future that the current thread has completed (`thenCompose` and its kin): the thread is in the midst of that, and hands
+//! work of its own to others (`HttpClient.sendAsync`).
+//!
+//! A completion that is carried out lies on the stack: what it waited for is complete, what it completes is not, and leads to the `Signaller` of a
+//! thread that waits. One whose function has come back with a future lies in frames that nobody uses any more, and looks the same
+//! until that is complete. So all that lie on the part of the stack that is in use are looked at: only if they lead to one thread alone, it is told.
+//! Where nobody waits, what will be called then may lead to the connection on which an answer is written ([`jobs`](super::jobs)).
+
+use super::{
+    jobs::{java_answers, java_connection, java_job_of},
+    objects::{is_moving, reference},
+    waits::{NOTHING, SCAN, WINDOWS, is_vain, java_begin, java_window, missed, remembered},
+    walk::{FUNCTIONS, SEVERAL, STAGES, WAKE, follow, java_unit, walk},
+};
+use crate::registers::Registers;
+
+/// The unit that waits for what the current thread's work leads to, or the connection on which that will be answered, as
+/// [`tracer_common::Submitters`] names it; 0 if neither is known. `thread` is its thread group and its own id. `reads`: it has read from a
+/// connection, so it completes nothing of others', as far as is known.
+#[inline(always)]
+pub fn served(thread: u64, reads: bool) -> u64 {
+    if java_begin(thread, WAKE) == NOTHING {
+        return 0;
+    }
+    let stack_pointer = Registers::current().stack_pointer();
+    if !reads {
+        let waiter = java_stages(thread, stack_pointer);
+        if waiter != 0 {
+            return waiter;
+        }
+        if is_completing() {
+            return java_called();
+        }
+    }
+    java_answers(thread, WAKE, stack_pointer)
+}
+
+/// Whether the thread is in the midst of what comes after a future.
+#[inline(always)]
+fn is_completing() -> bool {
+    walk(WAKE).is_some_and(|walk| walk.found != 0)
+}
+
+/// The connection to which what will be called leads, if nobody waits and that is only one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn java_called() -> u64 {
+    let Some(walk) = walk(WAKE) else { return 0 };
+    walk.forget_job();
+    for at in 0..FUNCTIONS {
+        let function = walk.functions[at];
+        if function != 0 {
+            java_job_of(WAKE, function, 0);
+        }
+    }
+    if walk.waiter_is_told() || walk.channel <= SEVERAL || is_moving(walk) {
+        return 0;
+    }
+    java_connection(WAKE)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn java_stages(thread: u64, stack_pointer: u64) -> u64 {
+    let Some(walk) = walk(WAKE) else { return 0 };
+    let Some(known) = remembered(walk).filter(|known| !is_vain(known.misses[STAGES as usize])) else {
+        return 0;
+    };
+    (walk.looks_for, walk.used_from) = (STAGES, stack_pointer);
+    for window in 0..WINDOWS {
+        if walk.is_unused(window) || java_window(WAKE, window) != SCAN {
+            break;
+        }
+    }
+    if missed(known, STAGES, walk.found == 0) {
+        return 0;
+    }
+    java_unit(thread, WAKE)
+}
+
+/// Looks at a completion that lies at that address of the stack: if it is carried out, who waits for what it completes is noted.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn java_stage(completion: u64, at: u64) -> u64 {
+    let Some(walk) = walk(WAKE) else { return 0 };
+    let o = &walk.futures;
+    if at < walk.used_from || completion == walk.found {
+        return 0;
+    }
+    let source = reference(o, completion, o.source);
+    let dependent = reference(o, completion, o.dependent_at);
+    let is_carried_out = source != 0
+        && dependent != 0
+        && reference(o, source, o.result) != 0
+        && reference(o, dependent, o.result) == 0;
+    if is_carried_out {
+        walk.found = completion;
+        walk.begin_at(dependent);
+        follow(WAKE);
+    }
+    1
+}
