@@ -289,7 +289,7 @@ impl Correlator {
                 self.watch_late_calls(unit, key);
             }
             self.claim(unit, key, Claim::Wrote);
-            self.claim_for_connection(key);
+            self.claim_for_connection(key, false);
             self.ids_answer(key, unit, Some(&stamp.unit));
             self.order_event(unit, Last::WroteResponse(key));
             self.queue_answer(unit, key);
@@ -356,7 +356,7 @@ impl Correlator {
             if responded {
                 // Calls made while the response was being written.
                 self.claim(responder, key, Claim::Wrote);
-                self.claim_for_connection(key);
+                self.claim_for_connection(key, true);
             } else {
                 let reader = self.units.units.get(begun_by);
                 if reader.is_some_and(|u| u.open == 1 && u.open_request == key) {

@@ -196,7 +196,7 @@ pub(super) struct ProcessState {
     /// Requests came in.
     pub serves: bool,
     /// Its threads were seen to work for connections.
-    pub tells_connections: bool,
+    pub answers: Option<super::evidence::connection::Answers>,
     /// Its open requests, oldest first: a list through the records.
     pub first_open: Key,
     pub last_open: Key,

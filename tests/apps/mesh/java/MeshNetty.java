@@ -47,6 +47,10 @@ public final class MeshNetty {
         @Override
         protected void channelRead0(ChannelHandlerContext context, FullHttpRequest request) {
             String path = request.uri();
+            if (path.startsWith("/late/") || path.startsWith("/after/")) {
+                WORKERS.execute(() -> late(context, path.split("/")));
+                return;
+            }
             if (path.startsWith("/named/")) {
                 WORKERS.execute(() -> answer(context, Mesh.runNamed(path)));
                 return;
@@ -66,6 +70,14 @@ public final class MeshNetty {
                 done = done.thenCompose(before -> Mesh.sendAsync(parts[3], call));
             }
             done.whenComplete((nothing, error) -> answer(context, error == null ? null : error.toString()));
+        }
+
+        /** Answers, and calls once more later; below {@code /after} there is nothing else to be done. */
+        private static void late(ChannelHandlerContext context, String[] parts) {
+            int calls = parts[1].equals("late") ? 2 : 0;
+            answer(context, Mesh.calls(parts[2], 0, calls));
+            Mesh.nap(parts[2]);
+            Mesh.calls(parts[2], calls, calls + 1);
         }
 
         private static void answer(ChannelHandlerContext context, String error) {

@@ -2,61 +2,135 @@
 //! completes an asynchronous request, and the kernel side finds the connection in what such a thread works off (Java: Netty, servlets).
 //!
 //! The connection is a place ([`place`](super::place)): calls are noted with it, and belong to the request that is answered there next, if that
-//! came in before the work began. Where several requests are open on one connection at a time (pipelining), it tells nothing of them.
+//! came in before the work began, and if they had their responses by then. Where several requests are open on one connection at a time
+//! (pipelining), it tells nothing of them.
+//!
+//! Work that goes on after the answer still leads to the connection, where the next request may have come in by then. If it was seen before the answer, its calls
+//! are not taken for the next one's. Else that shows when it calls while no request is open there, or has no response yet when
+//! the next answer is written: in a process where that happens to more than one call in sixteen, connections tell nothing.
 
-use super::owner::Claim;
+use super::owner::{Case, Claim};
 use crate::correlate::Correlator;
 use crate::correlate::arena::Key;
-use crate::correlate::unit::UnitId;
-use crate::model::{CONNECTION_UNIT, ConnId, PLACE_UNIT, Unit};
+use crate::correlate::unit::{Pending, UnitId};
+use crate::model::{CONNECTION_UNIT, ConnId, Nanos, PLACE_UNIT, Unit};
 
-impl Correlator {
-    /// Whether what the worker does will be answered on the connection that it was seen to work for. One that reads requests itself has those of
-    /// several connections about it.
-    pub(super) fn may_answer_through(&mut self, call: Key, worker: &Unit) -> bool {
-        let unit = UnitId::mover(worker).and_then(|id| self.units.find(id));
-        let reads = unit
-            .and_then(|unit| self.units.units.get(unit))
-            .is_some_and(|unit| unit.reads);
-        if reads {
-            return false;
-        }
-        let process = self.records.get(call).map(|record| record.process);
-        if let Some(process) = process.and_then(|process| self.units.processes.get_mut(process)) {
-            process.tells_connections = true;
-        }
-        true
+/// Calls that were made for connections' sake in a process.
+#[derive(Clone, Copy, Default)]
+pub(in crate::correlate) struct Answers {
+    /// Made and over while a request was open there; and not.
+    within: u32,
+    beyond: u32,
+}
+
+impl Answers {
+    /// Of so many calls that are within, one may be beyond.
+    const DOUBT: u32 = 16;
+    /// After so many, older ones count for half.
+    const MEMORY: u32 = 1_024;
+
+    fn are_doubted(self) -> bool {
+        self.beyond * Self::DOUBT > self.within
     }
 
-    /// The request is answered: what was done for its connection was done for it.
-    pub(in crate::correlate) fn claim_for_connection(&mut self, request: Key) {
+    fn count(&mut self, is_within: bool) {
+        if is_within {
+            self.within += 1;
+        } else {
+            self.beyond += 1;
+        }
+        if self.within + self.beyond > Self::MEMORY {
+            (self.within, self.beyond) = (self.within / 2, self.beyond / 2);
+        }
+    }
+}
+
+impl Correlator {
+    /// Notes the call with the connection on which the worker's work will be answered, and since when it was seen to work for that. One that reads
+    /// requests itself has those of several connections about it, and tells nothing.
+    pub(super) fn await_answer(&mut self, call: Key, worker: &Unit, (place, since): (u64, Nanos)) {
+        let unit = UnitId::mover(worker).and_then(|id| self.units.find(id));
+        let state = unit.and_then(|unit| self.units.units.get(unit));
+        let Some(process) = self.records.get(call).map(|record| record.process) else {
+            return;
+        };
+        if state.is_some_and(|state| state.reads) {
+            return;
+        }
+        let is_open = self
+            .open_requests(process)
+            .any(|request| self.conn_of(request).is_some_and(|conn| place_of(conn) == place));
+        let key = self.units.unit(UnitId::task(worker.tgid, place), 0, self.now);
+        let last_answer = self.units.units.get(key).map_or(0, |state| state.last_answer);
+        if let Some(process) = self.units.processes.get_mut(process) {
+            let answers = process.answers.get_or_insert_default();
+            if !is_open && last_answer != 0 && since > last_answer {
+                answers.count(false);
+            }
+        }
+        self.await_unit(key, Pending::at_place(call, since));
+    }
+
+    /// The request's answer has begun (or, if it `ended`, is over): what was done for its connection was done for it.
+    pub(in crate::correlate) fn claim_for_connection(&mut self, request: Key, ended: bool) {
         let Some(record) = self.records.get(request) else {
             return;
         };
-        let (conn, tgid) = (record.begin.conn.id, record.begin.conn.tgid);
-        let Some(process) = self.units.processes.get(record.process) else {
-            return;
-        };
-        if !process.tells_connections {
+        let (conn, tgid, process) = (record.begin.conn.id, record.begin.conn.tgid, record.process);
+        let began = record.start();
+        let tells = self
+            .units
+            .processes
+            .get(process)
+            .is_some_and(|process| process.answers.is_some());
+        if !tells {
             return;
         }
+        let is_alone = !self
+            .open_requests(process)
+            .any(|other| other != request && self.conn_of(other) == Some(conn));
         let Some(place) = self.units.find(UnitId::task(tgid, place_of(conn))) else {
             return;
         };
-        let mut open = process.first_open;
-        while let Some(other) = self.records.get(open) {
-            if open != request && other.begin.conn.id == conn {
-                return self.forget_place(place);
+        let Some(state) = self.units.units.get_mut(place) else {
+            return;
+        };
+        state.last_answer = self.now;
+        for pending in std::mem::take(&mut state.pending) {
+            let Some(call) = self.records.get(pending.call) else {
+                continue;
+            };
+            if pending.born < began {
+                continue; // work for a request before
             }
-            open = other.next_open;
+            if call.responded == 0 && !ended {
+                self.await_unit(place, pending);
+                continue;
+            }
+            let is_within = call.responded != 0;
+            let Some(process) = self.units.processes.get_mut(process) else {
+                continue;
+            };
+            let answers = process.answers.get_or_insert_default();
+            answers.count(is_within);
+            if is_within && is_alone && !answers.are_doubted() {
+                self.claim_one(Case::of(pending, request, place, Claim::Wrote));
+            }
         }
-        self.claim(place, request, Claim::Wrote);
     }
 
-    fn forget_place(&mut self, place: Key) {
-        if let Some(state) = self.units.units.get_mut(place) {
-            state.pending.clear();
-        }
+    fn open_requests(&self, process: Key) -> impl Iterator<Item = Key> + '_ {
+        let first = self
+            .units
+            .processes
+            .get(process)
+            .map(|process| process.first_open);
+        std::iter::successors(first, |&request| Some(self.records.get(request)?.next_open))
+            .take_while(|&request| request != Key::NONE)
+    }
+
+    fn conn_of(&self, request: Key) -> Option<ConnId> {
+        Some(self.records.get(request)?.begin.conn.id)
     }
 }
 

@@ -20,7 +20,7 @@
 mod acquirer;
 pub(super) mod async_ids;
 mod born;
-mod connection;
+pub(super) mod connection;
 pub(super) mod event_loop;
 pub(super) mod header;
 mod message;

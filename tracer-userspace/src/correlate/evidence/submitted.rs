@@ -35,8 +35,8 @@ impl Correlator {
     /// Notes the call with a unit of the process of who moved bytes, as [`Submitters`](crate::model::Submitters) names it, and a moment at which
     /// it had submitted the work, or was seen to wait for it; or with a place.
     pub(super) fn await_submitter(&mut self, call: Key, moved: &Unit, (by, at): (u64, Nanos)) {
-        if by & CONNECTION_UNIT != 0 && !self.may_answer_through(call, moved) {
-            return;
+        if by & PLACE_UNIT != 0 && by & CONNECTION_UNIT != 0 {
+            return self.await_answer(call, moved, (by, at));
         }
         let unit = self.units.unit(id_of(moved.tgid, by), 0, self.now);
         if by & PLACE_UNIT != 0 {
