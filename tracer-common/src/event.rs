@@ -141,6 +141,11 @@ pub const PLACE_UNIT: u64 = 1 << 61;
 /// Bit of a place that says: a server's connection, named by its cookie (the bits below), on which what is worked on will be answered.
 pub const CONNECTION_UNIT: u64 = 1 << 60;
 
+/// Bit of the time since when something is worked on for a connection: it is not known whether that was made after what was read there last.
+pub const UNSURE: u64 = 1 << 63;
+/// Instead of that time: it was made before what was read there last, and so for an earlier request.
+pub const STALE: u64 = 1;
+
 /// Who gave a thread the work that it does, as it lies in [`EventHeader::awaiters`] if [`EventFlags::SUBMITTED`] is set: the one who
 /// submitted it, and when; and who had submitted what that one did then, and when. 0 = not known.
 ///

@@ -16,7 +16,7 @@ mod runtime;
 pub use constants::{CONSTANTS, OFFSET_MARK, OFFSET_REACH, VALUE_MARK, constant};
 pub use event::{
     ActKind, CONNECTION_UNIT, Direction, EventFlags, EventHeader, EventKind, Family, MAX_AWAITERS,
-    PLACE_UNIT, Submitters, THREAD_UNIT, Turn,
+    PLACE_UNIT, STALE, Submitters, THREAD_UNIT, Turn, UNSURE,
 };
 pub use limits::*;
 pub use policy::{ConnState, Limits, MAX_POLICIES, PolicyNumber, decision, owner, place};

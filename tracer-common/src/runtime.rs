@@ -196,6 +196,8 @@ pub struct JavaFutures {
     pub offer_size: u32,
     /// `JavaThread::_tlab` with `ThreadLocalAllocBuffer::_top`: behind the latest object that the thread has made.
     pub made: u32,
+    /// Likewise with `_start` and `_end`: the memory that the thread has for objects.
+    pub buffer: [u32; 2],
 }
 
 /// Classes in [`JavaFutures::lists`].
@@ -502,7 +504,7 @@ pub struct RuntimeEntry {
 }
 
 const _: () = assert!(core::mem::size_of::<PythonOffsets>() == 13 * 8 + 21 * 4);
-const _: () = assert!(core::mem::size_of::<JavaFutures>() == 33 * 8 + 56 * 4);
+const _: () = assert!(core::mem::size_of::<JavaFutures>() == 33 * 8 + 58 * 4);
 const _: () = assert!(
     core::mem::size_of::<RuntimeEntry>()
         == 188

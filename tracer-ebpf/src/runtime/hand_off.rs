@@ -65,8 +65,9 @@ struct Work {
     /// wake, too.
     before: u32,
     before_task: u64,
-    /// The unit for which that one worked when it handed this over (0: none that is known), as [`tracer_common::Submitters::by`] names it.
+    /// The unit for which that one worked when it handed this over (0: none that is known), as [`tracer_common::Submitters`] names it, and since when.
     waiter: u64,
+    since: u64,
 }
 
 const NO_WORK: Work = Work {
@@ -76,6 +77,7 @@ const NO_WORK: Work = Work {
     before: 0,
     before_task: 0,
     waiter: 0,
+    since: 0,
 };
 
 /// Not a constant: that would be made on the stack wherever it is used.
@@ -167,7 +169,7 @@ pub fn take(thread: Thread, fields: &mut EventHeader) -> u16 {
         fields.len = work.by;
         fields.creator = work.task;
         fields.arrival = work.at;
-        fields.awaiters = [u64::from(work.before), work.before_task, work.waiter, work.at];
+        fields.awaiters = [u64::from(work.before), work.before_task, work.waiter, work.since];
     }
     flags
 }
@@ -347,7 +349,7 @@ fn hand_over(thread: Thread, tid: u32, is_new: bool, now: u64) -> Option<()> {
     if work.task == 0 {
         let both = u64::from(thread.tgid) << 32 | u64::from(thread.tid);
         let reads = find(thread.tid).is_some_and(|waker| waker.received != 0);
-        work.waiter = java::stages::served(both, reads);
+        (work.waiter, work.since) = java::stages::served(both, reads);
     }
     if let Some(target) = find(tid).or_else(|| add(tid)) {
         let former = &target.work;

@@ -207,6 +207,9 @@ pub fn tasks<P: Find>(thread: Thread, scratch: u32, sk: *const u8, cookie: u64) 
                     }
                     tasks.awaited(place, java::waits::since(scratch), [0; 2]);
                 }
+                if relay::direction(scratch) == Direction::Recv as u64 {
+                    java::reads::java_read(both, scratch, cookie);
+                }
             }
             1
         }

@@ -114,6 +114,15 @@ impl Pending {
         }
     }
 
+    /// The unit is the connection on which the work will be answered that the call is a part of, since then.
+    pub fn answered(call: Key, since: Nanos, certain: bool) -> Self {
+        Self {
+            born: since,
+            via: Via::Answered { certain },
+            ..Self::of(call)
+        }
+    }
+
     /// The unit waits where the call's outcome is awaited, and did so then.
     pub fn at_place(call: Key, since: Nanos) -> Self {
         Self {
@@ -143,6 +152,9 @@ pub(super) enum Via {
     Born,
     /// It waits at the place where the outcome of the call is awaited; or is that place.
     Place,
+    /// It is the connection on which the work will be answered that the call is a part of; whether that work is certainly for the request
+    /// that is open there.
+    Answered { certain: bool },
 }
 
 /// A thread or a runtime task.

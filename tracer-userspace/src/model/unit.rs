@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use tracer_common::MAX_AWAITERS;
-pub use tracer_common::{CONNECTION_UNIT, PLACE_UNIT, REUSED_TASK, Submitters, THREAD_UNIT, Turn};
+pub use tracer_common::{
+    CONNECTION_UNIT, PLACE_UNIT, REUSED_TASK, STALE, Submitters, THREAD_UNIT, Turn, UNSURE,
+};
 
 /// CLOCK_MONOTONIC nanoseconds, as the kernel stamps events.
 pub type Nanos = u64;
@@ -126,7 +128,7 @@ impl Unit {
     }
 
     /// The place where the outcome of what the thread works on will be taken, if nobody is known to wait for it yet, and since when it works on
-    /// that (0: not known).
+    /// that (0: not known; of a connection, see [`UNSURE`] and [`STALE`]).
     pub fn place(&self) -> Option<(u64, Nanos)> {
         let work = self.work();
         (work.by & PLACE_UNIT != 0).then_some((work.by, work.at))

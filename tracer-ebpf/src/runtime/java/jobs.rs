@@ -16,6 +16,7 @@ use tracer_common::{CONNECTION_UNIT, JAVA_SERVERS, JavaFutures, PLACE_UNIT};
 
 use super::{
     objects::{class, in_heap, is_moving, reference},
+    reads,
     waits::{FORM, Known, SCAN, WINDOWS, is_vain, java_look, java_window, missed, remembered},
     walk::{JOB, SEVERAL, Walk, walk},
 };
@@ -75,7 +76,10 @@ pub extern "C" fn java_answers(thread: u64, slot: u64, stack_pointer: u64) -> u6
             return 0;
         }
     }
-    let connection = if is_moving(walk) { 0 } else { java_connection(slot) };
+    if is_moving(walk) {
+        return 0;
+    }
+    let connection = java_connection(slot);
     // An object that was moved may be the same one.
     let is_same = known.connection == connection
         && (known.job == walk.job || known.collections != walk.collections);
@@ -84,7 +88,17 @@ pub extern "C" fn java_answers(thread: u64, slot: u64, stack_pointer: u64) -> u6
     }
     (known.job, known.connection, known.collections) = (walk.job, connection, walk.collections);
     walk.since = known.since;
+    java_since(slot, connection);
     connection
+}
+
+/// Says in `Walk::since` whether what was found was made for what was read last on the connection.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn java_since(slot: u64, connection: u64) -> u64 {
+    let Some(walk) = walk(slot) else { return 0 };
+    walk.since = reads::since(walk, connection & (CONNECTION_UNIT - 1), walk.made);
+    1
 }
 
 /// Whether the job, which was not where the last ones were, is where the thread has its jobs.
@@ -145,6 +159,7 @@ pub extern "C" fn java_job_of(slot: u64, object: u64, place: u64) -> u64 {
     }
     if walk.job == 0 {
         (walk.job, walk.channel, walk.place) = (object, channel, place);
+        walk.made = if server == object { 0 } else { object };
     } else if walk.channel != channel {
         walk.channel = SEVERAL;
     }

@@ -5,6 +5,7 @@ pub mod held;
 pub mod jobs;
 mod objects;
 pub mod offers;
+pub mod reads;
 pub mod stages;
 pub mod waits;
 mod walk;

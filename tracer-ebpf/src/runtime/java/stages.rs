@@ -7,32 +7,34 @@
 //! Where nobody waits, what will be called then may lead to the connection on which an answer is written ([`jobs`](super::jobs)).
 
 use super::{
-    jobs::{java_answers, java_connection, java_job_of},
+    jobs::{java_answers, java_connection, java_job_of, java_since},
     objects::{is_moving, reference},
-    waits::{NOTHING, SCAN, WINDOWS, is_vain, java_begin, java_window, missed, remembered},
+    waits::{NOTHING, SCAN, WINDOWS, is_vain, java_begin, java_window, missed, remembered, since},
     walk::{FUNCTIONS, SEVERAL, STAGES, WAKE, follow, java_unit, walk},
 };
 use crate::registers::Registers;
 
 /// The unit that waits for what the current thread's work leads to, or the connection on which that will be answered, as
-/// [`tracer_common::Submitters`] names it; 0 if neither is known. `thread` is its thread group and its own id. `reads`: it has read from a
+/// [`tracer_common::Submitters`] names it, and since when; 0 if neither is known. `thread` is its thread group and its own id. `reads`: it has read from a
 /// connection, so it completes nothing of others', as far as is known.
 #[inline(always)]
-pub fn served(thread: u64, reads: bool) -> u64 {
+pub fn served(thread: u64, reads: bool) -> (u64, u64) {
     if java_begin(thread, WAKE) == NOTHING {
-        return 0;
+        return (0, 0);
     }
     let stack_pointer = Registers::current().stack_pointer();
+    let mut unit = 0;
     if !reads {
-        let waiter = java_stages(thread, stack_pointer);
-        if waiter != 0 {
-            return waiter;
-        }
-        if is_completing() {
-            return java_called();
-        }
+        unit = java_stages(thread, stack_pointer);
     }
-    java_answers(thread, WAKE, stack_pointer)
+    if unit == 0 {
+        unit = if is_completing() {
+            java_called()
+        } else {
+            java_answers(thread, WAKE, stack_pointer)
+        };
+    }
+    (unit, since(WAKE))
 }
 
 /// Whether the thread is in the midst of what comes after a future.
@@ -56,7 +58,9 @@ extern "C" fn java_called() -> u64 {
     if walk.waiter_is_told() || walk.channel <= SEVERAL || is_moving(walk) {
         return 0;
     }
-    java_connection(WAKE)
+    let connection = java_connection(WAKE);
+    java_since(WAKE, connection);
+    connection
 }
 
 #[unsafe(no_mangle)]

@@ -8,6 +8,7 @@ use super::{
     objects::{
         DEPENDENT, FUTURE, SECOND, SIGNALLER, TASK, bounded, in_heap, is_moving, java_is, java_kind, reference,
     },
+    reads::Read,
     waits::JAVA_POINTERS,
 };
 use crate::{
@@ -83,6 +84,10 @@ pub struct Walk {
     /// The first object on the stack that leads to a connection, and the connection's own ([`SEVERAL`] if there are several).
     pub job: u64,
     pub channel: u64,
+    /// The first, if it was made for that; a server's own objects live as long as the connection.
+    pub made: u64,
+    /// What is noted of a read.
+    pub read: Read,
     /// The process and the class of an object that is looked at.
     pub key: [u64; 2],
     pub words: [u64; WINDOW],
@@ -110,7 +115,7 @@ impl Walk {
     /// Forgets what leads to a connection.
     #[inline(always)]
     pub fn forget_job(&mut self) {
-        (self.job, self.channel) = (0, 0);
+        (self.job, self.channel, self.made) = (0, 0, 0);
     }
 
     /// The walk begins there.

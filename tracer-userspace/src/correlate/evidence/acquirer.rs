@@ -146,7 +146,7 @@ impl Correlator {
             return None;
         }
         match case.via {
-            Via::Task | Via::Submitted | Via::Held | Via::Place | Via::Born => None,
+            Via::Task | Via::Submitted | Via::Held | Via::Place | Via::Answered { .. } | Via::Born => None,
             // Who read the request and answers it had it open in between.
             Via::Took if owner.id.is_task || request.unit == case.unit => Some(Confidence::Certain),
             Via::Woken if call.woke_several || call.woken != case.unit => None,

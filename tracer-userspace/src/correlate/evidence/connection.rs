@@ -2,18 +2,18 @@
 //! completes an asynchronous request, and the kernel side finds the connection in what such a thread works off (Java: Netty, servlets).
 //!
 //! The connection is a place ([`place`](super::place)): calls are noted with it, and belong to the request that is answered there next, if that
-//! came in before the work began, and if they had their responses by then. Where several requests are open on one connection at a time
-//! (pipelining), it tells nothing of them.
+//! came in before the work began. Where several requests are open on one connection at a time (pipelining), it tells nothing of them.
 //!
-//! Work that goes on after the answer still leads to the connection, where the next request may have come in by then. If it was seen before the answer, its calls
-//! are not taken for the next one's. Else that shows when it calls while no request is open there, or has no response yet when
-//! the next answer is written: in a process where that happens to more than one call in sixteen, connections tell nothing.
+//! Work that goes on after the answer still leads to the connection, where the next request may have come in by then. The kernel side tells work that
+//! was made before that request was read, and such as was made after it. Where it knows neither, the call has to have its response by the time of the answer, and
+//! the process must not be one in which more than one call in sixteen is of work for earlier requests: made so, made while no request is
+//! open there, or without a response when the next answer is written.
 
 use super::owner::{Case, Claim};
 use crate::correlate::Correlator;
 use crate::correlate::arena::Key;
-use crate::correlate::unit::{Pending, UnitId};
-use crate::model::{CONNECTION_UNIT, ConnId, Nanos, PLACE_UNIT, Unit};
+use crate::correlate::unit::{Pending, UnitId, Via};
+use crate::model::{CONNECTION_UNIT, ConnId, Nanos, PLACE_UNIT, STALE, UNSURE, Unit};
 
 /// Calls that were made for connections' sake in a process.
 #[derive(Clone, Copy, Default)]
@@ -60,15 +60,19 @@ impl Correlator {
         let is_open = self
             .open_requests(process)
             .any(|request| self.conn_of(request).is_some_and(|conn| place_of(conn) == place));
+        let (since, certain) = (since & !UNSURE, since & UNSURE == 0);
         let key = self.units.unit(UnitId::task(worker.tgid, place), 0, self.now);
         let last_answer = self.units.units.get(key).map_or(0, |state| state.last_answer);
+        let is_beyond = !is_open && last_answer != 0 && since > last_answer;
         if let Some(process) = self.units.processes.get_mut(process) {
             let answers = process.answers.get_or_insert_default();
-            if !is_open && last_answer != 0 && since > last_answer {
+            if since == STALE || is_beyond {
                 answers.count(false);
             }
         }
-        self.await_unit(key, Pending::at_place(call, since));
+        if since != STALE {
+            self.await_unit(key, Pending::answered(call, since, certain));
+        }
     }
 
     /// The request's answer has begun (or, if it `ended`, is over): what was done for its connection was done for it.
@@ -97,23 +101,21 @@ impl Correlator {
         };
         state.last_answer = self.now;
         for pending in std::mem::take(&mut state.pending) {
-            let Some(call) = self.records.get(pending.call) else {
+            let Some(call) = self.records.get(pending.call).filter(|_| pending.born >= began) else {
                 continue;
             };
-            if pending.born < began {
-                continue; // work for a request before
-            }
-            if call.responded == 0 && !ended {
+            let certain = pending.via == Via::Answered { certain: true };
+            let is_over = call.responded != 0;
+            if !certain && !is_over && !ended {
                 self.await_unit(place, pending);
                 continue;
             }
-            let is_within = call.responded != 0;
             let Some(process) = self.units.processes.get_mut(process) else {
                 continue;
             };
             let answers = process.answers.get_or_insert_default();
-            answers.count(is_within);
-            if is_within && is_alone && !answers.are_doubted() {
+            answers.count(certain || is_over);
+            if is_alone && (certain || is_over && !answers.are_doubted()) {
                 self.claim_one(Case::of(pending, request, place, Claim::Wrote));
             }
         }

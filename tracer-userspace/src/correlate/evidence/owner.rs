@@ -305,7 +305,7 @@ impl Correlator {
         if case.via == Via::Born {
             return self.judge_born(case).map(|c| (Evidence::Thread, c));
         }
-        if case.via == Via::Place {
+        if matches!(case.via, Via::Place | Via::Answered { .. }) {
             return self.judge_place(case).map(|c| (Evidence::Task, c));
         }
         if case.via != Via::Task {

@@ -93,8 +93,22 @@ impl Search {
     pub fn look(&mut self, subject: &Subject, entry: &mut RuntimeEntry) -> bool {
         match self {
             Self::Tokio(samples) => tokio::look(subject, samples, entry),
-            Self::Python(looks) => look_at_all(looks, subject, entry, python::find, python::is_incomplete),
-            Self::Java(looks) => look_at_all(looks, subject, entry, java::find, java::is_incomplete),
+            Self::Python(looks) => look_at_all(
+                looks,
+                subject,
+                entry,
+                python::find,
+                python::is_incomplete,
+                |_, _| false,
+            ),
+            Self::Java(looks) => look_at_all(
+                looks,
+                subject,
+                entry,
+                java::find,
+                java::is_incomplete,
+                java::is_worse,
+            ),
         }
     }
 
@@ -123,13 +137,14 @@ fn look_at_all(
     entry: &mut RuntimeEntry,
     recipe: Recipe,
     is_incomplete: fn(&RuntimeEntry) -> bool,
+    is_worse: fn(&RuntimeEntry, &RuntimeEntry) -> bool,
 ) -> bool {
     *looks += 1;
     let found = looks
         .is_power_of_two()
         .then(|| recipe(subject)?.ok())
         .flatten()
-        .filter(|found| found != entry);
+        .filter(|found| found != entry && !is_worse(found, entry));
     if let Some(found) = found {
         *entry = found;
         if !is_incomplete(entry) {

@@ -17,6 +17,8 @@ const MAX_LOADERS: usize = 65_536;
 const MAX_CLASSES: usize = 200_000;
 const MAX_FIELDS: usize = 256;
 const MAX_FLAGS: u64 = 8_192;
+/// How often classes are gone through if that does not come to the end.
+const TRIES: u32 = 4;
 /// Bytes of a description of fields that is believed.
 const MAX_STREAM: u32 = 16_384;
 /// `Array<T>`: its length, then its elements.
@@ -254,17 +256,18 @@ pub fn find(live: &Live, table: &Table, threads: &[Thread]) -> Option<JavaFuture
         channel_descriptor: offset(&of(CHANNEL.0), CHANNEL.1),
         ..JavaFutures::default()
     };
-    if let Some(offer) = concurrent("SynchronousQueue$TransferStack$SNode")
-        && let Some(buffer) = table.offset("Thread", "_tlab")
-        && let Some(top) = table.offset("ThreadLocalAllocBuffer", "_top")
-    {
+    if let Some(buffer) = table.offset("Thread", "_tlab") {
+        let within = |field| table.offset("ThreadLocalAllocBuffer", field)?.checked_add(buffer);
+        found.made = within("_top").unwrap_or(0);
+        found.buffer = ["_start", "_end"].map(|field| within(field).unwrap_or(0));
+    }
+    if let Some(offer) = concurrent("SynchronousQueue$TransferStack$SNode") {
         let of_offer = self::fields(live, table, offer);
         found.offer = Address::new(offer);
         found.offer_next = offset(&of_offer, "next");
         found.offer_match = offset(&of_offer, "match");
         found.offer_waiter = offset(&of_offer, "waiter");
         found.offer_size = size_of_objects(live, offer, found.layout)?;
-        found.made = buffer.checked_add(top)?;
     }
     if let Some(&chunk) = classes.get(CHUNK).filter(|_| found.chunk_top != 0) {
         found.chunk_stack = size_of_objects(live, chunk, found.layout)?;
@@ -372,7 +375,8 @@ fn classes(live: &Live, table: &Table) -> HashMap<&'static str, u64> {
         }
         Some(())
     };
-    look();
+    // Classes that are unloaded meanwhile end the way through them.
+    let _ = (0..TRIES).find_map(|_| look());
     found
 }
 

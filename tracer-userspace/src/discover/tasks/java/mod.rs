@@ -41,13 +41,32 @@ pub fn find(subject: &Subject) -> Option<Result<RuntimeEntry, String>> {
     }))
 }
 
-/// Whether classes of `java.util.concurrent` may still be loaded that are looked for.
+/// Whether classes may still be loaded that are looked for, or were missed: others are loaded and unloaded while they are gone through.
 pub fn is_incomplete(entry: &RuntimeEntry) -> bool {
+    entry.kind == RuntimeKind::JAVA.0 && !known(entry).iter().all(|&is_known| is_known)
+}
+
+/// Whether something is missing that was known before.
+pub fn is_worse(found: &RuntimeEntry, before: &RuntimeEntry) -> bool {
+    let pairs = known(found).into_iter().zip(known(before));
+    pairs
+        .into_iter()
+        .any(|(is_known, was_known)| was_known && !is_known)
+}
+
+/// What is known of what comes late, one by one.
+fn known(entry: &RuntimeEntry) -> [bool; 7] {
     let futures = &entry.java.futures;
-    let all = [futures.signaller, futures.task, futures.offer];
-    entry.kind == RuntimeKind::JAVA.0
-        && futures.thread.get() != 0
-        && (futures.waiting == 0 || all.contains(&Address::default()))
+    let is_known = |class: Address| class != Address::default();
+    [
+        is_known(futures.thread),
+        is_known(futures.signaller),
+        is_known(futures.task),
+        is_known(futures.offer),
+        is_known(futures.channel),
+        futures.waiting != 0,
+        futures.function != 0,
+    ]
 }
 
 fn offsets(live: &Live, libjvm: &Module) -> Result<JavaOffsets, String> {
