@@ -160,10 +160,10 @@ public final class Mesh {
         }
     }
 
-    /** Long enough for an answer to be written meanwhile. */
+    /** A few milliseconds: long enough for the next request to come in. */
     static void nap(String marker) {
         try {
-            Thread.sleep(40 + Character.digit(marker.charAt(0), 16));
+            Thread.sleep(3 + Character.digit(marker.charAt(0), 16) / 2);
         } catch (InterruptedException e) {
             throw new IllegalStateException(e);
         }

@@ -1,5 +1,6 @@
 import io.netty.bootstrap.ServerBootstrap;
 import io.netty.buffer.Unpooled;
+import io.netty.channel.ChannelFuture;
 import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.ChannelInitializer;
 import io.netty.channel.ChannelOption;
@@ -75,19 +76,19 @@ public final class MeshNetty {
         /** Answers, and calls once more later; below {@code /after} there is nothing else to be done. */
         private static void late(ChannelHandlerContext context, String[] parts) {
             int calls = parts[1].equals("late") ? 2 : 0;
-            answer(context, Mesh.calls(parts[2], 0, calls));
+            answer(context, Mesh.calls(parts[2], 0, calls)).syncUninterruptibly();
             Mesh.nap(parts[2]);
             Mesh.calls(parts[2], calls, calls + 1);
         }
 
-        private static void answer(ChannelHandlerContext context, String error) {
+        private static ChannelFuture answer(ChannelHandlerContext context, String error) {
             byte[] body = (error == null ? "ok\n" : error).getBytes();
             DefaultFullHttpResponse response = new DefaultFullHttpResponse(
                     HttpVersion.HTTP_1_1,
                     error == null ? HttpResponseStatus.OK : HttpResponseStatus.BAD_GATEWAY,
                     Unpooled.wrappedBuffer(body));
             response.headers().setInt(HttpHeaderNames.CONTENT_LENGTH, body.length);
-            context.writeAndFlush(response);
+            return context.writeAndFlush(response);
         }
     }
 }

@@ -2,23 +2,23 @@
 //! threads (Netty's handlers), or leave it to others altogether (a servlet's `startAsync`).
 //!
 //! What such a thread works off leads to the connection: it is a server's object or has one in a field (what a lambda has captured), and
-//! from there one field after the other leads to the channel and its descriptor ([`JavaFutures::servers`]). It lies in the frame of the pool's own
-//! loop, at a place that is overwritten with each job. Others on the stack may be left over: frames keep what they had in places that they do
-//! not use now. So that place is learned for each thread: the outermost one where such an object is, if all on the stack lead to one
-//! connection; another one is believed when several jobs in a row were there and none at the one known. What nobody has at that place is no such
-//! job. Since when the thread was seen to work it off is told, too: what it does after the answer is not for the next request on
-//! that connection.
+//! from there one field after the other leads to the channel and its descriptor ([`JavaFutures::servers`]). It lies on the stack, in the frame of the
+//! pool's own loop. Others may lie there that are left over: frames keep what they had in places that they do not use now, and threads get
+//! the stacks of others that have ended. So each that is found is weighed ([`reads`]): one that was made for what was read last on its
+//! connection is certain. Where none is, and none was made before that, the outermost one is told as unsure, if all lead to one connection, and only at the
+//! place where the thread has had its jobs so far, or after several jobs in a row at another one. Since when the thread was seen to work it off is told, too: what it does after the
+//! answer is not for the next request on that connection.
 //!
 //! What is called when a future is complete may have a server's object likewise ([`stages`](super::stages)).
 
 use aya_ebpf::{macros::map, maps::LruHashMap};
-use tracer_common::{CONNECTION_UNIT, JAVA_SERVERS, JavaFutures, PLACE_UNIT};
+use tracer_common::{CONNECTION_UNIT, JAVA_SERVERS, JavaFutures, PLACE_UNIT, STALE, UNSURE};
 
 use super::{
-    objects::{class, in_heap, is_moving, reference},
-    reads,
-    waits::{FORM, Known, SCAN, WINDOWS, is_vain, java_look, java_window, missed, remembered},
-    walk::{JOB, SEVERAL, Walk, walk},
+    objects::{bounded, class, in_heap, is_moving, reference},
+    reads::{self, CERTAIN, EARLIER, UNCERTAIN},
+    waits::{FORM, Known, NOTHING, SCAN, WINDOWS, is_vain, java_look, java_window, missed, remembered},
+    walk::{FUNCTIONS, JOB, JOBS, Walk, walk},
 };
 use crate::{buffers::read_user, descriptor::Files, layout, registers::Registers};
 
@@ -48,64 +48,90 @@ pub fn of_current(thread: u64, slot: u64) -> u64 {
 }
 
 /// The place where the current thread's job will be answered: the connection ([`CONNECTION_UNIT`]); 0 if that is not known. Since when it
-/// works that off is in [`Walk::since`] then. A walk of the slot has begun.
+/// works that off is in `Walk::since` then ([`reads`]). A walk of the slot has begun.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn java_answers(thread: u64, slot: u64, stack_pointer: u64) -> u64 {
     let Some(walk) = walk(slot).filter(|walk| walk.thread == thread && walk.futures.channel.get() != 0) else {
         return 0;
     };
-    let Some(known) = remembered(walk) else {
-        return 0;
-    };
     (walk.looks_for, walk.used_from) = (JOB, stack_pointer);
-    walk.forget_job();
-    if known.job_place != 0 {
-        java_look(slot, u64::from(known.job_place));
-    }
-    if walk.channel == 0 {
-        if is_vain(known.misses[JOB as usize]) {
-            return 0;
-        }
+    walk.forget_jobs();
+    if java_at_place(slot) == SCAN {
+        walk.forget_jobs();
         for window in 0..WINDOWS {
             if walk.is_unused(window) || java_window(slot, window) != SCAN {
                 break;
             }
         }
-        if missed(known, JOB, walk.channel == 0) || walk.channel == SEVERAL || !is_believed(walk, known) {
-            return 0;
-        }
+        java_weigh_all(slot);
     }
-    if is_moving(walk) {
-        return 0;
-    }
-    let connection = java_connection(slot);
-    // An object that was moved may be the same one.
-    let is_same = known.connection == connection
-        && (known.job == walk.job || known.collections != walk.collections);
-    if !is_same {
-        known.since = walk.since;
-    }
-    (known.job, known.connection, known.collections) = (walk.job, connection, walk.collections);
-    walk.since = known.since;
-    java_since(slot, connection);
-    connection
+    java_job(slot)
 }
 
-/// Says in `Walk::since` whether what was found was made for what was read last on the connection.
+/// Looks where the thread has had its jobs. [`SCAN`]: that says nothing.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn java_since(slot: u64, connection: u64) -> u64 {
+extern "C" fn java_at_place(slot: u64) -> u64 {
+    let Some(walk) = walk(slot) else {
+        return NOTHING;
+    };
+    let Some(known) = remembered(walk) else {
+        return NOTHING;
+    };
+    if known.job_place != 0 {
+        java_look(slot, u64::from(known.job_place));
+        java_weigh(slot, 0);
+    }
+    let is_known = walk.weight == CERTAIN || walk.weight != 0 && is_same_job(walk, known);
+    if is_known || is_vain(known.misses[JOB as usize]) {
+        NOTHING
+    } else {
+        SCAN
+    }
+}
+
+/// The connection of the job, if what was found is believed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn java_job(slot: u64) -> u64 {
     let Some(walk) = walk(slot) else { return 0 };
-    walk.since = reads::since(walk, connection & (CONNECTION_UNIT - 1), walk.made);
-    1
+    let Some(known) = remembered(walk) else {
+        return 0;
+    };
+    if missed(known, JOB, walk.jobs_found == 0) || is_moving(walk) || walk.several != 0 {
+        return 0;
+    }
+    if walk.weight == UNCERTAIN && (walk.earlier != 0 || !is_believed(walk, known)) {
+        return 0;
+    }
+    if walk.weight == CERTAIN {
+        known.job_place = walk.place as u32;
+    }
+    if !is_same_job(walk, known) {
+        known.since = walk.since;
+    }
+    (known.job, known.connection, known.collections) = (walk.job, walk.connection, walk.collections);
+    walk.since = match walk.weight {
+        CERTAIN => known.since,
+        UNCERTAIN => known.since | UNSURE,
+        _ => STALE,
+    };
+    walk.connection
+}
+
+/// Whether that is the job which the thread was seen with last. An object that was moved may be the same one.
+#[inline(always)]
+fn is_same_job(walk: &Walk, known: &Known) -> bool {
+    let may_be_moved = known.collections != walk.collections;
+    known.connection == walk.connection && (known.job == walk.job || may_be_moved)
 }
 
 /// Whether the job, which was not where the last ones were, is where the thread has its jobs.
 #[inline(always)]
 fn is_believed(walk: &Walk, known: &mut Known) -> bool {
     let place = walk.place as u32;
-    if known.job_place == 0 {
+    if known.job_place == 0 || known.job_place == place {
         known.job_place = place;
         return true;
     }
@@ -122,31 +148,92 @@ fn is_believed(walk: &Walk, known: &mut Known) -> bool {
     is_believed
 }
 
-/// The place that the channel's connection is.
+/// The connection to which the functions lead that will be called, if that is only one and no thread waits; likewise.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn java_connection(slot: u64) -> u64 {
+pub extern "C" fn java_called(slot: u64) -> u64 {
+    let Some(walk) = walk(slot).filter(|walk| walk.futures.channel.get() != 0 && !walk.waiter_is_told()) else {
+        return 0;
+    };
+    walk.forget_jobs();
+    for at in 0..FUNCTIONS {
+        let function = walk.functions[at];
+        if function != 0 {
+            java_job_of(slot, function, 0);
+        }
+    }
+    java_weigh_all(slot);
+    if walk.several != 0 || is_moving(walk) {
+        return 0;
+    }
+    match walk.weight {
+        CERTAIN => {}
+        UNCERTAIN if walk.earlier == 0 => walk.since |= UNSURE,
+        _ => return 0,
+    }
+    walk.connection
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn java_weigh_all(slot: u64) -> u64 {
+    for at in 0..JOBS {
+        if java_weigh(slot, at as u64) == 0 {
+            break;
+        }
+    }
+    1
+}
+
+/// Weighs one of those that were found: the first of those that weigh most is the walk's job. 0: there are no more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn java_weigh(slot: u64, at: u64) -> u64 {
+    let Some(walk) = walk(slot).filter(|walk| at < walk.jobs_found) else {
+        return 0;
+    };
+    let found = bounded::<JOBS>(at);
+    let channel = walk.jobs[found].channel;
+    let cookie = java_cookie(slot, channel);
+    if cookie == 0 {
+        return 1;
+    }
+    let job = &walk.jobs[found];
+    let weight = reads::weigh(walk, cookie, job.made);
+    let connection = PLACE_UNIT | CONNECTION_UNIT | cookie & (CONNECTION_UNIT - 1);
+    if weight == EARLIER {
+        walk.earlier = 1;
+    }
+    if weight > walk.weight {
+        (walk.weight, walk.several) = (weight, 0);
+        (walk.job, walk.place, walk.connection) = (job.object, job.place, connection);
+    } else if weight == walk.weight && connection != walk.connection {
+        walk.several = 1;
+    }
+    1
+}
+
+/// The cookie of the channel's socket, 0 if that is not known.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn java_cookie(slot: u64, channel: u64) -> u64 {
     let Some(walk) = walk(slot) else { return 0 };
-    let at = walk.channel.wrapping_add(u64::from(walk.futures.channel_descriptor));
+    let at = channel.wrapping_add(u64::from(walk.futures.channel_descriptor));
     let Some(descriptor) = read_user::<u32>(at) else {
         return 0;
     };
-    let cookie = match Files::of_current().get(u64::from(descriptor)) {
+    match Files::of_current().get(u64::from(descriptor)) {
         Some(file) => file.socket().map_or(0, |socket| socket.known_cookie()),
         None => 0,
-    };
-    if cookie == 0 {
-        return 0;
     }
-    PLACE_UNIT | CONNECTION_UNIT | cookie & (CONNECTION_UNIT - 1)
 }
 
-/// Looks at an object that lies at that place of the stack: whether it leads to a connection.
+/// Looks at an object that lies at that place of the stack: if it leads to a connection, it is noted.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn java_job_of(slot: u64, object: u64, place: u64) -> u64 {
     let Some(walk) = walk(slot) else { return 0 };
-    if walk.control.wrapping_sub(place & !FORM) < walk.used_from || object == walk.job || walk.channel == SEVERAL {
+    if walk.control.wrapping_sub(place & !FORM) < walk.used_from || walk.jobs_found >= JOBS as u64 {
         return 0;
     }
     let server = captured(slot, walk, object);
@@ -157,12 +244,11 @@ pub extern "C" fn java_job_of(slot: u64, object: u64, place: u64) -> u64 {
     if channel == 0 {
         return 0;
     }
-    if walk.job == 0 {
-        (walk.job, walk.channel, walk.place) = (object, channel, place);
-        walk.made = if server == object { 0 } else { object };
-    } else if walk.channel != channel {
-        walk.channel = SEVERAL;
-    }
+    let job = &mut walk.jobs[bounded::<JOBS>(walk.jobs_found)];
+    (job.object, job.channel, job.place) = (object, channel, place);
+    // A server's own objects live as long as the connection.
+    job.made = if server == object { 0 } else { object };
+    walk.jobs_found += 1;
     1
 }
 

@@ -3,8 +3,6 @@
 //! (gc/shared/threadLocalAllocBuffer.hpp), and who reads a request makes the job for it.
 
 use aya_ebpf::{macros::map, maps::LruHashMap};
-use tracer_common::{STALE, UNSURE};
-
 use super::walk::{Walk, walk};
 use crate::{buffers::read_user, runtime::pointer};
 
@@ -44,26 +42,32 @@ pub extern "C" fn java_read(thread: u64, slot: u64, cookie: u64) -> u64 {
     1
 }
 
-/// Says that by how the time since when it is worked on is told: as it is if the object was made after the last read, with [`UNSURE`], or [`STALE`].
+/// What [`weigh`] says: nothing is known, the object was made before the last read on the connection, that is not known, or after it.
+pub const EARLIER: u64 = 1;
+pub const UNCERTAIN: u64 = 2;
+pub const CERTAIN: u64 = 3;
+
+/// Whether the object was made before or after what was read last on the connection of that cookie.
 #[inline(always)]
-pub fn since(walk: &Walk, cookie: u64, object: u64) -> u64 {
-    // SAFETY: a copy is not needed: a torn one says something of no object that is looked at, or of another read there.
+pub fn weigh(walk: &Walk, cookie: u64, object: u64) -> u64 {
+    let key = cookie;
+    // SAFETY: an entry stays memory of this map while the program runs. A torn one says something of another read there.
     let Some(read) = JAVA_READS
-        .get_ptr(&cookie)
+        .get_ptr(&key)
         .map(|read| unsafe { &*read })
         .filter(|read| object != 0 && read.next != 0 && read.collections == walk.collections)
     else {
-        return walk.since | UNSURE;
+        return UNCERTAIN;
     };
     if (read.start..read.next).contains(&object) {
-        return STALE;
+        return EARLIER;
     }
     let [start, _] = buffer(walk, read.native);
     let is_in_next = start != read.start && (start..next_object(walk, read.native)).contains(&object);
     if (read.next..read.end).contains(&object) || is_in_next {
-        walk.since
+        CERTAIN
     } else {
-        walk.since | UNSURE
+        UNCERTAIN
     }
 }
 

@@ -7,10 +7,10 @@
 //! Where nobody waits, what will be called then may lead to the connection on which an answer is written ([`jobs`](super::jobs)).
 
 use super::{
-    jobs::{java_answers, java_connection, java_job_of, java_since},
-    objects::{is_moving, reference},
+    jobs::{java_answers, java_called},
+    objects::reference,
     waits::{NOTHING, SCAN, WINDOWS, is_vain, java_begin, java_window, missed, remembered, since},
-    walk::{FUNCTIONS, SEVERAL, STAGES, WAKE, follow, java_unit, walk},
+    walk::{STAGES, WAKE, follow, java_unit, walk},
 };
 use crate::registers::Registers;
 
@@ -29,7 +29,7 @@ pub fn served(thread: u64, reads: bool) -> (u64, u64) {
     }
     if unit == 0 {
         unit = if is_completing() {
-            java_called()
+            java_called(WAKE)
         } else {
             java_answers(thread, WAKE, stack_pointer)
         };
@@ -41,26 +41,6 @@ pub fn served(thread: u64, reads: bool) -> (u64, u64) {
 #[inline(always)]
 fn is_completing() -> bool {
     walk(WAKE).is_some_and(|walk| walk.found != 0)
-}
-
-/// The connection to which what will be called leads, if nobody waits and that is only one.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn java_called() -> u64 {
-    let Some(walk) = walk(WAKE) else { return 0 };
-    walk.forget_job();
-    for at in 0..FUNCTIONS {
-        let function = walk.functions[at];
-        if function != 0 {
-            java_job_of(WAKE, function, 0);
-        }
-    }
-    if walk.waiter_is_told() || walk.channel <= SEVERAL || is_moving(walk) {
-        return 0;
-    }
-    let connection = java_connection(WAKE);
-    java_since(WAKE, connection);
-    connection
 }
 
 #[unsafe(no_mangle)]

@@ -32,6 +32,8 @@ const STEPS: u64 = 28;
 const TODO: usize = 4;
 /// Functions that are looked at of those that follow.
 pub const FUNCTIONS: usize = 8;
+/// Jobs that are looked at.
+pub const JOBS: usize = 16;
 /// Places that are told together with who waits.
 pub const TOGETHER: usize = 2;
 /// The walk's waiter if there are several.
@@ -81,16 +83,32 @@ pub struct Walk {
     /// Functions that will be called when what is followed is complete.
     pub functions: [u64; FUNCTIONS],
     calls: u64,
-    /// The first object on the stack that leads to a connection, and the connection's own ([`SEVERAL`] if there are several).
+    /// What was found that leads to connections, how many, and what [`weigh`](super::reads::weigh) said of the one that weighs most.
+    pub jobs: [Job; JOBS],
+    pub jobs_found: u64,
+    pub weight: u64,
+    /// That one, and its connection; not 0: others that weigh as much lead to other ones.
     pub job: u64,
-    pub channel: u64,
-    /// The first, if it was made for that; a server's own objects live as long as the connection.
-    pub made: u64,
+    pub connection: u64,
+    pub several: u64,
+    /// Whether any was made for an earlier request.
+    pub earlier: u64,
     /// What is noted of a read.
     pub read: Read,
     /// The process and the class of an object that is looked at.
     pub key: [u64; 2],
     pub words: [u64; WINDOW],
+}
+
+/// What leads to a connection.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Job {
+    pub object: u64,
+    pub channel: u64,
+    /// The object, if it was made for one request, else 0.
+    pub made: u64,
+    pub place: u64,
 }
 
 impl Walk {
@@ -112,10 +130,10 @@ impl Walk {
         self.together = [0; TOGETHER];
     }
 
-    /// Forgets what leads to a connection.
+    /// Forgets what leads to connections.
     #[inline(always)]
-    pub fn forget_job(&mut self) {
-        (self.job, self.channel, self.made) = (0, 0, 0);
+    pub fn forget_jobs(&mut self) {
+        (self.jobs_found, self.weight, self.several, self.earlier) = (0, 0, 0, 0);
     }
 
     /// The walk begins there.

@@ -6,7 +6,7 @@
 //!
 //! Work that goes on after the answer still leads to the connection, where the next request may have come in by then. The kernel side tells work that
 //! was made before that request was read, and such as was made after it. Where it knows neither, the call has to have its response by the time of the answer, and
-//! the process must not be one in which more than one call in sixteen is of work for earlier requests: made so, made while no request is
+//! the process must have shown that no more than one call in sixteen is of work for earlier requests: made so, made while no request is
 //! open there, or without a response when the next answer is written.
 
 use super::owner::{Case, Claim};
@@ -29,8 +29,8 @@ impl Answers {
     /// After so many, older ones count for half.
     const MEMORY: u32 = 1_024;
 
-    fn are_doubted(self) -> bool {
-        self.beyond * Self::DOUBT > self.within
+    fn are_believed(self) -> bool {
+        self.within >= Self::DOUBT && self.beyond * Self::DOUBT <= self.within
     }
 
     fn count(&mut self, is_within: bool) {
@@ -115,7 +115,7 @@ impl Correlator {
             };
             let answers = process.answers.get_or_insert_default();
             answers.count(certain || is_over);
-            if is_alone && (certain || is_over && !answers.are_doubted()) {
+            if is_alone && (certain || is_over && answers.are_believed()) {
                 self.claim_one(Case::of(pending, request, place, Claim::Wrote));
             }
         }
