@@ -25,6 +25,11 @@ pub struct Variant {
     pub peer_pos: u32,
 }
 
+/// The socket at one end of a connection.
+pub fn conn_id(conn: u32, inbound: bool) -> ConnId {
+    ConnId(u64::from(conn) * 2 + u64::from(inbound))
+}
+
 /// The exchange's end at one process. Ends of one message have the same `conn` and the same `nth`.
 pub fn begin(
     id: u64,
@@ -66,7 +71,7 @@ pub fn begin(
     Begin {
         id: ExchangeId(id),
         conn: Arc::new(Conn {
-            id: ConnId(u64::from(conn) * 2 + u64::from(inbound)),
+            id: conn_id(conn, inbound),
             local,
             remote,
             netns: if variant.nat { 2 } else { 1 },

@@ -16,7 +16,7 @@
 //! may be left out; a timer of 0 is none), with the verbs `waits`, `woken` and `connect` of their own (and `held`: of a task, it is told later who holds it), `process.thread`, `process.thread/task<creator`, and with the caller of a pooled connection
 //! `process.thread/task<creator@caller<creator`, with `~2` behind it if the callers rather had the task since then (ms); `@^5` is a place where the next one waits, or somebody will. `process.thread+7:2.5` works off what thread 7 (`t7`: task 7) submitted at that moment
 //! (ms), `+7:2.5+8:1` what that one did when it worked off what 8 had submitted, `+^5:0` what will be taken from place 5, `+7:2.5+^5:^6` 7 takes
-//! what is at 5 and 6, too. Other verbs: `body` (last byte of the request), `drop`, `advance`; and checks in
+//! what is at 5 and 6, too; `+c1:2` what will be answered on the server's connection c1, since then (`2?`: unsure, `-`: made for an earlier request). Other verbs: `body` (last byte of the request), `drop`, `advance`; and checks in
 //! the middle: `out A`, `held A`. Jobs: `asks A`, `puts A 7`, `takes A 7`, `reads A 7`. Options: `ctx=trace:span` (`-` for none), `unix`, `nat`, `nopos`, `peer=n`.
 //! Who took the connection of a call: `took=unit` or `took=unit:ms`, `client` if it is a thread of the client's own; `handed=unit:ms`
 //! who handed it its work, `before=unit` who had before,
@@ -27,11 +27,11 @@
 
 use std::collections::HashMap;
 
-use super::play::{Player, Variant, begin};
+use super::play::{Player, Variant, begin, conn_id};
 use crate::correlate::Config;
 use crate::model::{
-    Confidence, ConnId, Deed, Job, Language, PLACE_UNIT, Role, Runs, SpanId, Stamp, Submitters, THREAD_UNIT,
-    Taken, Task, ThreadEnd, TraceContext, TraceId, Turn, Unit, Wake,
+    CONNECTION_UNIT, Confidence, Deed, Job, Language, PLACE_UNIT, Role, Runs, STALE, SpanId, Stamp,
+    Submitters, THREAD_UNIT, Taken, Task, ThreadEnd, TraceContext, TraceId, Turn, UNSURE, Unit, Wake,
 };
 
 pub struct Scenario<'a> {
@@ -110,10 +110,23 @@ fn unit(text: &str) -> Fallible<Unit> {
 }
 
 fn by(text: &str) -> Fallible<u64> {
+    if let Some(conn) = text.strip_prefix('c') {
+        return Ok(PLACE_UNIT | CONNECTION_UNIT | conn_id(number(conn)?, true).0);
+    }
     match (text.strip_prefix('t'), text.strip_prefix('^')) {
         (Some(task), _) => number(task),
         (_, Some(place)) => Ok(PLACE_UNIT | number::<u64>(place)?),
         (None, None) => Ok(THREAD_UNIT | number::<u64>(text)?),
+    }
+}
+
+/// Since when, in milliseconds.
+fn since(text: &str) -> Fallible<u64> {
+    let nanos = |ms: &str| Ok((number::<f64>(ms)? * 1e6) as u64);
+    match text.strip_suffix('?') {
+        _ if text == "-" => Ok(STALE),
+        Some(ms) => Ok(nanos(ms)? | UNSURE),
+        None => nanos(text),
     }
 }
 
@@ -123,7 +136,7 @@ fn submitters_of(text: &str) -> Fallible<Submitters> {
         let (by, ms) = text.split_once(':').ok_or("who submitted it, and when")?;
         let at = match ms.starts_with('^') {
             true => self::by(ms)?,
-            false => (number::<f64>(ms)? * 1e6) as u64,
+            false => since(ms)?,
         };
         *place = (self::by(by)?, at);
     }
@@ -293,8 +306,7 @@ impl Run {
         if let ["connect", conn] = *rest {
             let count = self.conns.len() as u32 + 1;
             let conn = *self.conns.entry(conn.to_owned()).or_insert(count);
-            self.player
-                .act(stamp, Deed::Connects(ConnId(u64::from(conn) * 2)));
+            self.player.act(stamp, Deed::Connects(conn_id(conn, false)));
             return Ok(());
         }
         let [verb, name, options @ ..] = rest else {
