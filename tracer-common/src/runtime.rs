@@ -156,6 +156,8 @@ pub struct JavaFutures {
     pub native: u32,
     /// `Thread.tid`.
     pub thread_id: u32,
+    /// `VirtualThread.carrierThread`: the thread on which it runs, if it does.
+    pub carrier: u32,
     /// `VirtualThread.cont`.
     pub continuation: u32,
     /// `jdk.internal.vm.Continuation.tail`.
@@ -198,6 +200,8 @@ pub struct JavaFutures {
     pub made: u32,
     /// Likewise with `_start` and `_end`: the memory that the thread has for objects.
     pub buffer: [u32; 2],
+    /// 0.
+    pub padding: u32,
 }
 
 /// Classes in [`JavaFutures::lists`].
@@ -504,7 +508,7 @@ pub struct RuntimeEntry {
 }
 
 const _: () = assert!(core::mem::size_of::<PythonOffsets>() == 13 * 8 + 21 * 4);
-const _: () = assert!(core::mem::size_of::<JavaFutures>() == 33 * 8 + 58 * 4);
+const _: () = assert!(core::mem::size_of::<JavaFutures>() == 33 * 8 + 60 * 4);
 const _: () = assert!(
     core::mem::size_of::<RuntimeEntry>()
         == 188

@@ -201,11 +201,8 @@ pub fn tasks<P: Find>(thread: Thread, scratch: u32, sk: *const u8, cookie: u64) 
                 let by = java::waits::java_waiter(both, scratch);
                 tasks.awaited(by, java::waits::since(scratch), java::held::places(scratch));
                 if by == 0 && tasks.task == 0 {
-                    let mut place = java::jobs::of_current(both, scratch);
-                    if place == 0 {
-                        place = java::held::java_place_of(both, scratch);
-                    }
-                    tasks.awaited(place, java::waits::since(scratch), [0; 2]);
+                    let (place, since) = java::jobs::place_of_current(both, scratch);
+                    tasks.awaited(place, since, [0; 2]);
                 }
                 if relay::direction(scratch) == Direction::Recv as u64 {
                     java::reads::java_read(both, scratch, cookie);

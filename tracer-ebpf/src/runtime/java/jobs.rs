@@ -15,9 +15,10 @@ use aya_ebpf::{macros::map, maps::LruHashMap};
 use tracer_common::{CONNECTION_UNIT, JAVA_SERVERS, JavaFutures, PLACE_UNIT, STALE, UNSURE};
 
 use super::{
+    held::java_place_of,
     objects::{bounded, class, in_heap, is_moving, reference},
     reads::{self, CERTAIN, EARLIER, UNCERTAIN},
-    waits::{FORM, Known, NOTHING, SCAN, WINDOWS, is_vain, java_look, java_window, missed, remembered},
+    waits::{FORM, Known, NOTHING, SCAN, WINDOWS, is_vain, java_look, java_window, missed, remembered, since},
     walk::{FUNCTIONS, JOB, JOBS, Walk, walk},
 };
 use crate::{buffers::read_user, descriptor::Files, layout, registers::Registers};
@@ -37,6 +38,21 @@ const VOTES: u32 = 3;
 /// Where objects of a class have what leads to a connection, by process and class; or how often none of them had ([`VAIN`] and more).
 #[map]
 static JAVA_CAPTURES: LruHashMap<[u64; 2], u32> = LruHashMap::with_max_entries(8_192, 0);
+
+/// Where the outcome of the current thread's work will be taken, and since when it works on that (0: not known): the connection if that is
+/// certain, else the future that it completes, else the connection.
+#[inline(always)]
+pub fn place_of_current(thread: u64, slot: u64) -> (u64, u64) {
+    let connection = of_current(thread, slot);
+    let since = since(slot);
+    if connection == 0 || since == STALE || since & UNSURE != 0 {
+        let future = java_place_of(thread, slot);
+        if future != 0 {
+            return (future, 0);
+        }
+    }
+    (connection, since)
+}
 
 /// [`java_answers`], for the thread that is in a system call now.
 #[inline(always)]

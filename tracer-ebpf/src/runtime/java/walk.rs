@@ -319,10 +319,11 @@ pub extern "C" fn java_unit(of: u64, slot: u64) -> u64 {
     if is_moving(walk) { 0 } else { unit }
 }
 
-/// Where the innermost frame of a virtual thread begins that is not mounted: its stack lies in an object then (jdk.internal.vm.StackChunk).
+/// Where the innermost frame of a virtual thread begins, if it is not mounted: its stack lies in an object then (jdk.internal.vm.StackChunk). Of one
+/// that runs the object has frames that are not in use any more.
 #[inline(always)]
 fn unmounted(o: &JavaFutures, thread: u64) -> u64 {
-    if o.chunk_stack == 0 {
+    if o.chunk_stack == 0 || reference(o, thread, o.carrier) != 0 {
         return 0;
     }
     let continuation = reference(o, thread, o.continuation);

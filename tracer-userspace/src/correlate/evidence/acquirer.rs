@@ -16,7 +16,7 @@ use super::owner::{Case, Claim};
 use crate::correlate::Correlator;
 use crate::correlate::arena::Key;
 use crate::correlate::unit::{Pending, UnitId, UnitState, Via};
-use crate::model::{Confidence, Nanos, Taken, Unit, Wake};
+use crate::model::{Confidence, Nanos, STALE, Taken, Unit, Wake};
 
 /// Whether it serves requests, as far as it has shown.
 fn serves(unit: &UnitState) -> bool {
@@ -42,6 +42,9 @@ impl Correlator {
             let by_another = taken.handed.filter(|_| taken.by_client_thread);
             let worker = by_another.map_or(taken.stamp.unit, |by| by.unit);
             self.await_submitter(call, &worker, waiter);
+            if waiter.1 == STALE && !taken.by_client_thread {
+                self.note_last_call(call, acquirer);
+            }
         } else if !taken.by_client_thread {
             self.note_last_call(call, acquirer);
         }

@@ -233,6 +233,7 @@ pub fn find(live: &Live, table: &Table, threads: &[Thread]) -> Option<JavaFuture
         waiting_next: offset(&node, "next"),
         native: offset(&of_thread, "eetop"),
         thread_id: offset(&of_thread, "tid"),
+        carrier: offset(&of("java/lang/VirtualThread"), "carrierThread"),
         continuation: offset(&of("java/lang/VirtualThread"), "cont"),
         chunk: offset(&of("jdk/internal/vm/Continuation"), "tail"),
         chunk_top: offset(&of(CHUNK), "sp"),
@@ -269,7 +270,10 @@ pub fn find(live: &Live, table: &Table, threads: &[Thread]) -> Option<JavaFuture
         found.offer_waiter = offset(&of_offer, "waiter");
         found.offer_size = size_of_objects(live, offer, found.layout)?;
     }
-    if let Some(&chunk) = classes.get(CHUNK).filter(|_| found.chunk_top != 0) {
+    if let Some(&chunk) = classes
+        .get(CHUNK)
+        .filter(|_| found.chunk_top != 0 && found.carrier != 0)
+    {
         found.chunk_stack = size_of_objects(live, chunk, found.layout)?;
     }
     if found.channel_descriptor != 0 && found.servers != [Address::default(); JAVA_SERVERS] {
