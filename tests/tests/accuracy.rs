@@ -541,7 +541,7 @@ fn times_alone() {
     check_with(
         "Netty, by times",
         apps::java_netty,
-        &[calls("seq", 3, 0.0), named("named", 3, 0.0)],
+        &[calls("untold/seq", 3, 0.0), named("named", 3, 0.0)],
         "links",
     );
     check_with(

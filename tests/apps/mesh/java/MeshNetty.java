@@ -18,6 +18,7 @@ import io.netty.handler.codec.http.HttpVersion;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.atomic.AtomicReference;
 
 /**
  * Netty: event loops read and write, threads of a pool do what blocks. Below {@code /loop} the loops call themselves, through
@@ -52,8 +53,13 @@ public final class MeshNetty {
                 WORKERS.execute(() -> late(context, path.split("/")));
                 return;
             }
-            if (path.startsWith("/named/")) {
-                WORKERS.execute(() -> answer(context, Mesh.runNamed(path)));
+            if (path.startsWith("/named/") || path.startsWith("/untold/")) {
+                // An array lies between the job and the connection: no rule follows that.
+                AtomicReference<ChannelHandlerContext[]> later = new AtomicReference<>(new ChannelHandlerContext[] {context});
+                WORKERS.execute(() -> {
+                    String error = path.startsWith("/named/") ? Mesh.runNamed(path) : Mesh.run(path.substring("/untold".length()));
+                    answer(later.get()[0], error);
+                });
                 return;
             }
             if (!path.startsWith("/loop/")) {

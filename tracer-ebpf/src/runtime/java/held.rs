@@ -20,8 +20,8 @@ use crate::buffers::read_user;
 #[map]
 static JAVA_WORKED: LruHashMap<[u64; 2], Holder> = LruHashMap::with_max_entries(8_192, 0);
 
-/// Windows of a stack that are looked at, and members of an array.
-pub const WINDOWS: u64 = 3;
+/// Windows of a stack that are looked at (frames that are interpreted are large), and members of an array.
+pub const WINDOWS: u64 = 5;
 const MEMBERS: u64 = 8;
 
 /// By process and address of the future.
