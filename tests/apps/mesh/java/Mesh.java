@@ -32,6 +32,10 @@ public final class Mesh {
         void run(String marker) throws Exception;
     }
 
+    private interface Attempt {
+        void make() throws Exception;
+    }
+
     private interface Call {
         void make(String marker, int call) throws Exception;
     }
@@ -127,35 +131,33 @@ public final class Mesh {
     /** Does what a request asks for; returns what went wrong. */
     static String run(String path) {
         String[] parts = path.split("/");
-        try {
-            STYLES.get(parts[1]).run(parts[2]);
-            return null;
-        } catch (Exception e) {
-            return e.toString();
-        }
+        return attempt(() -> STYLES.get(parts[1]).run(parts[2]));
     }
 
     /** Calls that name what the request names: {@code /named/<order>/<m>}. */
     static String runNamed(String path) {
         String[] parts = path.split("/");
-        try {
+        return attempt(() -> {
             for (int i = 0; i < 3; i++) {
                 get(BASES[i % 2] + child(parts[3], i) + "?order=" + parts[2]);
             }
-            return null;
-        } catch (IOException e) {
-            return e.toString();
-        }
+        });
     }
 
     /** Makes these calls one after the other; returns what went wrong. */
     static String calls(String marker, int from, int to) {
-        try {
+        return attempt(() -> {
             for (int i = from; i < to; i++) {
                 call(marker, i);
             }
+        });
+    }
+
+    private static String attempt(Attempt attempt) {
+        try {
+            attempt.make();
             return null;
-        } catch (IOException e) {
+        } catch (Exception e) {
             return e.toString();
         }
     }

@@ -11,7 +11,10 @@ use aya_ebpf::{helpers::generated::bpf_probe_read_user, macros::map, maps::LruHa
 use tracer_common::{CONNECTION_UNIT, JAVA_LIST_STEPS, JAVA_LISTS, PLACE_UNIT};
 
 use super::{
-    objects::{FUTURE, TASK, bounded, class, decode, in_heap, is_moving, java_kind, reference},
+    objects::{
+        FUTURE, TASK, bounded, class, decode, in_heap, is_moving, java_kind, layout, reference,
+        references_behind,
+    },
     walk::{SEVERAL, TOGETHER, WINDOW, Walk, walk},
 };
 use crate::buffers::read_user;
@@ -198,8 +201,7 @@ extern "C" fn java_held_object(slot: u64, object: u64) -> u64 {
     if of == 0 {
         return 0;
     }
-    let layout = read_user::<u32>(of.wrapping_add(u64::from(o.layout))).unwrap_or(0);
-    if layout >> 30 == REFERENCES {
+    if layout(o, of) >> 30 == REFERENCES {
         walk.array = array;
         return 1;
     }
@@ -219,12 +221,8 @@ extern "C" fn java_held_member(slot: u64, member: u64) -> u64 {
     if member >= u64::from(length) {
         return 0;
     }
-    // Elements begin behind the length, at a multiple of their size.
-    let (first, size) = if o.compressed != 0 {
-        (o.length.wrapping_add(4), 4)
-    } else {
-        (o.length.wrapping_add(11) & !7, 8)
-    };
+    let (first, size) = references_behind(o, o.length.wrapping_add(4));
+    let size = u64::from(size);
     let object = reference(o, walk.array.wrapping_add(member * size), first);
     if object == walk.found {
         walk.is_listed = 1;

@@ -16,12 +16,12 @@ use tracer_common::{CONNECTION_UNIT, JAVA_SERVERS, JavaFutures, PLACE_UNIT, STAL
 
 use super::{
     held::java_place_of,
-    objects::{bounded, class, in_heap, is_moving, reference},
+    objects::{bounded, class, in_heap, is_moving, layout, reference, references_behind},
     reads::{self, CERTAIN, EARLIER, UNCERTAIN},
-    waits::{FORM, Known, NOTHING, SCAN, WINDOWS, is_vain, java_look, java_window, missed, remembered, since},
+    waits::{FORM, Known, NOTHING, SCAN, is_vain, java_look, missed, remembered, scan_used, since},
     walk::{FUNCTIONS, JOB, JOBS, Walk, walk},
 };
-use crate::{buffers::read_user, descriptor::Files, layout, registers::Registers};
+use crate::{buffers::read_user, descriptor::Files, layout::HAS_TASK_REGISTERS, registers::Registers};
 
 /// Fields between a server's object and its connection, at most.
 const STEPS: u64 = 8;
@@ -57,7 +57,7 @@ pub fn place_of_current(thread: u64, slot: u64) -> (u64, u64) {
 /// [`java_answers`], for the thread that is in a system call now.
 #[inline(always)]
 pub fn of_current(thread: u64, slot: u64) -> u64 {
-    if layout::HAS_TASK_REGISTERS.load() == 0 {
+    if HAS_TASK_REGISTERS.load() == 0 {
         return 0;
     }
     java_answers(thread, slot, Registers::current().stack_pointer())
@@ -68,18 +68,15 @@ pub fn of_current(thread: u64, slot: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn java_answers(thread: u64, slot: u64, stack_pointer: u64) -> u64 {
-    let Some(walk) = walk(slot).filter(|walk| walk.thread == thread && walk.futures.channel.get() != 0) else {
+    let Some(walk) = walk(slot).filter(|walk| walk.thread == thread && walk.futures.channel.get() != 0)
+    else {
         return 0;
     };
     (walk.looks_for, walk.used_from) = (JOB, stack_pointer);
     walk.forget_jobs();
     if java_at_place(slot) == SCAN {
         walk.forget_jobs();
-        for window in 0..WINDOWS {
-            if walk.is_unused(window) || java_window(slot, window) != SCAN {
-                break;
-            }
-        }
+        scan_used(slot, walk);
         java_weigh_all(slot);
     }
     java_job(slot)
@@ -168,7 +165,8 @@ fn is_believed(walk: &Walk, known: &mut Known) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn java_called(slot: u64) -> u64 {
-    let Some(walk) = walk(slot).filter(|walk| walk.futures.channel.get() != 0 && !walk.waiter_is_told()) else {
+    let Some(walk) = walk(slot).filter(|walk| walk.futures.channel.get() != 0 && !walk.waiter_is_told())
+    else {
         return 0;
     };
     walk.forget_jobs();
@@ -307,12 +305,8 @@ extern "C" fn java_search(slot: u64, object: u64) -> u64 {
         return u64::from(ITSELF);
     }
     // Fields begin behind the header, as the length of an array does; of an array, the highest bit is set.
-    let size = read_user::<u32>(class.wrapping_add(u64::from(o.layout))).unwrap_or(0) & !7;
-    let (first, width) = if o.compressed != 0 {
-        (o.length, 4)
-    } else {
-        (o.length.wrapping_add(7) & !7, 8)
-    };
+    let size = layout(o, class) & !7;
+    let (first, width) = references_behind(o, o.length);
     if size >> 31 != 0 {
         return u64::from(VAIN);
     }

@@ -118,6 +118,19 @@ pub fn reference(o: &JavaFutures, object: u64, field: u32) -> u64 {
     if in_heap(o, object) { object } else { 0 }
 }
 
+/// `Klass._layout_helper`: what objects of the class are, and how large.
+#[inline(always)]
+pub fn layout(o: &JavaFutures, class: u64) -> u32 {
+    read_user(class.wrapping_add(u64::from(o.layout))).unwrap_or(0)
+}
+
+/// Where references begin that come behind so many bytes of an object, and the size of one: they lie at multiples of that.
+#[inline(always)]
+pub fn references_behind(o: &JavaFutures, bytes: u32) -> (u32, u32) {
+    let size = if o.compressed != 0 { 4 } else { 8 };
+    (bytes.wrapping_add(size - 1) & !(size - 1), size)
+}
+
 /// The place, which is below `N`, a power of two: the compiler does not know that, so that the verifier sees it.
 #[inline(always)]
 pub fn bounded<const N: usize>(place: u64) -> usize {

@@ -2,9 +2,9 @@
 //! next request there. Objects that a thread makes lie one behind the other in memory that it has for itself
 //! (gc/shared/threadLocalAllocBuffer.hpp), and who reads a request makes the job for it.
 
-use aya_ebpf::{macros::map, maps::LruHashMap};
 use super::walk::{Walk, walk};
 use crate::{buffers::read_user, runtime::pointer};
+use aya_ebpf::{macros::map, maps::LruHashMap};
 
 /// By socket cookie.
 #[map]
@@ -27,7 +27,8 @@ pub struct Read {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn java_read(thread: u64, slot: u64, cookie: u64) -> u64 {
-    let Some(walk) = walk(slot).filter(|walk| walk.thread == thread && walk.futures.channel.get() != 0) else {
+    let Some(walk) = walk(slot).filter(|walk| walk.thread == thread && walk.futures.channel.get() != 0)
+    else {
         return 0;
     };
     let [start, end] = buffer(walk, walk.native);
@@ -38,7 +39,7 @@ pub extern "C" fn java_read(thread: u64, slot: u64, cookie: u64) -> u64 {
         end,
         next: next_object(walk, walk.native),
     };
-    let _ = JAVA_READS.insert(&cookie, &walk.read, 0);
+    let _ = JAVA_READS.insert(cookie, &walk.read, 0);
     1
 }
 
@@ -50,10 +51,9 @@ pub const CERTAIN: u64 = 3;
 /// Whether the object was made before or after what was read last on the connection of that cookie.
 #[inline(always)]
 pub fn weigh(walk: &Walk, cookie: u64, object: u64) -> u64 {
-    let key = cookie;
     // SAFETY: an entry stays memory of this map while the program runs. A torn one says something of another read there.
     let Some(read) = JAVA_READS
-        .get_ptr(&key)
+        .get_ptr(cookie)
         .map(|read| unsafe { &*read })
         .filter(|read| object != 0 && read.next != 0 && read.collections == walk.collections)
     else {

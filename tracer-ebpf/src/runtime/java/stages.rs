@@ -9,7 +9,7 @@
 use super::{
     jobs::{java_answers, java_called},
     objects::reference,
-    waits::{NOTHING, SCAN, WINDOWS, is_vain, java_begin, java_window, missed, remembered, since},
+    waits::{NOTHING, is_vain, java_begin, missed, remembered, scan_used, since},
     walk::{STAGES, WAKE, follow, java_unit, walk},
 };
 use crate::registers::Registers;
@@ -51,11 +51,7 @@ extern "C" fn java_stages(thread: u64, stack_pointer: u64) -> u64 {
         return 0;
     };
     (walk.looks_for, walk.used_from) = (STAGES, stack_pointer);
-    for window in 0..WINDOWS {
-        if walk.is_unused(window) || java_window(WAKE, window) != SCAN {
-            break;
-        }
-    }
+    scan_used(WAKE, walk);
     if missed(known, STAGES, walk.found == 0) {
         return 0;
     }

@@ -19,9 +19,9 @@ use aya_ebpf::{
 use tracer_common::{MAX_THREADS, RuntimeKind};
 
 use super::{
-    current, held,
+    current, held, jobs,
     objects::{DEPENDENT, FUTURE, RUN, TASK, bounded, decode, in_heap, java_kind, reference},
-    jobs, stages,
+    stages,
     walk::{JOB, STAGES, TAKE, WINDOW, WORK, Walk, follow, java_unit, walk},
 };
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Windows of a stack that are looked at.
-pub const WINDOWS: u64 = 12;
+const WINDOWS: u64 = 12;
 /// After so many vain looks at a thread's stack only every so many-th event takes another.
 const MAX_MISSES: u32 = 6;
 const SELDOM: u32 = 32;
@@ -241,7 +241,7 @@ fn known(thread: u64, control: u64) -> Option<&'static mut Known> {
 /// Keeps where the work was found, or that it was not.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn java_remember(slot: u64) -> u64 {
+extern "C" fn java_remember(slot: u64) -> u64 {
     let Some(walk) = walk(slot) else {
         return 0;
     };
@@ -272,10 +272,20 @@ pub fn missed(known: &mut Known, looked_for: u64, is_missed: bool) -> bool {
     is_missed
 }
 
+/// Looks at the windows in which something is in use, for what [`Walk::looks_for`] says.
+#[inline(always)]
+pub fn scan_used(slot: u64, walk: &Walk) {
+    for window in 0..WINDOWS {
+        if walk.is_unused(window) || java_window(slot, window) != SCAN {
+            break;
+        }
+    }
+}
+
 /// Looks at one window of the stack.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn java_window(slot: u64, window: u64) -> u64 {
+extern "C" fn java_window(slot: u64, window: u64) -> u64 {
     let Some(walk) = walk(slot) else {
         return NOTHING;
     };

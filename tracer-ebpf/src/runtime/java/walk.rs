@@ -6,7 +6,8 @@ use tracer_common::{JavaFutures, MESSAGE_PROGRAMS, RuntimeKind, THREAD_UNIT};
 
 use super::{
     objects::{
-        DEPENDENT, FUTURE, SECOND, SIGNALLER, TASK, bounded, in_heap, is_moving, java_is, java_kind, reference,
+        DEPENDENT, FUTURE, SECOND, SIGNALLER, TASK, bounded, in_heap, is_moving, java_is, java_kind,
+        reference,
     },
     reads::Read,
     waits::JAVA_POINTERS,

@@ -57,13 +57,14 @@ impl Correlator {
         if state.is_some_and(|state| state.reads) {
             return;
         }
-        let is_open = self
-            .open_requests(process)
-            .any(|request| self.conn_of(request).is_some_and(|conn| place_of(conn) == place));
         let (since, certain) = (since & !UNSURE, since & UNSURE == 0);
         let key = self.units.unit(UnitId::task(worker.tgid, place), 0, self.now);
         let last_answer = self.units.units.get(key).map_or(0, |state| state.last_answer);
-        let is_beyond = !is_open && last_answer != 0 && since > last_answer;
+        let is_beyond = last_answer != 0
+            && since > last_answer
+            && !self
+                .open_requests(process)
+                .any(|request| self.conn_of(request).is_some_and(|conn| place_of(conn) == place));
         if let Some(process) = self.units.processes.get_mut(process) {
             let answers = process.answers.get_or_insert_default();
             if since == STALE || is_beyond {
@@ -90,9 +91,6 @@ impl Correlator {
         if !tells {
             return;
         }
-        let is_alone = !self
-            .open_requests(process)
-            .any(|other| other != request && self.conn_of(other) == Some(conn));
         let Some(place) = self.units.find(UnitId::task(tgid, place_of(conn))) else {
             return;
         };
@@ -100,7 +98,14 @@ impl Correlator {
             return;
         };
         state.last_answer = self.now;
-        for pending in std::mem::take(&mut state.pending) {
+        let pending = std::mem::take(&mut state.pending);
+        if pending.is_empty() {
+            return;
+        }
+        let is_alone = !self
+            .open_requests(process)
+            .any(|other| other != request && self.conn_of(other) == Some(conn));
+        for pending in pending {
             let Some(call) = self.records.get(pending.call).filter(|_| pending.born >= began) else {
                 continue;
             };

@@ -34,19 +34,13 @@ fn scenarios() {
             }
         }
     }
-    for (name, text) in pools() {
-        for scenario in script::scenarios(&text) {
-            played += 1;
-            if let Err(why) = script::check(&scenario) {
-                failures.push(format!("pools: {name}: {why}"));
-            }
-        }
-    }
-    for (name, text) in unsure_jobs() {
-        for scenario in script::scenarios(&text) {
-            played += 1;
-            if let Err(why) = script::check(&scenario) {
-                failures.push(format!("unsure jobs: {name}: {why}"));
+    for (kind, made) in [("pools", pools()), ("unsure jobs", unsure_jobs())] {
+        for (name, text) in made {
+            for scenario in script::scenarios(&text) {
+                played += 1;
+                if let Err(why) = script::check(&scenario) {
+                    failures.push(format!("{kind}: {name}: {why}"));
+                }
             }
         }
     }

@@ -40,10 +40,6 @@ const CLASSES: &[&str] = &[
     "java/util/concurrent/CompletableFuture$AsyncSupply",
     "java/util/concurrent/CompletableFuture$Completion",
     "java/util/concurrent/CompletableFuture$UniCompletion",
-    "java/util/concurrent/CompletableFuture$UniWhenComplete",
-    "java/util/concurrent/CompletableFuture$UniHandle",
-    "java/util/concurrent/CompletableFuture$UniAccept",
-    "java/util/concurrent/CompletableFuture$UniApply",
     "java/util/concurrent/CompletableFuture$CoCompletion",
     "java/util/concurrent/CompletableFuture$Signaller",
     "java/util/concurrent/FutureTask",
@@ -53,10 +49,10 @@ const CLASSES: &[&str] = &[
 
 /// Completions that call a function: all have it as their only field, and so at the same place.
 const FUNCTIONS: [&str; 4] = [
-    "CompletableFuture$UniWhenComplete",
-    "CompletableFuture$UniHandle",
-    "CompletableFuture$UniAccept",
-    "CompletableFuture$UniApply",
+    "java/util/concurrent/CompletableFuture$UniWhenComplete",
+    "java/util/concurrent/CompletableFuture$UniHandle",
+    "java/util/concurrent/CompletableFuture$UniAccept",
+    "java/util/concurrent/CompletableFuture$UniApply",
 ];
 
 /// Lists, and what iterates over them: the class, and its field that leads to the array of the elements.
@@ -128,6 +124,7 @@ fn wanted() -> impl Iterator<Item = &'static str> {
     CLASSES
         .iter()
         .copied()
+        .chain(FUNCTIONS)
         .chain(lists)
         .chain(servers)
         .chain([CHANNEL.0])
@@ -142,17 +139,13 @@ pub fn find(live: &Live, table: &Table, threads: &[Thread]) -> Option<JavaFuture
     let class = |name: &str| Address::new(classes.get(name).copied().unwrap_or(0));
     let concurrent = |name: &str| classes.get(&*format!("{PACKAGE}{name}")).copied();
     let address = |name: &str| Address::new(concurrent(name).unwrap_or(0));
-    let fields = |name: &str| concurrent(name).and_then(|class| fields(live, table, class));
+    let of = |name: &str| classes.get(name).and_then(|&class| fields(live, table, class));
+    let fields = |name: &str| of(&format!("{PACKAGE}{name}"));
     let offset = |fields: &Option<HashMap<String, u32>>, name: &str| {
         let fields = fields.as_ref();
         fields.and_then(|fields| fields.get(name).copied()).unwrap_or(0)
     };
-    let of_thread = Some(self::fields(live, table, *classes.get(THREAD)?)?);
-    let of = |name| {
-        classes
-            .get(name)
-            .and_then(|&class| self::fields(live, table, class))
-    };
+    let of_thread = Some(of(THREAD)?);
     let of_holder = of("java/lang/Thread$FieldHolder");
     let target = match offset(&of_thread, "target") {
         0 => offset(&of_holder, "task"),
@@ -160,6 +153,7 @@ pub fn find(live: &Live, table: &Table, threads: &[Thread]) -> Option<JavaFuture
     };
     let future = fields("CompletableFuture");
     let (result, stack) = (offset(&future, "result"), offset(&future, "stack"));
+    let dependent = fields("CompletableFuture$UniCompletion");
     let task = fields("FutureTask");
     let node = fields("FutureTask$WaitNode");
     let static_of = |structure, names: [&str; 2]| {
@@ -217,11 +211,11 @@ pub fn find(live: &Live, table: &Table, threads: &[Thread]) -> Option<JavaFuture
             offset(&fields("CompletableFuture$AsyncSupply"), "dep"),
         ],
         next: offset(&fields("CompletableFuture$Completion"), "next"),
-        dependent_at: offset(&fields("CompletableFuture$UniCompletion"), "dep"),
-        source: offset(&fields("CompletableFuture$UniCompletion"), "src"),
+        dependent_at: offset(&dependent, "dep"),
+        source: offset(&dependent, "src"),
         function: FUNCTIONS
             .iter()
-            .map(|name| offset(&fields(name), "fn"))
+            .map(|name| offset(&of(name), "fn"))
             .find(|&offset| offset != 0)
             .unwrap_or(0),
         base: offset(&fields("CompletableFuture$CoCompletion"), "base"),
@@ -248,10 +242,7 @@ pub fn find(live: &Live, table: &Table, threads: &[Thread]) -> Option<JavaFuture
             .offset("JavaThread", "_anchor")?
             .checked_add(table.offset("JavaFrameAnchor", "_last_Java_sp")?)?,
         layout: table.offset("Klass", "_layout_helper")?,
-        elements: LISTS.map(|(list, field)| {
-            let class = classes.get(list).copied();
-            offset(&class.and_then(|class| self::fields(live, table, class)), field)
-        }),
+        elements: LISTS.map(|(list, field)| offset(&of(list), field)),
         servers: SERVERS.map(|(server, _, _)| class(server)),
         server_fields: SERVERS.map(|(_, declared_by, field)| offset(&of(declared_by), field)),
         channel_descriptor: offset(&of(CHANNEL.0), CHANNEL.1),

@@ -48,10 +48,7 @@ pub fn is_incomplete(entry: &RuntimeEntry) -> bool {
 
 /// Whether something is missing that was known before.
 pub fn is_worse(found: &RuntimeEntry, before: &RuntimeEntry) -> bool {
-    let pairs = known(found).into_iter().zip(known(before));
-    pairs
-        .into_iter()
-        .any(|(is_known, was_known)| was_known && !is_known)
+    std::iter::zip(known(before), known(found)).any(|(was_known, is_known)| was_known && !is_known)
 }
 
 /// What is known of what comes late, one by one.
