@@ -132,7 +132,7 @@ impl Correlator {
         }
         self.call_for_job(key, mover);
         self.queue_call(unit, key);
-        self.order_event(unit, Last::WroteCall(key));
+        self.order_call(unit, key);
         if has_context {
             self.context_called(key);
         }
@@ -447,7 +447,7 @@ impl Correlator {
                 if oldest.is_some_and(|start| start <= record.start()) {
                     return;
                 }
-                if record.tentative == Key::NONE && !self.await_thread_end(call) {
+                if !record.is_on_probation() && !self.await_thread_end(call) {
                     self.decide_unowned(call);
                 }
             }
@@ -462,7 +462,7 @@ impl Correlator {
         let Some(record) = self.records.get(call) else {
             return;
         };
-        if record.is_decided() || record.tentative != Key::NONE || record.group != Group::NONE {
+        if record.is_decided() || record.is_on_probation() || record.group != Group::NONE {
             return;
         }
         if self

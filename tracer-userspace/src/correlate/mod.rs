@@ -88,6 +88,7 @@ pub struct Correlator {
     /// held, records that outlive their span.
     peer_waits: VecDeque<(Nanos, Key)>,
     probation: VecDeque<(Nanos, Key, Key)>,
+    queue_probation: VecDeque<(Nanos, Key)>,
     /// Calls of threads whose end may still be told until then.
     thread_ends: VecDeque<(Nanos, Key)>,
     /// Event loops whose open segment ends at the latest then.
@@ -125,6 +126,7 @@ impl Correlator {
             jobs: jobs::Jobs::default(),
             peer_waits: VecDeque::new(),
             probation: VecDeque::new(),
+            queue_probation: VecDeque::new(),
             thread_ends: VecDeque::new(),
             segment_ends: VecDeque::new(),
             holds: VecDeque::new(),
@@ -146,6 +148,7 @@ impl Correlator {
             SignalKind::Act(act) => {
                 if let Deed::Connects(conn) = act.deed {
                     self.queue_connect(&act.stamp.unit, conn);
+                    self.order_connect(&act.stamp.unit, conn);
                 }
                 self.act(&act);
             }
@@ -175,6 +178,10 @@ impl Correlator {
         while let Some(&(_, call, unit)) = self.probation.front().filter(|(due, ..)| *due <= now) {
             self.probation.pop_front();
             self.end_probation(call, unit);
+        }
+        while let Some(&(_, call)) = self.queue_probation.front().filter(|(due, _)| *due <= now) {
+            self.queue_probation.pop_front();
+            self.end_queue_probation(call);
         }
         while let Some(&(_, call)) = self.thread_ends.front().filter(|(due, _)| *due <= now) {
             self.thread_ends.pop_front();

@@ -92,6 +92,8 @@ pub(super) struct Record {
     pub queued: Key,
     /// Outbound: the connection was opened for it, by a loop with such a queue.
     pub opened: bool,
+    /// Outbound: `queued` may own it, if its loop comes to be believed.
+    pub awaits_trust: bool,
     /// Outbound: the call whose response was read right before this one was written (E5).
     pub after: Key,
     /// Outbound: what came after it in its chain was answered for another request than `forward`.
@@ -163,6 +165,7 @@ impl Record {
             forward_next: Key::NONE,
             queued: Key::NONE,
             opened: false,
+            awaits_trust: false,
             after: Key::NONE,
             contested: false,
             tentative: Key::NONE,
@@ -198,6 +201,11 @@ impl Record {
 
     pub fn is_decided(&self) -> bool {
         self.parent != Parent::Undecided
+    }
+
+    /// Somebody may own it, and is believed soon or never (E5, E7).
+    pub fn is_on_probation(&self) -> bool {
+        self.tentative != Key::NONE || self.awaits_trust
     }
 
     pub fn is_outbound(&self) -> bool {

@@ -9,14 +9,13 @@
 //! A loop that runs to completion shows it: after the last byte of a call's response it goes on with that request, always;
 //! and no request is answered out of the blue. Each loop keeps score of both hints. They are believed when both name
 //! the same request, or when the backward hint has never or hardly failed on this loop and the forward hint, which
-//! disagrees, is known to be noise there (nginx opens a connection for each call, and writes when it is open).
-//! Meanwhile a hint is tentative, and given up if the loop breaks its order.
+//! disagrees, is known to be noise there. Meanwhile a hint is tentative, and given up if the loop breaks its order.
 
 use crate::correlate::Correlator;
 use crate::correlate::arena::Key;
 use crate::correlate::record::{Parent, Record};
-use crate::correlate::unit::Last;
-use crate::model::{Confidence, Evidence, Nanos};
+use crate::correlate::unit::{Last, UnitId};
+use crate::model::{Confidence, ConnId, Evidence, Nanos, Unit};
 
 /// What a loop has shown of its order. Scores rise by 1 and fall by [`PENALTY`]: a hint that fails more often than once in
 /// seventeen times is never believed for long.
@@ -30,6 +29,8 @@ pub(in crate::correlate) struct Order {
     broken: bool,
     /// Calls with a tentative owner.
     tentative: Vec<Key>,
+    /// Connections that were opened and over which nothing was written yet, and after what they were opened.
+    opened: Vec<(ConnId, Last)>,
 }
 
 const PENALTY: i8 = 16;
@@ -39,8 +40,9 @@ const TRUSTED: i8 = 6;
 const TRUSTED_AGAIN: i8 = 48;
 /// How long a tentative owner waits for the loop to break its order before it is believed.
 const PROBATION: Nanos = 100_000_000;
-/// Most tentative owners per loop.
+/// Most tentative owners per loop, and most connections that are remembered until something is written.
 const MAX_TENTATIVE: usize = 256;
+const MAX_OPENED: usize = 256;
 
 impl Order {
     /// Not all was seen: what broke the order meanwhile proves nothing. What is tentative stays so.
@@ -50,6 +52,21 @@ impl Order {
 
     fn trusted(&self) -> i8 {
         if self.broken { TRUSTED_AGAIN } else { TRUSTED }
+    }
+
+    /// A connection that was opened right after the request was read, if there is one.
+    pub(super) fn opened_after(&self, request: Key) -> Option<ConnId> {
+        let after = Last::ReadRequest(request);
+        self.opened
+            .iter()
+            .find(|opened| opened.1 == after)
+            .map(|opened| opened.0)
+    }
+
+    /// After what the connection was opened, if nothing was written over it yet.
+    fn take_opened(&mut self, conn: ConnId) -> Option<Last> {
+        let at = self.opened.iter().position(|opened| opened.0 == conn)?;
+        Some(self.opened.swap_remove(at).1)
     }
 }
 
@@ -73,11 +90,40 @@ impl Correlator {
             return;
         }
         let before = std::mem::replace(&mut state.last, now);
-        if let Last::WroteCall(call) = now {
-            self.point_forward(call, before);
-        } else if state.is_loop {
+        if state.is_loop {
             self.loop_event(unit, before, now);
         }
+    }
+
+    /// The unit has begun to write a call.
+    pub(in crate::correlate) fn order_call(&mut self, unit: Key, call: Key) {
+        let Some(state) = self.units.units.get_mut(unit).filter(|u| u.ids.is_none()) else {
+            return;
+        };
+        let mut before = std::mem::replace(&mut state.last, Last::WroteCall(call));
+        if !state.order.opened.is_empty()
+            && let Some(record) = self.records.get(call)
+            && let Some(opened_after) = state.order.take_opened(record.begin.conn.id)
+        {
+            before = opened_after;
+        }
+        self.point_forward(call, before);
+    }
+
+    /// A unit opens a connection.
+    pub(in crate::correlate) fn order_connect(&mut self, moved: &Unit, conn: ConnId) {
+        let unit = UnitId::mover(moved).and_then(|id| self.units.find(id));
+        let Some(state) = unit.and_then(|unit| self.units.units.get_mut(unit)) else {
+            return;
+        };
+        if state.ids.is_some() || state.last == Last::Nothing {
+            return;
+        }
+        let opened = &mut state.order.opened;
+        if opened.len() >= MAX_OPENED {
+            opened.remove(0);
+        }
+        opened.push((conn, state.last));
     }
 
     fn loop_event(&mut self, unit: Key, before: Last, now: Last) {
@@ -317,12 +363,7 @@ impl Correlator {
         if let Some(state) = self.units.units.get_mut(unit) {
             let order = &mut state.order;
             order.tentative.retain(|&c| c != call);
-            // The request that the forward hint names has not answered: it may still turn out to be the owner.
-            let rival = forward != request
-                && self
-                    .records
-                    .get(forward)
-                    .is_some_and(|r| r.responded == 0 && !r.ended);
+            let rival = forward != request && forward != Key::NONE;
             let unbroken = !order.broken && !rival;
             if (unbroken && self.contexts_agree(call, request))
                 || self.is_believed(unit, call, request, false)

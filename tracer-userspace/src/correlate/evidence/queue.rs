@@ -115,7 +115,9 @@ fn queue_of<'a>(
         let mut queue = Queue::default();
         // What made it a loop was that this one was open already.
         let first = state.open_request;
-        if first != Key::NONE && records.get(first).is_some_and(|r| r.forward_next == Key::NONE) {
+        if let Some(conn) = state.order.opened_after(first) {
+            queue.opened.push_back((conn, first));
+        } else if first != Key::NONE && records.get(first).is_some_and(|r| r.forward_next == Key::NONE) {
             queue.requests.push_back(first);
         }
         state.queue = Some(Box::new(queue));
@@ -213,7 +215,7 @@ impl Correlator {
         if queue.score < TRUSTED {
             if parent == Parent::Undecided && queue.early.len() < MAX_WAITING {
                 queue.early.push((call, request));
-                self.await_trust(unit, call, request);
+                self.await_trust(call);
             }
             return;
         }
@@ -225,14 +227,25 @@ impl Correlator {
     }
 
     /// Keeps the call from being decided as nobody's until its loop is believed, or has not been for too long.
-    fn await_trust(&mut self, unit: Key, call: Key, request: Key) {
-        if let Some(record) = self.records.get_mut(call)
-            && record.tentative == Key::NONE
-        {
-            record.tentative = request;
-            self.probation
-                .push_back((self.now.saturating_add(PROBATION), call, unit));
+    fn await_trust(&mut self, call: Key) {
+        if let Some(record) = self.records.get_mut(call) {
+            record.awaits_trust = true;
+            self.queue_probation
+                .push_back((self.now.saturating_add(PROBATION), call));
         }
+    }
+
+    /// The loop has not been believed in time.
+    pub(in crate::correlate) fn end_queue_probation(&mut self, call: Key) {
+        let Some(record) = self.records.get_mut(call) else {
+            return;
+        };
+        record.awaits_trust = false;
+        if !record.is_decided() && record.late_of == Key::NONE {
+            record.late_of = record.queued;
+            record.ambiguous = true;
+        }
+        self.decide_if_nobody_can_own(call);
     }
 
     fn believe_queue(&mut self, call: Key, request: Key) {
