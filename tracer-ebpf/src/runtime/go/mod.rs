@@ -5,6 +5,7 @@
 //! ([`asker`]), the response's receive is the second chance.
 
 mod asker;
+mod senders;
 mod waits;
 
 use aya_ebpf::{helpers::generated::bpf_probe_read_user, macros::map, maps::LruHashMap};
@@ -60,7 +61,13 @@ pub fn find(tgid: u64, scratch: u64, cookie: u64, follow: bool) -> u64 {
                     waits = waits::go_settle(tgid, scratch);
                 }
             }
-            if go_step(tgid, scratch, cookie, waits) != CHAIN {
+            let step = go_step(tgid, scratch, cookie, waits);
+            for _ in 0..senders::SENDERS {
+                if senders::go_sender(tgid, scratch) == 0 {
+                    break;
+                }
+            }
+            if step != CHAIN {
                 break;
             }
         }
@@ -142,6 +149,11 @@ extern "C" fn go_step(tgid: u64, scratch: u64, cookie: u64, waits: u64) -> u64 {
             && relay::direction(scratch) == Direction::Send as u64
         {
             let _ = GO_CALLERS.insert(cookie, [tasks.outermost, tasks.awaiters[0]], 0);
+        }
+        let [sender, since] = tasks.sent_by;
+        if sender != 0 {
+            tell(tasks, sender);
+            tasks.held(since);
         }
         let [one, two, three] = tasks.places;
         tell_place(tasks, one);

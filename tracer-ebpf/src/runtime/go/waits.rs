@@ -8,7 +8,7 @@
 use aya_ebpf::{helpers::generated::bpf_probe_read_user, macros::map, maps::LruHashMap};
 use tracer_common::{GoOffsets, MAX_GO_CALLERS, RuntimeKind};
 
-use super::{entry, id, in_heap, is_write_loop, parent, read_frame, reads_sockets, startpc, tasks};
+use super::{entry, id, in_heap, is_write_loop, parent, read_frame, reads_sockets, senders, startpc, tasks};
 use crate::runtime::{FRAME, HELD, OBJECT, PLACES, Tasks, whole};
 
 /// Channels over which workers get their jobs, by process and address: workers were seen to wait there, or others to send.
@@ -36,7 +36,7 @@ const DEPTH: usize = 8;
 /// What [`go_waiting`] says instead of a goroutine.
 pub const MEMBERS: u64 = 1;
 /// Set in that of [`GO_WORKERS`]' places which is the last job's; in neither if that is not known.
-const LAST: u64 = 1;
+pub const LAST: u64 = 1;
 /// In [`GO_CREATORS`].
 const MANY: u64 = u64::MAX;
 /// In [`Tasks::many`]: no places are noted.
@@ -54,6 +54,7 @@ pub extern "C" fn go_frame(tgid: u64, scratch: u64) -> u64 {
     };
     let g = tasks.outermost;
     (tasks.place, tasks.size, tasks.many, tasks.members) = (0, 0, 0, 0);
+    (tasks.sender, tasks.sent_by) = (0, [0; 2]);
     (tasks.places, tasks.kinds, tasks.waiting) = ([0; PLACES], [0; PLACES], [0; PLACES]);
     if reads_sockets(tgid, g, &entry.go) {
         return 0;
@@ -179,6 +180,8 @@ pub extern "C" fn go_settle(tgid: u64, scratch: u64) -> u64 {
         return 0;
     };
     let worker = [tgid, id(tasks.outermost, &entry.go)];
+    // SAFETY: a copy; a torn one names neither.
+    let before = unsafe { GO_WORKERS.get(worker) }.copied().unwrap_or([0; 2]);
     let [one, two, three] = tasks.kinds;
     if three != 0 && one == two && two == three {
         tasks.many = 1;
@@ -204,6 +207,7 @@ pub extern "C" fn go_settle(tgid: u64, scratch: u64) -> u64 {
     if tasks.many != 0 {
         (only, tasks.place, tasks.places) = (0, 0, [0; PLACES]);
     }
+    senders::jobs_taken(tasks, worker, before, only != 0);
     only
 }
 
@@ -245,8 +249,8 @@ extern "C" fn go_waiter(tgid: u64, scratch: u64, held: u64) -> u64 {
     };
     let offsets = &entry.go;
     // sync.WaitGroup: state (counter in the upper half, waiters in the lower one) and semaphore. An errgroup.Group has it behind a word.
-    // runtime.hchan: qcount, dataqsiz, buf, elemsize and closed.
-    let Some([first, second, _, sizes]) = tasks.read(held) else {
+    // runtime.hchan: qcount.
+    let Some([first, second]) = tasks.read(held) else {
         return 0;
     };
     for (place, state) in [(8, first), (16, second)] {
@@ -262,30 +266,14 @@ extern "C" fn go_waiter(tgid: u64, scratch: u64, held: u64) -> u64 {
         note(tasks, held.wrapping_add(8), WAIT_GROUP, 0);
         return 0;
     }
-    let (element, closed) = (sizes & 0xffff, sizes >> 32);
-    // Channels without values (cancellation, shutdown) tell nothing of who asked whom.
-    if second >> 20 != 0 || first > second || closed != 0 || element == 0 || element > 1024 {
+    let kind = go_channel(tgid, scratch, held);
+    if kind == 0 {
         return 0;
     }
     let queues = held.wrapping_add(u64::from(offsets.chan_recvq));
-    // runtime.hchan: timer, elemtype, sendx, recvx.
-    let Some([timer, kind, sends, receives]) = tasks.read(queues.wrapping_sub(TIMER)) else {
+    let Some([receiver, last, sender, _]) = tasks.read(queues) else {
         return 0;
     };
-    if sends >= second.max(1) || receives >= second.max(1) || offsets.chan_recvq == WITH_TIMER && timer != 0 {
-        return 0;
-    }
-    // internal/abi.Type.Size_ is its first field.
-    let Some([size]) = tasks.read(kind) else { return 0 };
-    if size != element {
-        return 0;
-    }
-    let Some([receiver, last, sender, last_sender]) = tasks.read(queues) else {
-        return 0;
-    };
-    if (receiver == 0) != (last == 0) || (sender == 0) != (last_sender == 0) || receiver != 0 && sender != 0 {
-        return 0;
-    }
     let key = [tgid, held];
     let g = startpc(tasks.outermost, offsets);
     if sender != 0 {
@@ -293,6 +281,7 @@ extern "C" fn go_waiter(tgid: u64, scratch: u64, held: u64) -> u64 {
         let [sends] = tasks.read(sender).unwrap_or([0]);
         if startpc(sends, offsets) != g {
             let _ = GO_QUEUES.insert(key, 1, 0);
+            (tasks.sender, tasks.kind) = (sender, kind);
             return 0;
         }
     }
@@ -311,10 +300,47 @@ extern "C" fn go_waiter(tgid: u64, scratch: u64, held: u64) -> u64 {
     }
     // SAFETY: only whether there is one matters.
     if unsafe { GO_QUEUES.get(key) }.is_none() {
-        tasks.size = element;
+        tasks.size = tasks.read(kind).map_or(0, |[size]| size);
         note(tasks, held, kind, 0);
     }
     0
+}
+
+/// The address of the type of its values if that is a channel over which replies may come, else 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn go_channel(tgid: u64, scratch: u64, held: u64) -> u64 {
+    let (Some(entry), Some(tasks)) = (entry(tgid, RuntimeKind::GO), tasks(scratch)) else {
+        return 0;
+    };
+    let offsets = &entry.go;
+    // runtime.hchan: qcount, dataqsiz, buf, elemsize and closed.
+    let Some([first, second, _, sizes]) = tasks.read(held) else {
+        return 0;
+    };
+    let (element, closed) = (sizes & 0xffff, sizes >> 32);
+    // Channels without values (cancellation, shutdown) tell nothing of who asked whom.
+    if second >> 20 != 0 || first > second || closed != 0 || element == 0 || element > 1024 {
+        return 0;
+    }
+    let queues = held.wrapping_add(u64::from(offsets.chan_recvq));
+    // runtime.hchan: timer, elemtype, sendx, recvx.
+    let Some([timer, kind, sends, receives]) = tasks.read(queues.wrapping_sub(TIMER)) else {
+        return 0;
+    };
+    if sends >= second.max(1) || receives >= second.max(1) || offsets.chan_recvq == WITH_TIMER && timer != 0 {
+        return 0;
+    }
+    // internal/abi.Type.Size_ is its first field.
+    let Some([size]) = tasks.read(kind) else { return 0 };
+    let Some([receiver, last, sender, last_sender]) = tasks.read(queues) else {
+        return 0;
+    };
+    let is_torn = (receiver == 0) != (last == 0) || (sender == 0) != (last_sender == 0);
+    if size != element || is_torn || receiver != 0 && sender != 0 {
+        return 0;
+    }
+    kind
 }
 
 /// That this goroutine waits there, unless it waits for jobs as the outermost of those found does, or as a connection does: it, if that is
