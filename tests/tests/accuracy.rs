@@ -318,10 +318,20 @@ fn go() {
             calls("queues", 2, 0.85),
             calls("batch", 2, 0.95),
             calls("tasks", 2, 0.95),
-            calls("each", 2, 0.3),
+            calls("each", 2, 0.75),
             stores("stores", 2, 0.97),
             stores("storespar", 2, 0.97),
         ],
+    );
+}
+
+/// Nothing tells whose replies come over a channel that all requests share: nobody is to be taken for the one who waits there.
+#[test]
+fn go_routed() {
+    check(
+        "Go, one channel for all replies",
+        apps::go,
+        &[calls("routed", 2, 0.0)],
     );
 }
 

@@ -29,6 +29,10 @@ var (
 	tasks   = make(chan func(), 64)
 	urgent  = make(chan job)
 	other   = make(chan job)
+	parcels = make(chan parcel)
+	replies = make(chan reply, 64)
+	// By marker.
+	senders sync.Map
 	workers = 16
 )
 
@@ -45,6 +49,18 @@ type order struct {
 	failed error
 	batch  *sync.WaitGroup
 	done   chan *order
+}
+
+// parcel has nothing of its sender but the marker.
+type parcel struct {
+	marker string
+	call   int
+	out    chan reply
+}
+
+type reply struct {
+	marker string
+	failed error
 }
 
 func child(marker string, call int) string {
@@ -274,6 +290,15 @@ var styles = map[string]func(m string) error{
 		wait.Wait()
 		return inOrder(func() error { return failed[0] }, func() error { return failed[1] })
 	},
+	// All jobs have one channel for their replies, from which one goroutine gives them to whoever waits.
+	"routed": func(m string) error {
+		mine := make(chan error, 2)
+		senders.Store(m, mine)
+		defer senders.Delete(m)
+		parcels <- parcel{m, 0, replies}
+		parcels <- parcel{m, 1, replies}
+		return inOrder(func() error { return <-mine }, func() error { return <-mine })
+	},
 	// No more than two goroutines at once.
 	"limit": func(m string) error {
 		var group errgroup.Group
@@ -299,12 +324,30 @@ var styles = map[string]func(m string) error{
 	},
 }
 
+func courier() {
+	for parcel := range parcels {
+		work(parcel.marker)
+		parcel.out <- reply{parcel.marker, call(parcel.marker, parcel.call)}
+	}
+}
+
+// router gives each reply to whoever it is for, and is busy with that for a while.
+func router() {
+	for reply := range replies {
+		work(reply.marker)
+		sender, _ := senders.Load(reply.marker)
+		sender.(chan error) <- reply.failed
+	}
+}
+
 func main() {
+	go router()
 	for i := 0; i < workers; i++ {
 		go worker()
 		go clerk()
 		go porter()
 		go anything()
+		go courier()
 	}
 	for style, run := range styles {
 		prefix := "/" + style + "/"
