@@ -641,6 +641,7 @@ fn c_pool() {
             calls("seq", 3, 0.8),
             calls("sleep", 2, 0.8),
             calls("cpu", 2, 0.6),
+            learned("helped", 2, 0.0),
         ],
     );
 }
@@ -696,7 +697,8 @@ fn rust_blocking() {
             calls("sleep", 2, 0.99),
             calls("cpu", 2, 0.99),
             calls("par", 3, 0.95),
-            calls("pool", 2, 0.0),
+            learned("pool", 2, 0.8),
+            learned("locks", 2, 0.0),
         ],
     );
 }

@@ -16,6 +16,8 @@ impl RuntimeKind {
     pub const NODE: Self = Self(6);
     /// CPython: the asyncio Task that runs, or for which an executor's thread works, and the chain of those that await it.
     pub const PYTHON: Self = Self(3);
+    /// Programs without tasks: who wakes whom is told.
+    pub const THREADS: Self = Self(4);
 
     /// The bit that stands for it in a set of kinds.
     #[inline(always)]

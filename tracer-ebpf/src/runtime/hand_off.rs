@@ -6,7 +6,8 @@
 //! thread of a client's own pool (java.net.http.HttpClient, whose executor hands each task to a waiting thread directly) works for
 //! the one that woke it last, and a new thread for the one that made it: that is kept here until it takes a connection.
 //! Emits `WAKE` only for a thread that has just received or had taken a connection, and wakes another such one: one that has finished a
-//! call and one that may wait for it.
+//! call and one that may wait for it. Of programs that have nothing but threads this alone is told, and only where a thread is known to wait for
+//! replies ([`replies`]).
 
 use aya_ebpf::{
     helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_ktime_get_ns},
@@ -14,11 +15,12 @@ use aya_ebpf::{
     maps::LruHashMap,
     programs::BtfTracePointContext,
 };
-use tracer_common::{EventFlags, EventHeader, EventKind, MAX_THREADS};
+use tracer_common::{EventFlags, EventHeader, EventKind, MAX_THREADS, RuntimeEntry, RuntimeKind};
 
 use super::{
     RUNTIMES, in_use,
     java::{self, offers},
+    replies,
 };
 use crate::{
     access::{Access, Typed, Untyped, load},
@@ -120,8 +122,16 @@ pub fn sched_wakeup_new(ctx: BtfTracePointContext) -> i32 {
 /// Whether the process asks for its hand-offs.
 #[inline(always)]
 pub fn followed(tgid: u32) -> bool {
+    entry(tgid).is_some()
+}
+
+#[inline(always)]
+fn entry(tgid: u32) -> Option<&'static RuntimeEntry> {
+    if !can_follow() || !in_use() {
+        return None;
+    }
     // SAFETY: as in `read_tasks`.
-    can_follow() && in_use() && unsafe { RUNTIMES.get(tgid) }.is_some_and(|entry| entry.hand_offs != 0)
+    unsafe { RUNTIMES.get(tgid) }.filter(|entry| entry.hand_offs != 0)
 }
 
 /// The current thread moved bytes: `received` is the connection they came from, 0 if they were sent.
@@ -187,7 +197,7 @@ extern "C" fn hand_off_take(thread: u64) -> u64 {
     let Some(entry) = (unsafe { RUNTIMES.get((thread >> 32) as u32) }) else {
         return 0;
     };
-    if entry.hand_offs == 0 {
+    if entry.hand_offs == 0 || entry.kind == RuntimeKind::THREADS.0 {
         return 0;
     }
     let tid = thread as u32;
@@ -248,9 +258,10 @@ fn woken(target: *const u8, is_new: bool) -> Option<()> {
     let thread = Thread::current();
     // SAFETY: the argument of both prototypes, typed.
     let tgid: u32 = unsafe { load::<Typed, _, _>(target, layout::TASK__TGID) };
-    if thread.tgid != tgid || !followed(tgid) {
+    if thread.tgid != tgid {
         return None;
     }
+    let only_threads = entry(tgid)?.kind == RuntimeKind::THREADS.0;
     // SAFETY: as above.
     let tid: u32 = unsafe { load::<Typed, _, _>(target, layout::TASK__PID) };
     if tid == thread.tid {
@@ -260,11 +271,18 @@ fn woken(target: *const u8, is_new: bool) -> Option<()> {
     if !is_new && Registers::current().number() != FUTEX {
         return None;
     }
+    if only_threads {
+        return if is_new {
+            None
+        } else {
+            replied(thread, tid, target)
+        };
+    }
     let client = is_client_thread::<Typed>(target);
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let client_wakes = current_is_client_thread();
-    let mut known = find(tid);
+    let known = find(tid);
     let starts = known
         .as_ref()
         .is_some_and(|state| state.is_new != 0 && state.work.by == thread.tid);
@@ -294,27 +312,51 @@ fn woken(target: *const u8, is_new: bool) -> Option<()> {
         return None;
     }
     let waker = find(thread.tid)?;
-    let before = waker.woken_by;
-    waker.ran_at = now;
-    let mut asleep_since = 0;
-    if let Some(state) = &mut known {
-        asleep_since = state.ran_at;
-        state.ran_at = now;
-        state.woken_by = thread.tid;
-    }
+    let may_wait = known
+        .as_ref()
+        .is_some_and(|state| state.received != 0 || state.has_taken != 0);
+    let (before, asleep_since) = run(waker, thread.tid, known, now);
     if client_wakes {
         // What it was woken for is done.
         used_up(waker);
         return None;
     }
-    if (waker.received == 0 && waker.has_taken == 0)
-        || !known.is_some_and(|state| state.received != 0 || state.has_taken != 0)
-    {
+    if waker.received == 0 && waker.has_taken == 0 || !may_wait {
         return None;
     }
-    waker.has_taken = 0;
-    waker.woken_by = 0;
     tell(thread, tid, before, asleep_since, now)
+}
+
+/// One thread of a program that has nothing but threads wakes another.
+#[inline(always)]
+fn replied(thread: Thread, tid: u32, target: *const u8) -> Option<()> {
+    // SAFETY: the typed argument of the tracepoint.
+    let registers = unsafe { Registers::of(target) };
+    let is_reply =
+        registers.number() == FUTEX && replies::is_reply(thread.tgid, registers.argument::<0>(), tid);
+    let waker = find(thread.tid)?;
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let (before, asleep_since) = run(waker, thread.tid, find(tid), now);
+    if !is_reply || waker.received == 0 {
+        return None;
+    }
+    tell(thread, tid, before, asleep_since, now)
+}
+
+/// Notes that a thread wakes another one, given by what is known of both. Returns who had woken the first one before, and since when the other
+/// one slept.
+#[inline(always)]
+fn run(waker: &mut State, tid: u32, woken: Option<&mut State>, now: u64) -> (u32, u64) {
+    let before = waker.woken_by;
+    waker.ran_at = now;
+    let mut asleep_since = 0;
+    if let Some(state) = woken {
+        asleep_since = state.ran_at;
+        state.ran_at = now;
+        state.woken_by = tid;
+    }
+    (before, asleep_since)
 }
 
 /// Whether a thread of the client's pool waits for work: for up to a minute (`keepAliveTime` of `Executors.newCachedThreadPool`), where for
@@ -366,6 +408,9 @@ fn hand_over(thread: Thread, tid: u32, is_new: bool, now: u64) -> Option<()> {
 
 #[inline(always)]
 fn tell(thread: Thread, woken: u32, before: u32, asleep_since: u64, now: u64) -> Option<()> {
+    let waker = find(thread.tid)?;
+    waker.has_taken = 0;
+    waker.woken_by = 0;
     let mut record = emit::reserve(0)?;
     let fields = record.blank();
     fields.ts = now;

@@ -9,6 +9,7 @@ mod held;
 pub mod java;
 mod node;
 pub mod python;
+mod replies;
 mod tokio;
 
 use aya_ebpf::{
@@ -293,7 +294,7 @@ extern "C" fn read_tasks(thread: u64, scratch: u64) -> u64 {
         python::prepare(&entry.python, scratch);
         return OF_PYTHON;
     }
-    0
+    u64::from(entry.kind == RuntimeKind::THREADS.0)
 }
 
 /// The current thread's pointer to its thread-local storage (`task_struct.thread.fsbase` on x86_64).

@@ -14,11 +14,15 @@ use crate::sample::{Sampler, Shedder};
 /// Who was behind a process id at a time.
 pub type Services = Box<dyn FnMut(u32, Nanos) -> Arc<Service> + Send>;
 
+/// Follows who wakes whom in a process from now on, or (false) not any more.
+pub type Follow = Box<dyn FnMut(u32, bool) + Send>;
+
 /// Owns the correlator and hands its spans on.
 pub struct Correlation {
     correlator: Correlator,
     inference: Option<Inference>,
     services: Services,
+    follow: Option<Follow>,
     export: export::Pipeline,
     metrics: Option<Metrics>,
     shedder: Option<Shedder>,
@@ -43,6 +47,7 @@ impl Correlation {
             correlator,
             inference: None,
             services,
+            follow: None,
             export,
             metrics,
             shedder,
@@ -56,6 +61,14 @@ impl Correlation {
     /// With a thread for what times alone tell.
     pub fn with_inference(self, inference: Option<Inference>) -> Self {
         Self { inference, ..self }
+    }
+
+    /// With somebody to ask to follow processes.
+    pub fn with_hand_offs(self, follow: Follow) -> Self {
+        Self {
+            follow: Some(follow),
+            ..self
+        }
     }
 
     /// Set once the spans' only reader has gone (standard output closed).
@@ -87,6 +100,11 @@ impl Correlation {
         self.correlator.advance(watermark, &mut self.spans);
         if let Some(recorder) = &mut self.recorder {
             recorder.advance(watermark);
+        }
+        for (tgid, is_worth_while) in self.correlator.take_followed() {
+            if let Some(follow) = &mut self.follow {
+                follow(tgid, is_worth_while);
+            }
         }
         if self
             .shedder

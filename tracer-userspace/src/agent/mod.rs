@@ -100,7 +100,8 @@ pub fn run(config: &Config, plan: &Plan) -> anyhow::Result<()> {
         Sampler::new(&config.sample, Arc::clone(&ledger)),
         recorder,
     )
-    .with_inference(inference);
+    .with_inference(inference)
+    .with_hand_offs(people.follow());
     let pipeline = pipeline::Pipeline::start(
         workers(config),
         people.clone(),

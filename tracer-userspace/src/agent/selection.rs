@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hashbrown::HashMap;
 use tracer_common::ProcessFacts;
 
-use super::correlation::Services;
+use super::correlation::{Follow, Services};
 use super::lane::Selects;
 use crate::attach::Runtimes;
 use crate::discover::Processes;
@@ -54,6 +54,21 @@ impl People {
     pub fn services(&self) -> Services {
         let people = self.clone();
         Box::new(move |tgid, at| people.lock().service_at(tgid, at))
+    }
+
+    /// What asks the kernel side to follow who wakes whom in a process, or not any more.
+    pub fn follow(&self) -> Follow {
+        let people = self.clone();
+        Box::new(move |tgid, is_worth_while| {
+            people.lock().follow_threads(tgid, is_worth_while);
+            if is_worth_while {
+                tracing::debug!("process {tgid}: who wakes whom is followed");
+                people.tell_runtime(tgid);
+            } else {
+                tracing::debug!("process {tgid}: who wakes whom tells nothing, and is not followed any more");
+                people.forget_runtime(tgid);
+            }
+        })
     }
 
     /// Forgets processes that have ended. Call it about once a second.

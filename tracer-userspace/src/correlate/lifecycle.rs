@@ -127,6 +127,10 @@ impl Correlator {
                 record.since_answer = before;
             }
         }
+        if let Some(record) = self.records.get_mut(key) {
+            let process = self.units.processes.get(process);
+            record.amid_requests = process.is_some_and(|p| p.first_open != Key::NONE);
+        }
         if self.config.explain {
             self.note_candidates(key, process);
         }

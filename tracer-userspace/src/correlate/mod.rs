@@ -14,6 +14,7 @@
 mod arena;
 mod config;
 mod evidence;
+mod hand_offs;
 mod ids;
 mod index;
 mod jobs;
@@ -100,6 +101,8 @@ pub struct Correlator {
     ready: Vec<Span>,
     /// Traces that lost an exchange.
     torn: Vec<TraceId>,
+    /// Processes whose hand-offs are to be followed, or not any more.
+    follow: Vec<(u32, bool)>,
     stack: Vec<Key>,
     counters: Counters,
 }
@@ -135,6 +138,7 @@ impl Correlator {
             next_sweep: 0,
             ready: Vec::new(),
             torn: Vec::new(),
+            follow: Vec::new(),
             stack: Vec::new(),
             counters: Counters::default(),
         }

@@ -102,6 +102,8 @@ pub(super) struct Record {
     pub tentative: Key,
     /// Outbound: it has waited, or does, for the end of the thread that made it.
     pub awaits_end: bool,
+    /// Outbound: a request of its process was open when it began.
+    pub amid_requests: bool,
     /// Outbound: how many calls its unit had made since it answered last.
     pub since_answer: u16,
     /// What it has to do with jobs, if it has.
@@ -177,6 +179,7 @@ impl Record {
             answered_by: Key::NONE,
             told: Key::NONE,
             response_over: false,
+            amid_requests: false,
             since_answer: 0,
             jobs: None,
             ambiguous: false,

@@ -32,6 +32,7 @@ impl Correlator {
             Parent::Local(_) | Parent::Context => evidence,
             Parent::Undecided | Parent::Root | Parent::Linked(..) => None,
         };
+        self.count_for_hand_offs(key);
         self.settle(key);
     }
 

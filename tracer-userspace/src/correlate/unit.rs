@@ -207,6 +207,8 @@ pub(super) struct ProcessState {
     pub service: Option<(u64, Arc<Service>)>,
     /// Requests came in.
     pub serves: bool,
+    /// Whether the hand-offs of its threads are followed.
+    pub hand_offs: super::hand_offs::HandOffs,
     /// Its threads were seen to work for connections.
     pub answers: Option<super::evidence::connection::Answers>,
     /// Its open requests, oldest first: a list through the records.

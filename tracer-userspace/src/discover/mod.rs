@@ -17,6 +17,7 @@ mod name;
 mod procfs;
 mod resource;
 mod runtimes;
+mod search;
 mod secrets;
 mod selection;
 mod tasks;
@@ -36,7 +37,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tasks::{Search, Subject};
+use tasks::Search;
 use tracer_common::{ProcessFacts, RuntimeEntry};
 
 pub use host::Host;
@@ -344,69 +345,6 @@ impl Processes {
         service
     }
 
-    /// Looks once more for what is not known yet of a process's tasks, if anything.
-    fn look_again(&mut self, tgid: u32) {
-        match self.known.get_mut(&tgid) {
-            Some(known) if known.tries > 0 => {
-                known.tries -= 1;
-                self.look_for_tasks(tgid);
-            }
-            Some(known) if known.is_searched() => self.search(tgid),
-            _ => {}
-        }
-    }
-
-    /// Looks once more for what only a process at work shows of its runtime.
-    fn search(&mut self, tgid: u32) {
-        self.search_with(tgid, Search::look);
-    }
-
-    /// The kernel side asks for what [`Search::seek`] finds.
-    pub fn seek(&mut self, tgid: u32, of: u64, by: u64) {
-        self.search_with(tgid, |search, subject, entry| search.seek(subject, entry, of, by));
-    }
-
-    fn search_with(
-        &mut self,
-        tgid: u32,
-        look: impl FnOnce(&mut Search, &Subject, &mut RuntimeEntry) -> bool,
-    ) {
-        let Some(known) = self.known.get_mut(&tgid) else {
-            return;
-        };
-        let (Some(mut search), Some(mut entry)) = (known.search.take(), known.tasks) else {
-            return;
-        };
-        let language = known.service.language;
-        let Some(process) = Snapshot::read(&self.host.proc_root, tgid) else {
-            return;
-        };
-        let binary = self.binary(&process);
-        let subject = binary.subject(&process, language);
-        if look(&mut search, &subject, &mut entry) {
-            tracing::debug!("process {tgid}: {entry:?}");
-        }
-        if let Some(known) = self.known.get_mut(&tgid) {
-            known.tasks = Some(entry);
-            known.search = Some(search);
-        }
-    }
-
-    /// The same for every process of which something is not known yet. Call it about once a second; returns these processes.
-    pub fn search_all(&mut self) -> Vec<u32> {
-        let ids: Vec<u32> = self
-            .known
-            .iter()
-            .filter(|(_, known)| (known.is_searched() || known.tries > 0) && known.gone.is_none())
-            .map(|(&tgid, _)| tgid)
-            .collect();
-        for &tgid in &ids {
-            // A process that keeps its connections has no new one to be looked at for.
-            self.look_again(tgid);
-        }
-        ids
-    }
-
     fn describe(&mut self, process: &Snapshot, climbed: usize) -> Known {
         let now = Instant::now();
         let binary = self.binary(process);
@@ -477,22 +415,6 @@ impl Processes {
             tasks_move: binary.tokio.is_some(),
         };
         known(Arc::new(service), own)
-    }
-
-    /// Once more, for a process whose tasks were not found.
-    fn look_for_tasks(&mut self, tgid: u32) {
-        let Some(process) = Snapshot::read(&self.host.proc_root, tgid) else {
-            return;
-        };
-        let binary = self.binary(&process);
-        let tasks = tasks_of(&process, binary.language_of(&process), &binary);
-        if let Some(known) = self.known.get_mut(&tgid)
-            && let Ok(tasks @ Some(_)) = tasks
-        {
-            let wanted = tasks.as_ref().filter(|_| known.service.selected);
-            known.search = wanted.and_then(Search::of);
-            (known.tasks, known.tries) = (tasks, 0);
-        }
     }
 
     /// A process that nobody could look at matches no rule.

@@ -19,7 +19,7 @@ use crate::correlate::unit::{Pending, UnitId, UnitState, Via};
 use crate::model::{Confidence, Nanos, STALE, Taken, Unit, Wake};
 
 /// Whether it serves requests, as far as it has shown.
-fn serves(unit: &UnitState) -> bool {
+pub(in crate::correlate) fn serves(unit: &UnitState) -> bool {
     unit.reads || unit.answers
 }
 

@@ -17,7 +17,7 @@
 //!
 //! A weaker kind never overrules a stronger one: a parent is decided once.
 
-mod acquirer;
+pub(super) mod acquirer;
 pub(super) mod async_ids;
 mod born;
 pub(super) mod connection;

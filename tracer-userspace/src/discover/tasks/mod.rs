@@ -11,6 +11,7 @@ mod java;
 mod live;
 mod node;
 mod python;
+pub mod threads;
 pub mod tokio;
 
 use super::go::GoBinary;

@@ -63,13 +63,25 @@ fn pause(marker: &str, digit: usize) {
     thread::sleep(Duration::from_millis(n / 2));
 }
 
-/// A thread of a pool calls, this one waits for its answer.
-fn pooled_call(marker: &str, i: usize) -> Done {
+/// A thread of a pool calls, and does something with the answer; this one does something else meanwhile, and then waits for it.
+fn pooled_call(marker: &str, i: usize, after: fn(&str), meanwhile: fn(&str)) -> Done {
     let (sender, receiver) = mpsc::channel();
-    let marker = marker.to_owned();
-    let job: Job = Box::new(move || _ = sender.send(call(&marker, i)));
+    let own = marker.to_owned();
+    let job: Job = Box::new(move || {
+        let done = call(&own, i);
+        after(&own);
+        _ = sender.send(done);
+    });
     POOL.send(job).map_err(|e| e.to_string())?;
+    meanwhile(marker);
     receiver.recv().map_err(|e| e.to_string())?
+}
+
+/// What all threads wait for.
+fn locked_work(marker: &str) {
+    static LOCK: Mutex<()> = Mutex::new(());
+    let _held = LOCK.lock();
+    work(marker);
 }
 
 fn run(style: &str, m: &str) -> Done {
@@ -96,7 +108,8 @@ fn run(style: &str, m: &str) -> Done {
                 call(m, i)?;
             }
         }
-        "pool" => return (0..2).try_for_each(|i| pooled_call(m, i)),
+        "pool" => return (0..2).try_for_each(|i| pooled_call(m, i, |_| (), |_| ())),
+        "locks" => return (0..2).try_for_each(|i| pooled_call(m, i, locked_work, locked_work)),
         _ => return Err(format!("no style {style}")),
     }
     Ok(())
