@@ -68,9 +68,9 @@ pub struct Tasks {
     many: u64,
     /// Who sent the job that is worked on (its id), and when it was first seen to.
     sent_by: [u64; 2],
-    /// Who waits to send the next job (a `sudog`), and the type of jobs.
+    /// Who waits to send the next job (a `sudog`), and the size of jobs.
     sender: u64,
-    kind: u64,
+    job: u64,
     /// What was read last.
     words: [u64; WORDS],
     /// A part of a stack.

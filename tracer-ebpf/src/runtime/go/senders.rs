@@ -53,26 +53,36 @@ pub extern "C" fn go_sender(tgid: u64, scratch: u64) -> u64 {
     let Some([job]) = tasks.read(sudog.wrapping_add(u64::from(entry.go.sudog_elem))) else {
         return 0;
     };
-    // internal/abi.Type.Size_ is its first field.
-    let Some([size]) = tasks.read(tasks.kind) else {
-        return 0;
-    };
+    let size = tasks.job;
     let goid = id(g, &entry.go);
     if goid == 0 || size < 8 || size % 8 != 0 || !read_job(tasks, job, size) {
         return 0;
     }
     let mut found = 0;
     for word in 0..OBJECT {
-        found |= go_sends(tgid, scratch, tasks.object[word], goid);
+        found |= sends(tgid, scratch, tasks, word, goid);
     }
     let pointed = tasks.object[0];
     if size == 8 && found == 0 && in_heap(tasks, pointed) && read_job(tasks, pointed, 8 * OBJECT as u64) {
         for word in 0..OBJECT {
-            go_sends(tgid, scratch, tasks.object[word], goid);
+            sends(tgid, scratch, tasks, word, goid);
         }
     }
     tasks.sender = next;
     next
+}
+
+/// Notes that the goroutine sends that word of a job, if that is a channel: 1 if it is.
+#[inline(always)]
+fn sends(tgid: u64, scratch: u64, tasks: &Tasks, word: usize, goid: u64) -> u64 {
+    let held = tasks.object[word];
+    if !in_heap(tasks, held) {
+        return 0;
+    }
+    if go_sends_still(tgid, held, goid) != 0 {
+        return 1;
+    }
+    go_sends(tgid, scratch, held, goid)
 }
 
 /// Reads a job, or as much of it as is looked at.
@@ -94,12 +104,28 @@ fn read_job(tasks: &mut Tasks, job: u64, size: u64) -> bool {
     failed == 0
 }
 
+/// Whether it is known already that the goroutine sends a job with that in it: most are looked at more than once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn go_sends_still(tgid: u64, held: u64, goid: u64) -> u64 {
+    let Some(known) = GO_SENDERS.get_ptr_mut([tgid, held]) else {
+        return 0;
+    };
+    // SAFETY: an entry stays memory of this map while the program runs; what two CPUs lose of each other names nobody, or is seen again.
+    let known = unsafe { &mut *known };
+    if known.goid != goid || known.worker != 0 {
+        return 0;
+    }
+    // SAFETY: no arguments.
+    known.seen = unsafe { bpf_ktime_get_ns() };
+    1
+}
+
 /// Notes that the goroutine sends a job with that in it, if that is a channel: 1 if it is.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn go_sends(tgid: u64, scratch: u64, held: u64, goid: u64) -> u64 {
-    let Some(tasks) = tasks(scratch) else { return 0 };
-    if !in_heap(tasks, held) || waits::go_channel(tgid, scratch, held) == 0 {
+    if waits::go_channel(tgid, scratch, held) == 0 {
         return 0;
     }
     // SAFETY: no arguments.
@@ -115,10 +141,10 @@ extern "C" fn go_sends(tgid: u64, scratch: u64, held: u64, goid: u64) -> u64 {
         let _ = GO_SENDERS.insert(key, new, 0);
         return 1;
     };
-    // SAFETY: an entry stays memory of this map while the program runs; what two CPUs lose of each other names nobody, or is seen again.
+    // SAFETY: as above.
     let known = unsafe { &mut *known };
     let is_recent = now.wrapping_sub(known.seen) < SHARED;
-    if known.goid == goid && known.worker == 0 || known.goid == 0 && is_recent {
+    if known.goid == 0 && is_recent {
         known.seen = now;
     } else if known.worker == 0 && is_recent {
         (known.goid, known.seen) = (0, now);
