@@ -68,9 +68,10 @@ pub struct Tasks {
     many: u64,
     /// Who sent the job that is worked on (its id), and when it was first seen to.
     sent_by: [u64; 2],
-    /// Who waits to send the next job (a `sudog`), and the size of jobs.
+    /// Who waits to send the next job (a `sudog`), the size of jobs, and that of what they point to if they are pointers.
     sender: u64,
     job: u64,
+    pointed: u64,
     /// What was read last.
     words: [u64; WORDS],
     /// A part of a stack.

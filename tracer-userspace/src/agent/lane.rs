@@ -1,6 +1,7 @@
 //! One worker's part of the pipeline: events of its connections -> flow -> protocol -> signals.
 
 mod header;
+mod overtaken;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::model::{
 };
 use crate::protocol::{CapturePolicy, Conversation, Output, REGISTRY, Transport};
 use crate::telemetry::{Ledger, Reason};
+use overtaken::Overtaken;
 
 /// Connections that one worker follows.
 const MAX_FLOWS: usize = 65_536;
@@ -67,6 +69,8 @@ pub struct Lane<S> {
     opening: HashMap<ConnId, (Stamp, Side)>,
     /// Connections that were taken for an exchange that has not begun.
     taken: HashMap<ConnId, Taken>,
+    /// What waits for the bytes to which it is the answer.
+    overtaken: Overtaken,
     voice: Voice,
     selection: S,
     /// Connections are not followed; when they were taken up again.
@@ -91,6 +95,7 @@ impl<S: Selects> Lane<S> {
             table: Table::new(MAX_FLOWS),
             opening: HashMap::new(),
             taken: HashMap::new(),
+            overtaken: Overtaken::default(),
             voice: Voice {
                 signals: Vec::new(),
                 policies: Vec::new(),
@@ -108,8 +113,8 @@ impl<S: Selects> Lane<S> {
     pub fn event(&mut self, header: &EventHeader, head: &[u8], tail: &[u8]) {
         match EventKind(header.kind) {
             EventKind::DATA => self.data(header, head, tail),
-            EventKind::EOF => self.close(header, Close::Finished(Direction::Recv)),
-            EventKind::RESET => self.close(header, Close::Reset),
+            EventKind::EOF => self.finished(header, Direction::Recv),
+            EventKind::RESET => self.close(header, Close::Reset, header.ts),
             EventKind::STATE => self.state(header, head),
             EventKind::ACT => self.act(header),
             EventKind::RETRANSMIT => self.retransmitted(header),
@@ -144,6 +149,7 @@ impl<S: Selects> Lane<S> {
             Some(since) if !self.is_paused && since <= now => {
                 self.is_paused = true;
                 self.taken.clear();
+                self.overtaken = Overtaken::default();
                 let followed = self.table.iter().filter(|flow| !flow.consumer.is_opaque());
                 let followed: Vec<ConnId> = followed.map(|flow| flow.conn.id).collect();
                 for flow in followed.into_iter().filter_map(|id| self.table.remove(id)) {
@@ -155,6 +161,33 @@ impl<S: Selects> Lane<S> {
                 self.resumed = now;
             }
             Some(_) | None => {}
+        }
+    }
+
+    /// Lets go what has waited long enough. Everything up to `now` is known.
+    pub fn release_overdue(&mut self, now: Nanos) {
+        while let Some(id) = self.overtaken.overdue(now) {
+            let events = self.overtaken.give_up(id);
+            self.go_on(events, now);
+        }
+    }
+
+    /// Events that have waited go on; they become known now.
+    fn go_on(&mut self, events: Vec<overtaken::Event>, now: Nanos) {
+        for event in events {
+            match EventKind(event.header.kind) {
+                EventKind::EOF => self.close(&event.header, Close::Finished(Direction::Recv), now),
+                EventKind::STATE => self.close(&event.header, Close::Finished(Direction::Send), now),
+                _ => self.moved(&event.header, &event.head, &event.tail, now),
+            }
+        }
+    }
+
+    /// One direction has ended, if nothing of that connection waits.
+    fn finished(&mut self, header: &EventHeader, direction: Direction) {
+        let waits = self.overtaken.since(ConnId(header.cookie)).is_some();
+        if !waits || !self.overtaken.hold(header, &[], &[], header.ts) {
+            self.close(header, Close::Finished(direction), header.ts);
         }
     }
 
@@ -174,6 +207,10 @@ impl<S: Selects> Lane<S> {
 
     /// Ends everything at shut-down.
     pub fn finish(&mut self, now: Nanos) {
+        for id in self.overtaken.all() {
+            let events = self.overtaken.give_up(id);
+            self.go_on(events, now);
+        }
         let flows: Vec<_> = self.table.drain().collect();
         for flow in flows {
             self.voice.finish(flow, Close::Forgotten, now);
@@ -181,6 +218,29 @@ impl<S: Selects> Lane<S> {
     }
 
     fn data(&mut self, header: &EventHeader, head: &[u8], tail: &[u8]) {
+        let id = ConnId(header.cookie);
+        if self.overtaken.is_empty() || header.dir != Direction::Send as u8 {
+            return self.moved(header, head, tail, header.ts);
+        }
+        let Some(since) = self.overtaken.since(id) else {
+            return self.moved(header, head, tail, header.ts);
+        };
+        let continues = |flow: &mut Flow<Conversation>| stream(flow, Direction::Send).continues(header.pos);
+        if !self.table.get_mut(id).is_some_and(continues) {
+            // What is waited for was lost.
+            let events = self.overtaken.give_up(id);
+            self.go_on(events, header.ts);
+            return self.moved(header, head, tail, header.ts);
+        }
+        // It was sent before the answer came, whenever that was told.
+        let ts = header.ts.min(since.saturating_sub(1));
+        self.moved(&EventHeader { ts, ..*header }, head, tail, header.ts);
+        let events = self.overtaken.take(id);
+        self.go_on(events, header.ts);
+    }
+
+    /// The bytes take their place in their stream; they become known now.
+    fn moved(&mut self, header: &EventHeader, head: &[u8], tail: &[u8], now: Nanos) {
         let Some(direction) = header::direction(header) else {
             return;
         };
@@ -192,8 +252,16 @@ impl<S: Selects> Lane<S> {
         let Some(flow) = self.table.at(place) else {
             return;
         };
-        flow.last_seen = header.ts;
         let mark = header::mark(header);
+        if direction == Direction::Recv
+            && mark.has_position
+            && stream(flow, Direction::Send).lacks(mark.peer_pos)
+            && !flow.consumer.is_opaque()
+            && self.overtaken.hold(header, head, tail, now)
+        {
+            return;
+        }
+        flow.last_seen = header.ts;
         self.voice.in_turn = mark.stamp.unit.turn().is_some();
         if self.voice.in_turn {
             let deed = match direction {
@@ -221,7 +289,7 @@ impl<S: Selects> Lane<S> {
             Direction::Send if !self.taken.is_empty() => self.taken.remove(&conn.id),
             Direction::Send | Direction::Recv => None,
         };
-        self.voice.with(conn, header.ts, |out| {
+        self.voice.with(conn, now, |out| {
             out.taken = taken;
             match order {
                 Order::Next => {}
@@ -332,13 +400,13 @@ impl<S: Selects> Lane<S> {
                     .or_insert_with(|| (header::taken(header).stamp, side));
             }
             tcp_state::FIN_WAIT1 | tcp_state::LAST_ACK => {
-                self.close(header, Close::Finished(Direction::Send));
+                self.finished(header, Direction::Send);
             }
             tcp_state::CLOSE => {
                 let opening = self.opening.remove(&ConnId(header.cookie));
                 match opening.filter(|_| header.old_state == tcp_state::SYN_SENT) {
                     Some((start, _)) => self.connect_failed(header, start),
-                    None => self.close(header, Close::Closed),
+                    None => self.close(header, Close::Closed, header.ts),
                 }
             }
             _ => {}
@@ -365,7 +433,7 @@ impl<S: Selects> Lane<S> {
         }
     }
 
-    fn close(&mut self, header: &EventHeader, how: Close) {
+    fn close(&mut self, header: &EventHeader, how: Close, now: Nanos) {
         let id = ConnId(header.cookie);
         if !self.taken.is_empty() {
             self.taken.remove(&id);
@@ -374,18 +442,21 @@ impl<S: Selects> Lane<S> {
             if let Some(flow) = self.table.get_mut(id) {
                 let Flow { conn, consumer, .. } = flow;
                 let mark = header::mark(header);
-                self.voice
-                    .with(conn, header.ts, |out| consumer.close(how, &mark, out));
+                self.voice.with(conn, now, |out| consumer.close(how, &mark, out));
             }
-        } else if let Some(mut flow) = self.table.remove(id) {
+            return;
+        }
+        let events = self.overtaken.give_up(id);
+        self.go_on(events, now);
+        self.overtaken.forget(id);
+        if let Some(mut flow) = self.table.remove(id) {
             self.voice.ledger.health().closed();
             if how == Close::Reset {
                 self.selection.happened(Event::Reset, None, &flow.conn, header.ts);
             }
             let mark = header::mark(header);
             let Flow { conn, consumer, .. } = &mut flow;
-            self.voice
-                .with(conn, header.ts, |out| consumer.close(how, &mark, out));
+            self.voice.with(conn, now, |out| consumer.close(how, &mark, out));
         }
     }
 }

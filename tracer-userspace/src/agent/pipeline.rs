@@ -158,6 +158,7 @@ impl<S: Selects + Clone + Send + 'static> Pipeline<S> {
 
 impl<S: Selects> Inline<S> {
     fn advance(&mut self, watermark: Nanos) {
+        self.lane.release_overdue(watermark);
         self.lane.pause(watermark);
         for (id, policy) in self.lane.policies().drain(..) {
             (self.apply)(id, policy);
@@ -240,6 +241,7 @@ fn work<S: Selects>(
         batch.drain(|header, head, tail| lane.event(header, head, tail));
         // A full recycling queue means that enough empty batches wait: this one's memory is freed.
         let _ = recycle.try_send(batch);
+        lane.release_overdue(watermark);
         lane.pause(watermark);
         for (id, policy) in lane.policies().drain(..) {
             apply(id, policy);

@@ -27,6 +27,19 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// Whether bytes before `pos` have not come yet.
+    #[must_use]
+    pub fn lacks(&self, pos: u32) -> bool {
+        self.next
+            .is_some_and(|next| (1..=MAX_GAP).contains(&pos.wrapping_sub(next)))
+    }
+
+    /// Whether the byte at `pos` is the one that comes next.
+    #[must_use]
+    pub fn continues(&self, pos: u32) -> bool {
+        self.next == Some(pos)
+    }
+
     /// Says how a chunk of `len` bytes at `mark` joins, and moves on behind it.
     pub fn place(&mut self, mark: &Mark, len: u32) -> Order {
         if !mark.has_position {

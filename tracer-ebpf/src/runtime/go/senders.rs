@@ -37,6 +37,28 @@ pub const SENDERS: usize = 6;
 /// Two that send the same place within that time (in nanoseconds) share it; after it, its address is used again.
 const SHARED: u64 = 1_000_000_000;
 
+/// internal/abi.Type: `Kind_` and its value for pointers; behind a pointer's type lies that of what it points to (`PtrType.Elem`).
+const KIND: u64 = 23;
+const KIND_MASK: u64 = 31;
+const POINTER: u64 = 22;
+const ELEM: u64 = 48;
+
+/// Remembers who waits first to send jobs of that type.
+#[inline(always)]
+pub fn queue(tasks: &mut Tasks, sender: u64, kind: u64) {
+    tasks.sender = sender;
+    // Its first field is its size.
+    tasks.job = tasks.read(kind).map_or(0, |[size]| size);
+    tasks.pointed = 0;
+    if tasks.job == 8
+        && let Some([flags]) = tasks.read(kind.wrapping_add(KIND / 8 * 8))
+        && flags >> (8 * (KIND % 8)) & KIND_MASK == POINTER
+        && let Some([elem]) = tasks.read(kind.wrapping_add(ELEM))
+    {
+        tasks.pointed = tasks.read(elem).map_or(0, |[size]| size);
+    }
+}
+
 /// Notes the places in the job that the next sender waits to get rid of, and goes on to the one behind it: 0 if there is none.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -62,8 +84,8 @@ pub extern "C" fn go_sender(tgid: u64, scratch: u64) -> u64 {
     for word in 0..OBJECT {
         found |= sends(tgid, scratch, tasks, word, goid);
     }
-    let pointed = tasks.object[0];
-    if size == 8 && found == 0 && in_heap(tasks, pointed) && read_job(tasks, pointed, 8 * OBJECT as u64) {
+    let (pointed, size) = (tasks.object[0], tasks.pointed);
+    if found == 0 && size != 0 && in_heap(tasks, pointed) && read_job(tasks, pointed, size) {
         for word in 0..OBJECT {
             sends(tgid, scratch, tasks, word, goid);
         }

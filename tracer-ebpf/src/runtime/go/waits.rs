@@ -281,7 +281,7 @@ extern "C" fn go_waiter(tgid: u64, scratch: u64, held: u64) -> u64 {
         let [sends] = tasks.read(sender).unwrap_or([0]);
         if startpc(sends, offsets) != g {
             let _ = GO_QUEUES.insert(key, 1, 0);
-            (tasks.sender, tasks.job) = (sender, tasks.read(kind).map_or(0, |[size]| size));
+            senders::queue(tasks, sender, kind);
             return 0;
         }
     }

@@ -248,3 +248,81 @@ fn what_is_open_at_the_end_is_accounted_for() {
         .unwrap_or_default();
     assert_eq!((ledger.seen, ended + dropped), (1, 1), "{ledger}");
 }
+
+/// A response whose request is told after it, as if the thread that sends had been held up before that.
+#[test]
+fn a_response_that_is_told_before_its_request_waits_for_it() {
+    let mut bench = Bench::new(Everything::default());
+    bench.state(7, tcp_state::SYN_SENT, 0, b"curl");
+    bench.exchange();
+    let [sent, received] = bench.pos;
+    let request = EventHeader {
+        dir: Direction::Send as u8,
+        len: REQUEST.len() as u32,
+        captured: REQUEST.len() as u32,
+        pos: sent,
+        peer_pos: received + RESPONSE.len() as u32,
+        ..header(EventKind::DATA, 100)
+    };
+    let response = EventHeader {
+        dir: Direction::Recv as u8,
+        len: RESPONSE.len() as u32,
+        captured: RESPONSE.len() as u32,
+        pos: received,
+        peer_pos: sent + REQUEST.len() as u32,
+        ..header(EventKind::DATA, 90)
+    };
+    let end = EventHeader {
+        ts: 95,
+        kind: EventKind::EOF.0,
+        len: 0,
+        captured: 0,
+        pos: response.pos + response.len,
+        ..response
+    };
+    bench.lane.event(&response, RESPONSE, &[]);
+    bench.lane.event(&end, &[], &[]);
+    assert_eq!(bench.ended().len(), 1, "the first one alone");
+    bench.lane.event(&request, REQUEST, &[]);
+    let signals = bench.lane.signals().iter().map(|signal| signal.ts);
+    assert!(signals.eq([100, 100]), "what is told now became known now");
+    let ended = bench.ended();
+    assert_eq!(ended.len(), 1);
+    assert_eq!((ended[0].start.ts, ended[0].end.ts), (89, 90));
+    assert_eq!(&*ended[0].name, "GET /hello");
+    bench.lane.finish(200);
+    assert_eq!(bench.ledger.snapshot().dropped, [].into());
+}
+
+/// Nothing waits for long, and what follows a loss does not wait for it again.
+#[test]
+fn what_waits_for_lost_bytes_goes_on() {
+    let mut bench = Bench::new(Everything::default());
+    bench.state(7, tcp_state::SYN_SENT, 0, b"curl");
+    bench.exchange();
+    bench.data(Direction::Send, REQUEST, 0);
+    bench.data(Direction::Recv, RESPONSE, RESPONSE.len());
+    assert!(!bench.lane.overtaken.is_empty());
+    bench.lane.release_overdue(40_000_000);
+    assert!(!bench.lane.overtaken.is_empty());
+    bench.lane.release_overdue(60_000_000);
+    assert!(bench.lane.overtaken.is_empty());
+    bench.data(Direction::Recv, RESPONSE, RESPONSE.len());
+    assert!(bench.lane.overtaken.is_empty());
+    bench.exchange();
+    assert_eq!(bench.ended().len(), 2);
+}
+
+/// A server that sends something that is not seen (an old kernel's `sendfile`): its next request does not wait for the answer.
+#[test]
+fn a_request_goes_before_its_answer_whatever_was_lost_before() {
+    let mut bench = Bench::new(Everything::default());
+    for _ in 0..3 {
+        bench.data(Direction::Recv, REQUEST, REQUEST.len());
+        bench.data(Direction::Send, RESPONSE, RESPONSE.len());
+        bench.data(Direction::Send, b"unseen", 0);
+    }
+    let ended = bench.ended();
+    assert_eq!(ended.len(), 3);
+    assert!(ended.iter().all(|exchange| exchange.role == Role::Server));
+}

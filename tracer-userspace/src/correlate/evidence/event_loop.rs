@@ -40,9 +40,11 @@ const TRUSTED: i8 = 6;
 const TRUSTED_AGAIN: i8 = 48;
 /// How long a tentative owner waits for the loop to break its order before it is believed.
 const PROBATION: Nanos = 100_000_000;
-/// Most tentative owners per loop, and most connections that are remembered until something is written.
+/// Most tentative owners per loop, and most connections that are remembered until something is written; of a thread or task that is not known
+/// to be a loop, of which there are many.
 const MAX_TENTATIVE: usize = 256;
 const MAX_OPENED: usize = 256;
+const MAX_OPENED_ALONE: usize = 8;
 
 impl Order {
     /// Not all was seen: what broke the order meanwhile proves nothing. What is tentative stays so.
@@ -66,7 +68,7 @@ impl Order {
     /// After what the connection was opened, if nothing was written over it yet.
     fn take_opened(&mut self, conn: ConnId) -> Option<Last> {
         let at = self.opened.iter().position(|opened| opened.0 == conn)?;
-        Some(self.opened.swap_remove(at).1)
+        Some(self.opened.remove(at).1)
     }
 }
 
@@ -119,8 +121,13 @@ impl Correlator {
         if state.ids.is_some() || state.last == Last::Nothing {
             return;
         }
+        let most = if state.is_loop {
+            MAX_OPENED
+        } else {
+            MAX_OPENED_ALONE
+        };
         let opened = &mut state.order.opened;
-        if opened.len() >= MAX_OPENED {
+        if opened.len() >= most {
             opened.remove(0);
         }
         opened.push((conn, state.last));
