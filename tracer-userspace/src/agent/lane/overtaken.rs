@@ -12,14 +12,17 @@ use crate::model::{ConnId, Nanos};
 
 /// So long a chunk waits.
 const PATIENCE: Nanos = 50_000_000;
-/// Most chunks of a connection that wait, and most connections where some do.
+/// Most chunks of a connection that wait, most connections where some do, and most bytes in all of them.
 const MAX_EVENTS: usize = 16;
 const MAX_CONNECTIONS: usize = 1_024;
+const MAX_BYTES: usize = 4 << 20;
 
 /// The events that wait.
 #[derive(Default)]
 pub struct Overtaken {
     waiting: HashMap<ConnId, Vec<Event>>,
+    /// Their bytes.
+    bytes: usize,
     /// When the oldest of each connection has waited long enough.
     due: VecDeque<(Nanos, ConnId)>,
     /// Up to where what was sent is known to have been lost.
@@ -31,6 +34,12 @@ pub struct Event {
     pub header: EventHeader,
     pub head: Vec<u8>,
     pub tail: Vec<u8>,
+}
+
+impl Event {
+    fn len(&self) -> usize {
+        self.head.len() + self.tail.len()
+    }
 }
 
 impl Overtaken {
@@ -53,13 +62,15 @@ impl Overtaken {
             return false;
         }
         let is_new = !self.waiting.contains_key(&id);
-        if is_new && self.waiting.len() >= MAX_CONNECTIONS {
+        let bytes = self.bytes + head.len() + tail.len();
+        if is_new && self.waiting.len() >= MAX_CONNECTIONS || bytes > MAX_BYTES {
             return false;
         }
         let events = self.waiting.entry(id).or_default();
         if events.len() >= MAX_EVENTS {
             return false;
         }
+        self.bytes = bytes;
         events.push(Event {
             header: *header,
             head: head.to_vec(),
@@ -73,7 +84,9 @@ impl Overtaken {
 
     /// The events of the connection that wait, oldest first.
     pub fn take(&mut self, id: ConnId) -> Vec<Event> {
-        self.waiting.remove(&id).unwrap_or_default()
+        let events = self.waiting.remove(&id).unwrap_or_default();
+        self.bytes -= events.iter().map(Event::len).sum::<usize>();
+        events
     }
 
     /// The same, which wait no longer: what they wait for was lost.
@@ -114,5 +127,36 @@ impl Overtaken {
     /// The connection has ended.
     pub fn forget(&mut self, id: ConnId) {
         self.lost.remove(&id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut overtaken = Overtaken::default();
+        let bytes = vec![0; MAX_BYTES / 8];
+        let header = |cookie| EventHeader {
+            cookie,
+            ..EventHeader::EMPTY
+        };
+        for cookie in 0..8 {
+            assert!(overtaken.hold(&header(cookie), &bytes, &[], 0));
+        }
+        assert!(!overtaken.hold(&header(9), &[0], &[], 0), "no room for its bytes");
+        assert_eq!(overtaken.take(ConnId(3)).len(), 1);
+        for _ in 0..MAX_EVENTS {
+            assert!(overtaken.hold(&header(9), &[0], &[0], 0));
+        }
+        assert!(
+            !overtaken.hold(&header(9), &[], &[], 0),
+            "too many of one connection"
+        );
+        for cookie in overtaken.all() {
+            overtaken.take(cookie);
+        }
+        assert_eq!(overtaken.bytes, 0);
     }
 }
