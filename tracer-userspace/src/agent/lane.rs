@@ -167,9 +167,14 @@ impl<S: Selects> Lane<S> {
     /// Lets go what has waited long enough. Everything up to `now` is known.
     pub fn release_overdue(&mut self, now: Nanos) {
         while let Some(id) = self.overtaken.overdue(now) {
-            let events = self.overtaken.give_up(id);
-            self.go_on(events, now);
+            self.let_go(id, now);
         }
+    }
+
+    /// What waits on that connection goes on: what it waits for was lost.
+    fn let_go(&mut self, id: ConnId, now: Nanos) {
+        let events = self.overtaken.give_up(id);
+        self.go_on(events, now);
     }
 
     /// Events that have waited go on; they become known now.
@@ -208,8 +213,7 @@ impl<S: Selects> Lane<S> {
     /// Ends everything at shut-down.
     pub fn finish(&mut self, now: Nanos) {
         for id in self.overtaken.all() {
-            let events = self.overtaken.give_up(id);
-            self.go_on(events, now);
+            self.let_go(id, now);
         }
         let flows: Vec<_> = self.table.drain().collect();
         for flow in flows {
@@ -219,24 +223,25 @@ impl<S: Selects> Lane<S> {
 
     fn data(&mut self, header: &EventHeader, head: &[u8], tail: &[u8]) {
         let id = ConnId(header.cookie);
-        if self.overtaken.is_empty() || header.dir != Direction::Send as u8 {
-            return self.moved(header, head, tail, header.ts);
-        }
-        let Some(since) = self.overtaken.since(id) else {
-            return self.moved(header, head, tail, header.ts);
+        let since = match header.dir == Direction::Send as u8 && !self.overtaken.is_empty() {
+            true => self.overtaken.since(id),
+            false => None,
         };
         let continues = |flow: &mut Flow<Conversation>| stream(flow, Direction::Send).continues(header.pos);
-        if !self.table.get_mut(id).is_some_and(continues) {
-            // What is waited for was lost.
-            let events = self.overtaken.give_up(id);
-            self.go_on(events, header.ts);
-            return self.moved(header, head, tail, header.ts);
+        match since {
+            Some(since) if self.table.get_mut(id).is_some_and(continues) => {
+                // It was sent before the answer came, whenever that was told.
+                let ts = header.ts.min(since.saturating_sub(1));
+                self.moved(&EventHeader { ts, ..*header }, head, tail, header.ts);
+                let events = self.overtaken.take(id);
+                self.go_on(events, header.ts);
+            }
+            Some(_) => {
+                self.let_go(id, header.ts);
+                self.moved(header, head, tail, header.ts);
+            }
+            None => self.moved(header, head, tail, header.ts),
         }
-        // It was sent before the answer came, whenever that was told.
-        let ts = header.ts.min(since.saturating_sub(1));
-        self.moved(&EventHeader { ts, ..*header }, head, tail, header.ts);
-        let events = self.overtaken.take(id);
-        self.go_on(events, header.ts);
     }
 
     /// The bytes take their place in their stream; they become known now.
@@ -446,8 +451,7 @@ impl<S: Selects> Lane<S> {
             }
             return;
         }
-        let events = self.overtaken.give_up(id);
-        self.go_on(events, now);
+        self.let_go(id, now);
         self.overtaken.forget(id);
         if let Some(mut flow) = self.table.remove(id) {
             self.voice.ledger.health().closed();

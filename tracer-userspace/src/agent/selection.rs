@@ -61,13 +61,8 @@ impl People {
         let people = self.clone();
         Box::new(move |tgid, is_worth_while| {
             people.lock().follow_threads(tgid, is_worth_while);
-            if is_worth_while {
-                tracing::debug!("process {tgid}: who wakes whom is followed");
-                people.tell_runtime(tgid);
-            } else {
-                tracing::debug!("process {tgid}: who wakes whom tells nothing, and is not followed any more");
-                people.forget_runtime(tgid);
-            }
+            tracing::debug!("process {tgid}: who wakes whom is worth following: {is_worth_while}");
+            people.renew_runtime(tgid);
         })
     }
 
@@ -109,6 +104,16 @@ impl People {
 
     fn lock(&self) -> MutexGuard<'_, Processes> {
         locked(&self.processes)
+    }
+
+    /// Tells of the process's runtime, or that it has none any more.
+    fn renew_runtime(&self, tgid: u32) {
+        let has_one = self.lock().runtime(tgid).is_some();
+        if has_one {
+            self.tell_runtime(tgid);
+        } else {
+            self.forget_runtime(tgid);
+        }
     }
 
     fn tell_runtime(&self, tgid: u32) {
@@ -166,12 +171,8 @@ impl Selects for People {
     fn told(&self, facts: &ProcessFacts<'_>, at: Nanos) -> bool {
         let mut processes = self.lock();
         let replaced = processes.told(facts, at);
-        let runtime = processes.runtime(facts.tgid);
         drop(processes);
-        match runtime {
-            Some(_) => self.tell_runtime(facts.tgid),
-            None => self.forget_runtime(facts.tgid),
-        }
+        self.renew_runtime(facts.tgid);
         replaced
     }
 

@@ -3,7 +3,6 @@
 
 use super::Correlator;
 use super::arena::Key;
-use super::evidence::acquirer::serves;
 use super::record::Parent;
 use crate::model::{Evidence, Language};
 
@@ -71,7 +70,7 @@ impl Correlator {
         let has_only_threads =
             matches!(service.language, Language::Rust | Language::Cpp) && !service.tasks_move;
         let caller = self.units.units.get(record.unit);
-        if !has_only_threads || !caller.is_some_and(|unit| !serves(unit) && !unit.is_loop) {
+        if !has_only_threads || !caller.is_some_and(|unit| !unit.serves() && !unit.is_loop) {
             return;
         }
         if let Some(process) = self.units.processes.get_mut(record.process)

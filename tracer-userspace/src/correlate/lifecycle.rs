@@ -119,17 +119,14 @@ impl Correlator {
         has_context: bool,
         serves: bool,
     ) {
-        if let Some(state) = self.units.units.get_mut(unit) {
-            state.calls_out += 1;
-            let before = state.since_answer;
-            state.since_answer = before.saturating_add(1);
-            if let Some(record) = self.records.get_mut(key) {
-                record.since_answer = before;
-            }
-        }
         if let Some(record) = self.records.get_mut(key) {
-            let process = self.units.processes.get(process);
-            record.amid_requests = process.is_some_and(|p| p.first_open != Key::NONE);
+            let of = self.units.processes.get(process);
+            record.amid_requests = of.is_some_and(|p| p.first_open != Key::NONE);
+            if let Some(state) = self.units.units.get_mut(unit) {
+                state.calls_out += 1;
+                record.since_answer = state.since_answer;
+                state.since_answer = state.since_answer.saturating_add(1);
+            }
         }
         if self.config.explain {
             self.note_candidates(key, process);

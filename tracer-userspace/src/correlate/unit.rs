@@ -199,6 +199,13 @@ pub(super) struct UnitState {
     pub queue: Option<Box<super::evidence::queue::Queue>>,
 }
 
+impl UnitState {
+    /// Whether it serves requests, as far as it has shown.
+    pub fn serves(&self) -> bool {
+        self.reads || self.answers
+    }
+}
+
 /// A process.
 #[derive(Default)]
 pub(super) struct ProcessState {

@@ -1,4 +1,4 @@
-//! What is not known yet of a process's tasks when it is first seen: looked for again, while it is at work, and when the kernel side asks.
+//! What is not known yet of a process's tasks when it is first seen: looked for again, while it is at work, and when the kernel side or the correlation stage asks.
 
 use tracer_common::RuntimeEntry;
 
@@ -55,19 +55,7 @@ impl Processes {
         }
     }
 
-    /// From now on the kernel side is told of a process that has nothing but threads, or (false) not any more.
-    pub fn follow_threads(&mut self, tgid: u32, is_worth_while: bool) {
-        let Some(known) = self.known.get_mut(&tgid) else {
-            return;
-        };
-        if is_worth_while {
-            known.tasks.get_or_insert_with(tasks::threads::entry);
-        } else if known.tasks == Some(tasks::threads::entry()) {
-            known.tasks = None;
-        }
-    }
-
-    /// The same for every process of which something is not known yet. Call it about once a second; returns these processes.
+    /// Looks once more at every process of which something is not known yet. Call it about once a second; returns these processes.
     pub fn search_all(&mut self) -> Vec<u32> {
         let ids: Vec<u32> = self
             .known
@@ -95,6 +83,18 @@ impl Processes {
             let wanted = tasks.as_ref().filter(|_| known.service.selected);
             known.search = wanted.and_then(Search::of);
             (known.tasks, known.tries) = (tasks, 0);
+        }
+    }
+
+    /// From now on the kernel side is told of a process that has nothing but threads, or (false) not any more.
+    pub fn follow_threads(&mut self, tgid: u32, is_worth_while: bool) {
+        let Some(known) = self.known.get_mut(&tgid) else {
+            return;
+        };
+        if is_worth_while {
+            known.tasks.get_or_insert_with(tasks::threads::entry);
+        } else if known.tasks == Some(tasks::threads::entry()) {
+            known.tasks = None;
         }
     }
 }

@@ -18,11 +18,6 @@ use crate::correlate::arena::Key;
 use crate::correlate::unit::{Pending, UnitId, UnitState, Via};
 use crate::model::{Confidence, Nanos, STALE, Taken, Unit, Wake};
 
-/// Whether it serves requests, as far as it has shown.
-pub(in crate::correlate) fn serves(unit: &UnitState) -> bool {
-    unit.reads || unit.answers
-}
-
 impl Correlator {
     /// Notes the call with the unit that may own it, by who took its connection; `writer` began it.
     pub(in crate::correlate) fn await_acquirer(&mut self, call: Key, writer: Key) {
@@ -34,7 +29,7 @@ impl Correlator {
         };
         let now = self.now;
         let acquirer = self.units.mover(&taken.stamp.unit, now);
-        if self.units.units.get(acquirer).is_some_and(serves) {
+        if self.units.units.get(acquirer).is_some_and(UnitState::serves) {
             self.await_through(call, acquirer, Via::Took, taken.stamp.ts);
         } else if let Some((unit, since)) = self.owner_before(&taken) {
             self.await_through(call, unit, Via::Handed, since);
@@ -70,7 +65,11 @@ impl Correlator {
     fn owner_before(&self, taken: &Taken) -> Option<(Key, Nanos)> {
         let serving = |unit: Unit| {
             let key = self.units.find(UnitId::mover(&unit)?)?;
-            self.units.units.get(key).is_some_and(serves).then_some(key)
+            self.units
+                .units
+                .get(key)
+                .is_some_and(UnitState::serves)
+                .then_some(key)
         };
         let handed = taken.handed.and_then(|by| Some((serving(by.unit)?, by.ts)));
         let before = taken.before.and_then(serving);
@@ -107,16 +106,16 @@ impl Correlator {
         };
         let before = before.and_then(|before| self.units.find(thread(before)));
         let call = match self.units.units.get(caller) {
-            Some(state) if !serves(state) => state.last_call,
+            Some(state) if !state.serves() => state.last_call,
             _ => return,
         };
-        if !self.units.units.get(woken).is_some_and(serves) {
+        if !self.units.units.get(woken).is_some_and(UnitState::serves) {
             return;
         }
         // A wake may also mean a lock. Then somebody else has given the waker its work, or the other one ran while the call was made.
         let works_for_another = before
             .and_then(|before| Some((before, self.units.units.get(before)?)))
-            .is_some_and(|(before, unit)| before != woken && serves(unit));
+            .is_some_and(|(before, unit)| before != woken && unit.serves());
         let Some(record) = self.records.get_mut(call) else {
             return;
         };

@@ -24,7 +24,7 @@ impl Correlator {
             .units
             .find(UnitId::thread(tgid, end.stamp.unit.tid))
             .and_then(|key| self.units.units.get_mut(key))
-            .filter(|helper| !(helper.reads || helper.answers || helper.pending.is_empty()))
+            .filter(|helper| !(helper.serves() || helper.pending.is_empty()))
         else {
             return;
         };
@@ -61,7 +61,7 @@ impl Correlator {
         };
         let serves = self.units.processes.get(unit.process).is_some_and(|p| p.serves);
         let is_young = unit.first_seen.saturating_add(IDLE) > now;
-        if !serves || !is_young || unit.id.is_task || unit.is_loop || unit.reads || unit.answers {
+        if !serves || !is_young || unit.id.is_task || unit.is_loop || unit.serves() {
             return false;
         }
         record.awaits_end = true;

@@ -11,6 +11,7 @@
 //! the same request, or when the backward hint has never or hardly failed on this loop and the forward hint, which
 //! disagrees, is known to be noise there. Meanwhile a hint is tentative, and given up if the loop breaks its order.
 
+use super::opened::{MAX_OPENED, Opened};
 use crate::correlate::Correlator;
 use crate::correlate::arena::Key;
 use crate::correlate::record::{Parent, Record};
@@ -30,7 +31,7 @@ pub(in crate::correlate) struct Order {
     /// Calls with a tentative owner.
     tentative: Vec<Key>,
     /// Connections that were opened and over which nothing was written yet, and after what they were opened.
-    opened: Vec<(ConnId, Last)>,
+    opened: Opened<Last>,
 }
 
 const PENALTY: i8 = 16;
@@ -40,10 +41,9 @@ const TRUSTED: i8 = 6;
 const TRUSTED_AGAIN: i8 = 48;
 /// How long a tentative owner waits for the loop to break its order before it is believed.
 const PROBATION: Nanos = 100_000_000;
-/// Most tentative owners per loop, and most connections that are remembered until something is written; of a thread or task that is not known
-/// to be a loop, of which there are many.
+/// Most tentative owners per loop.
 const MAX_TENTATIVE: usize = 256;
-const MAX_OPENED: usize = 256;
+/// Most opened connections that are remembered of a thread or task that is not known to be a loop: there are many.
 const MAX_OPENED_ALONE: usize = 8;
 
 impl Order {
@@ -58,17 +58,7 @@ impl Order {
 
     /// A connection that was opened right after the request was read, if there is one.
     pub(super) fn opened_after(&self, request: Key) -> Option<ConnId> {
-        let after = Last::ReadRequest(request);
-        self.opened
-            .iter()
-            .find(|opened| opened.1 == after)
-            .map(|opened| opened.0)
-    }
-
-    /// After what the connection was opened, if nothing was written over it yet.
-    fn take_opened(&mut self, conn: ConnId) -> Option<Last> {
-        let at = self.opened.iter().position(|opened| opened.0 == conn)?;
-        Some(self.opened.remove(at).1)
+        self.opened.find(&Last::ReadRequest(request))
     }
 }
 
@@ -105,7 +95,7 @@ impl Correlator {
         let mut before = std::mem::replace(&mut state.last, Last::WroteCall(call));
         if !state.order.opened.is_empty()
             && let Some(record) = self.records.get(call)
-            && let Some(opened_after) = state.order.take_opened(record.begin.conn.id)
+            && let Some(opened_after) = state.order.opened.take(record.begin.conn.id)
         {
             before = opened_after;
         }
@@ -126,11 +116,7 @@ impl Correlator {
         } else {
             MAX_OPENED_ALONE
         };
-        let opened = &mut state.order.opened;
-        if opened.len() >= most {
-            opened.remove(0);
-        }
-        opened.push((conn, state.last));
+        state.order.opened.push(conn, state.last, most);
     }
 
     fn loop_event(&mut self, unit: Key, before: Last, now: Last) {

@@ -17,13 +17,14 @@
 //!
 //! A weaker kind never overrules a stronger one: a parent is decided once.
 
-pub(super) mod acquirer;
+mod acquirer;
 pub(super) mod async_ids;
 mod born;
 pub(super) mod connection;
 pub(super) mod event_loop;
 pub(super) mod header;
 mod message;
+mod opened;
 pub(super) mod owner;
 mod place;
 pub(super) mod queue;

@@ -93,12 +93,7 @@ impl Correlator {
     /// Where it is told who created tasks, each one behind the caller has created the one before it, for whose end it waits. What others
     /// that the same one has created did before anybody knew that was for the outermost of them, too.
     fn makers_known(&mut self, moved: &Unit, outermost: Key) {
-        if !self
-            .units
-            .units
-            .get(outermost)
-            .is_some_and(|u| u.reads || u.answers)
-        {
+        if !self.units.units.get(outermost).is_some_and(UnitState::serves) {
             return;
         }
         let makers = moved.task().awaiters.into_iter().skip(1);
@@ -133,7 +128,6 @@ impl Correlator {
     /// Notes the call with those that created the outermost of the tasks that are known to be at it.
     fn await_makers(&mut self, call: Key, (tgid, mut creator): (u32, u64), mut outermost: Key) {
         let mut born = Nanos::MAX;
-        let serves = |u: &UnitState| u.reads || u.answers;
         for hops in 1..=MAX_HOPS {
             let Some(state) = self.units.units.get_mut(outermost).filter(|u| u.id.is_task) else {
                 return;
@@ -143,7 +137,7 @@ impl Correlator {
             }
             state.creator = creator;
             born = born.min(state.first_seen);
-            let is_server = serves(state);
+            let is_server = state.serves();
             let id = UnitId::task(tgid, creator);
             // For whom the caller's maker works may be told later.
             let may_be_told = creator != 0 && !is_server && hops == 1;
@@ -156,7 +150,7 @@ impl Correlator {
                 return;
             };
             // Other ancestors that serve nothing (the accepting goroutine) would only collect calls.
-            if serves(maker) {
+            if maker.serves() {
                 let serves_since = (maker.open == 1)
                     .then(|| Some(self.records.get(maker.open_request)?.start()))
                     .flatten();

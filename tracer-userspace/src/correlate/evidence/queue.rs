@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 
+use super::opened::{MAX_OPENED, Opened};
 use crate::correlate::Correlator;
 use crate::correlate::arena::{Arena, Key};
 use crate::correlate::record::{Parent, Record};
@@ -23,8 +24,8 @@ use crate::model::{Confidence, ConnId, Evidence, Nanos, Unit};
 pub(in crate::correlate) struct Queue {
     /// Requests that were read, for which no call was made.
     requests: VecDeque<Key>,
-    /// Connections that were opened, and for which request; nothing was written over them yet.
-    opened: VecDeque<(ConnId, Key)>,
+    /// Connections that were opened, and for which request ([`Key::NONE`]: for none that waited).
+    opened: Opened<Key>,
     /// Calls whose response was read, for which no answer was written.
     responses: VecDeque<Key>,
     /// The same for the first responses on new connections, which come later than others that were read with them.
@@ -51,8 +52,6 @@ const TRUSTED: i16 = 12;
 const PROBATION: Nanos = 100_000_000;
 /// Most entries of each list. What is longer has lost its order.
 const MAX_WAITING: usize = 4_096;
-/// Most connections that are remembered until something is written.
-const MAX_OPENED: usize = 256;
 
 impl Queue {
     /// What waits may have been passed on unseen.
@@ -86,12 +85,6 @@ impl Queue {
         self.early.clear();
     }
 
-    /// For which request the connection was opened, [`Key::NONE`] if it was for none that waited.
-    fn opened_for(&mut self, conn: ConnId) -> Option<Key> {
-        let at = self.opened.iter().position(|(opened, _)| *opened == conn)?;
-        self.opened.remove(at).map(|(_, request)| request)
-    }
-
     fn agree(&mut self) {
         self.score = (self.score + 1).min(BEST);
     }
@@ -116,7 +109,7 @@ fn queue_of<'a>(
         // What made it a loop was that this one was open already.
         let first = state.open_request;
         if let Some(conn) = state.order.opened_after(first) {
-            queue.opened.push_back((conn, first));
+            queue.opened.push(conn, first, MAX_OPENED);
         } else if first != Key::NONE && records.get(first).is_some_and(|r| r.forward_next == Key::NONE) {
             queue.requests.push_back(first);
         }
@@ -144,10 +137,7 @@ impl Correlator {
             return;
         };
         let request = queue.requests.pop_front().unwrap_or_default();
-        if queue.opened.len() >= MAX_OPENED {
-            queue.opened.pop_front();
-        }
-        queue.opened.push_back((conn, request));
+        queue.opened.push(conn, request, MAX_OPENED);
     }
 
     /// The loop has made a call.
@@ -158,7 +148,7 @@ impl Correlator {
         let Some(queue) = queue_of(&mut self.units.units, &self.records, unit) else {
             return;
         };
-        let opened_for = queue.opened_for(conn);
+        let opened_for = queue.opened.take(conn);
         let request = opened_for.unwrap_or_else(|| queue.requests.pop_front().unwrap_or_default());
         if let Some(record) = self.records.get_mut(call) {
             record.queued = request;
@@ -181,7 +171,7 @@ impl Correlator {
             return;
         };
         // Answered without a call.
-        queue.opened.retain(|(_, opened_for)| *opened_for != request);
+        queue.opened.forget(&request);
         if let Some(at) = queue.requests.iter().position(|&key| key == request) {
             queue.requests.remove(at);
             return;

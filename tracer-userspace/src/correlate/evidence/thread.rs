@@ -136,7 +136,7 @@ impl Correlator {
             .units
             .units
             .get(reader)
-            .is_some_and(|u| !u.id.is_task && (u.reads || u.answers));
+            .is_some_and(|u| !u.id.is_task && u.serves());
         if serving {
             self.note_migration(reader);
         }
