@@ -537,8 +537,10 @@ fn java_netty() {
         &[
             calls("seq", 3, 0.97),
             calls("send", 3, 0.97),
-            calls("loop/seq", 3, 0.6),
-            calls("loop/par", 3, 0.0),
+            calls("loop/seq", 3, 0.9),
+            calls("loop/par", 3, 0.85),
+            calls("loop/task", 3, 0.6),
+            calls("loop/back", 3, 0.0),
             late("late", 2, 0.95),
             late("after", 0, 0.0),
         ],

@@ -143,6 +143,8 @@ pub const CONNECTION_UNIT: u64 = 1 << 60;
 
 /// Bit of the time since when something is worked on for a connection: it is not known whether that was made after what was read there last.
 pub const UNSURE: u64 = 1 << 63;
+/// Likewise: nothing is known but that an event loop had read from the connection last before it handed the work on.
+pub const BY_LOOP: u64 = 1 << 62;
 /// Instead of that time: it was made before what was read there last, and so for an earlier request.
 pub const STALE: u64 = 1;
 

@@ -15,7 +15,7 @@ mod runtime;
 
 pub use constants::{CONSTANTS, OFFSET_MARK, OFFSET_REACH, VALUE_MARK, constant};
 pub use event::{
-    ActKind, CONNECTION_UNIT, Direction, EventFlags, EventHeader, EventKind, Family, MAX_AWAITERS,
+    ActKind, BY_LOOP, CONNECTION_UNIT, Direction, EventFlags, EventHeader, EventKind, Family, MAX_AWAITERS,
     PLACE_UNIT, STALE, Submitters, THREAD_UNIT, Turn, UNSURE,
 };
 pub use limits::*;

@@ -52,6 +52,8 @@ struct State {
     has_taken: u32,
     /// Who has woken it last since then.
     woken_by: u32,
+    /// It has received from several connections in a row.
+    is_loop: u32,
 }
 
 /// Where a thread's work came from.
@@ -93,6 +95,7 @@ static NOTHING: State = State {
     is_new: 0,
     has_taken: 0,
     woken_by: 0,
+    is_loop: 0,
 };
 
 /// Number of the system call `futex`.
@@ -152,6 +155,9 @@ extern "C" fn hand_off_moved(tid: u64, received: u64, ts: u64) -> u64 {
         return 0;
     }
     if let Some(state) = known.or_else(|| add(tid)) {
+        if state.received != 0 && received != 0 && state.received != received {
+            state.is_loop = 1;
+        }
         state.received = received;
         state.ran_at = ts;
     }
@@ -390,8 +396,14 @@ fn hand_over(thread: Thread, tid: u32, is_new: bool, now: u64) -> Option<()> {
     // A virtual thread has a stack of its own, and who has read from a connection serves requests, as far as is known: their work is their own.
     if work.task == 0 {
         let both = u64::from(thread.tgid) << 32 | u64::from(thread.tid);
-        let reads = find(thread.tid).is_some_and(|waker| waker.received != 0);
-        (work.waiter, work.since) = java::stages::served(both, reads);
+        let waker = find(thread.tid);
+        let received = waker.as_ref().map_or(0, |waker| waker.received);
+        let is_loop = waker.is_some_and(|waker| waker.is_loop != 0) && !current_is_client_thread();
+        (work.waiter, work.since) = if is_loop {
+            java::stages::served_by_loop(both, received)
+        } else {
+            java::stages::served(both, received != 0)
+        };
     }
     if let Some(target) = find(tid).or_else(|| add(tid)) {
         let former = &target.work;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::arena::{Arena, Key};
+use super::evidence::connection::{Answers, Known};
 use super::index::Index;
 use super::record::Record;
 use crate::model::{ConnId, Nanos, REUSED_TASK, Service, Unit};
@@ -115,10 +116,10 @@ impl Pending {
     }
 
     /// The unit is the connection on which the work will be answered that the call is a part of, since then.
-    pub fn answered(call: Key, since: Nanos, certain: bool) -> Self {
+    pub fn answered(call: Key, since: Nanos, known: Known) -> Self {
         Self {
             born: since,
-            via: Via::Answered { certain },
+            via: Via::Answered(known),
             ..Self::of(call)
         }
     }
@@ -152,9 +153,8 @@ pub(super) enum Via {
     Born,
     /// It waits at the place where the outcome of the call is awaited; or is that place.
     Place,
-    /// It is the connection on which the work will be answered that the call is a part of; whether that work is certainly for the request
-    /// that is open there.
-    Answered { certain: bool },
+    /// It is the connection on which the work will be answered that the call is a part of.
+    Answered(Known),
 }
 
 /// A thread or a runtime task.
@@ -217,7 +217,7 @@ pub(super) struct ProcessState {
     /// Whether the hand-offs of its threads are followed.
     pub hand_offs: super::hand_offs::HandOffs,
     /// Its threads were seen to work for connections.
-    pub answers: Option<super::evidence::connection::Answers>,
+    pub answers: Option<Answers>,
     /// Its open requests, oldest first: a list through the records.
     pub first_open: Key,
     pub last_open: Key,

@@ -24,6 +24,6 @@ pub use process::{Language, Resource, Service};
 pub use signal::{Act, Begin, Deed, Job, Signal, SignalKind, Taken, ThreadEnd, Wake};
 pub use span::{Confidence, Evidence, Link, Span, SpanId, TraceId};
 pub use unit::{
-    CONNECTION_UNIT, Mark, Nanos, PLACE_UNIT, REUSED_TASK, Runs, STALE, Stamp, Submitters, THREAD_UNIT, Task,
-    Turn, UNSURE, Unit,
+    BY_LOOP, CONNECTION_UNIT, Mark, Nanos, PLACE_UNIT, REUSED_TASK, Runs, STALE, Stamp, Submitters,
+    THREAD_UNIT, Task, Turn, UNSURE, Unit,
 };

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use tracer_common::MAX_AWAITERS;
 pub use tracer_common::{
-    CONNECTION_UNIT, PLACE_UNIT, REUSED_TASK, STALE, Submitters, THREAD_UNIT, Turn, UNSURE,
+    BY_LOOP, CONNECTION_UNIT, PLACE_UNIT, REUSED_TASK, STALE, Submitters, THREAD_UNIT, Turn, UNSURE,
 };
 
 /// CLOCK_MONOTONIC nanoseconds, as the kernel stamps events.

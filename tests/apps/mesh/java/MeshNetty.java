@@ -16,6 +16,7 @@ import io.netty.handler.codec.http.HttpResponseStatus;
 import io.netty.handler.codec.http.HttpServerCodec;
 import io.netty.handler.codec.http.HttpVersion;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.Executor;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.atomic.AtomicReference;
@@ -67,14 +68,25 @@ public final class MeshNetty {
                 return;
             }
             String[] parts = path.split("/");
-            CompletableFuture<?>[] all = new CompletableFuture<?>[parts[2].equals("seq") ? 1 : 3];
+            switch (parts[2]) {
+                case "task" -> context.executor().execute(() -> callAll(context, parts, null));
+                case "back" -> callAll(context, parts, context.executor());
+                default -> callAll(context, parts, null);
+            }
+        }
+
+        /** Calls without waiting; what comes after a call is left to that executor, or to whoever completes the call. */
+        private static void callAll(ChannelHandlerContext context, String[] parts, Executor executor) {
+            CompletableFuture<?>[] all = new CompletableFuture<?>[parts[2].equals("par") ? 3 : 1];
             for (int i = 0; i < all.length; i++) {
                 all[i] = Mesh.sendAsync(parts[3], i);
             }
             CompletableFuture<?> done = CompletableFuture.allOf(all);
             for (int i = all.length; i < 3; i++) {
                 int call = i;
-                done = done.thenCompose(before -> Mesh.sendAsync(parts[3], call));
+                done = executor == null
+                        ? done.thenCompose(before -> Mesh.sendAsync(parts[3], call))
+                        : done.thenComposeAsync(before -> Mesh.sendAsync(parts[3], call), executor);
             }
             done.whenComplete((nothing, error) -> answer(context, error == null ? null : error.toString()));
         }

@@ -82,6 +82,22 @@ pub extern "C" fn java_answers(thread: u64, slot: u64, stack_pointer: u64) -> u6
     java_job(slot)
 }
 
+/// Whether any job lies on the part of the stack that is in use that was made for what was read last on a connection other than `own`; so it is
+/// taken to be where the server is not known. A walk of the slot has begun.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn java_made_for_others(slot: u64, stack_pointer: u64, own: u64) -> u64 {
+    let Some(walk) = walk(slot).filter(|walk| walk.futures.channel.get() != 0) else {
+        return 1;
+    };
+    (walk.looks_for, walk.used_from) = (JOB, stack_pointer);
+    walk.forget_jobs();
+    walk.only_made = 1;
+    scan_used(slot, walk);
+    java_weigh_all(slot);
+    u64::from(walk.weight == CERTAIN && (walk.several != 0 || walk.connection != own))
+}
+
 /// Looks where the thread has had its jobs. [`SCAN`]: that says nothing.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -214,7 +230,7 @@ extern "C" fn java_weigh(slot: u64, at: u64) -> u64 {
     }
     let job = &walk.jobs[found];
     let weight = reads::weigh(walk, cookie, job.made);
-    let connection = PLACE_UNIT | CONNECTION_UNIT | cookie & (CONNECTION_UNIT - 1);
+    let connection = connection(cookie);
     if weight == EARLIER {
         walk.earlier = 1;
     }
@@ -225,6 +241,12 @@ extern "C" fn java_weigh(slot: u64, at: u64) -> u64 {
         walk.several = 1;
     }
     1
+}
+
+/// The place where what is done for that socket's sake will be answered.
+#[inline(always)]
+pub fn connection(cookie: u64) -> u64 {
+    PLACE_UNIT | CONNECTION_UNIT | cookie & (CONNECTION_UNIT - 1)
 }
 
 /// The cookie of the channel's socket, 0 if that is not known.
@@ -251,7 +273,7 @@ pub extern "C" fn java_job_of(slot: u64, object: u64, place: u64) -> u64 {
         return 0;
     }
     let server = captured(slot, walk, object);
-    if server == 0 {
+    if server == 0 || walk.only_made != 0 && server == object {
         return 0;
     }
     let channel = java_channel(slot, server);

@@ -87,6 +87,8 @@ pub struct Walk {
     /// What was found that leads to connections, how many, and what [`weigh`](super::reads::weigh) said of the one that weighs most.
     pub jobs: [Job; JOBS],
     pub jobs_found: u64,
+    /// Whether to leave out what was not made for one request.
+    pub only_made: u64,
     pub weight: u64,
     /// That one, and its connection; not 0: others that weigh as much lead to other ones.
     pub job: u64,
@@ -135,6 +137,7 @@ impl Walk {
     #[inline(always)]
     pub fn forget_jobs(&mut self) {
         (self.jobs_found, self.weight, self.several, self.earlier) = (0, 0, 0, 0);
+        self.only_made = 0;
     }
 
     /// The walk begins there.

@@ -32,7 +32,12 @@ impl Correlator {
         if self.units.units.get(acquirer).is_some_and(UnitState::serves) {
             self.await_through(call, acquirer, Via::Took, taken.stamp.ts);
         } else if let Some((unit, since)) = self.owner_before(&taken) {
-            self.await_through(call, unit, Via::Handed, since);
+            match taken.waiter {
+                Some(place) if self.units.units.get(unit).is_some_and(|unit| unit.is_loop) => {
+                    self.await_loop_answer(call, taken.stamp.unit.tgid, place);
+                }
+                _ => self.await_through(call, unit, Via::Handed, since),
+            }
         } else if let Some(waiter) = taken.waiter {
             let by_another = taken.handed.filter(|_| taken.by_client_thread);
             let worker = by_another.map_or(taken.stamp.unit, |by| by.unit);
@@ -144,11 +149,13 @@ impl Correlator {
             return None;
         }
         let process = self.units.processes.get(request.process)?;
-        if !owner.id.is_task && process.migrates_until > self.now {
+        // Who reads requests and writes the answer to one that another has read may have worked for any.
+        let serves_others = owner.reads && request.unit != case.unit;
+        if !owner.id.is_task && (process.migrates_until > self.now || serves_others) {
             return None;
         }
         match case.via {
-            Via::Task | Via::Submitted | Via::Held | Via::Place | Via::Answered { .. } | Via::Born => None,
+            Via::Task | Via::Submitted | Via::Held | Via::Place | Via::Answered(_) | Via::Born => None,
             // Who read the request and answers it had it open in between.
             Via::Took if owner.id.is_task || request.unit == case.unit => Some(Confidence::Certain),
             Via::Woken if call.woke_several || call.woken != case.unit => None,

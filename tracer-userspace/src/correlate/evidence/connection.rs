@@ -8,39 +8,71 @@
 //! was made before that request was read, and such as was made after it. Where it knows neither, the call has to have its response by the time of the answer, and
 //! the process must have shown that no more than one call in sixteen is of work for earlier requests: made so, made while no request is
 //! open there, or without a response when the next answer is written.
+//!
+//! An event loop that calls through a client with threads of its own hands a call on after it has read a request, mostly for that one's sake: the
+//! kernel side looks for traces of other work that was left to the loop, and of such calls no more than one in 256 may be beyond.
 
 use super::owner::{Case, Claim};
 use crate::correlate::Correlator;
 use crate::correlate::arena::Key;
 use crate::correlate::unit::{Pending, UnitId, Via};
-use crate::model::{CONNECTION_UNIT, ConnId, Nanos, PLACE_UNIT, STALE, UNSURE, Unit};
+use crate::model::{BY_LOOP, CONNECTION_UNIT, ConnId, Nanos, PLACE_UNIT, STALE, UNSURE, Unit};
+
+/// How the kernel side knows for which connection's sake a call is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::correlate) enum Known {
+    /// By a job that was made for the request which was read there last.
+    Certainly,
+    /// By a job of which it is not known when it was made.
+    ByJob,
+    /// By the event loop that handed the call on, which had read there last.
+    ByLoop,
+}
 
 /// Calls that were made for connections' sake in a process.
 #[derive(Clone, Copy, Default)]
 pub(in crate::correlate) struct Answers {
+    by_job: Tally,
+    by_loop: Tally,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Tally {
     /// Made and over while a request was open there; and not.
     within: u32,
     beyond: u32,
 }
 
 impl Answers {
+    /// What must have been seen to be within before anything is believed.
+    const ENOUGH: u32 = 16;
     /// Of so many calls that are within, one may be beyond.
     const DOUBT: u32 = 16;
+    const DOUBT_OF_LOOPS: u32 = 256;
     /// After so many, older ones count for half.
     const MEMORY: u32 = 1_024;
 
-    fn are_believed(self) -> bool {
-        self.within >= Self::DOUBT && self.beyond * Self::DOUBT <= self.within
+    fn believes(self, known: Known) -> bool {
+        let (tally, doubt) = match known {
+            Known::Certainly => return true,
+            Known::ByJob => (self.by_job, Self::DOUBT),
+            Known::ByLoop => (self.by_loop, Self::DOUBT_OF_LOOPS),
+        };
+        tally.within >= Self::ENOUGH && tally.beyond.saturating_mul(doubt) <= tally.within
     }
 
-    fn count(&mut self, is_within: bool) {
+    fn count(&mut self, known: Known, is_within: bool) {
+        let tally = match known {
+            Known::ByLoop => &mut self.by_loop,
+            Known::Certainly | Known::ByJob => &mut self.by_job,
+        };
         if is_within {
-            self.within += 1;
+            tally.within += 1;
         } else {
-            self.beyond += 1;
+            tally.beyond += 1;
         }
-        if self.within + self.beyond > Self::MEMORY {
-            (self.within, self.beyond) = (self.within / 2, self.beyond / 2);
+        if tally.within + tally.beyond > Self::MEMORY {
+            (tally.within, tally.beyond) = (tally.within / 2, tally.beyond / 2);
         }
     }
 }
@@ -51,14 +83,32 @@ impl Correlator {
     pub(super) fn await_answer(&mut self, call: Key, worker: &Unit, (place, since): (u64, Nanos)) {
         let unit = UnitId::mover(worker).and_then(|id| self.units.find(id));
         let state = unit.and_then(|unit| self.units.units.get(unit));
-        let Some(process) = self.records.get(call).map(|record| record.process) else {
-            return;
-        };
         if state.is_some_and(|state| state.reads) {
             return;
         }
-        let (since, certain) = (since & !UNSURE, since & UNSURE == 0);
-        let key = self.units.unit(UnitId::task(worker.tgid, place), 0, self.now);
+        if since & BY_LOOP == 0 {
+            self.await_answer_at(call, worker.tgid, (place, since));
+        }
+    }
+
+    /// Likewise, where an event loop has handed the call on.
+    pub(super) fn await_loop_answer(&mut self, call: Key, tgid: u32, (place, since): (u64, Nanos)) {
+        if since & BY_LOOP != 0 {
+            self.await_answer_at(call, tgid, (place, since));
+        }
+    }
+
+    fn await_answer_at(&mut self, call: Key, tgid: u32, (place, since): (u64, Nanos)) {
+        let known = match (since & BY_LOOP != 0, since & UNSURE != 0) {
+            (true, _) => Known::ByLoop,
+            (_, true) => Known::ByJob,
+            _ => Known::Certainly,
+        };
+        let Some(process) = self.records.get(call).map(|record| record.process) else {
+            return;
+        };
+        let since = since & !(UNSURE | BY_LOOP);
+        let key = self.units.unit(UnitId::task(tgid, place), 0, self.now);
         let last_answer = self.units.units.get(key).map_or(0, |state| state.last_answer);
         let is_beyond = last_answer != 0
             && since > last_answer
@@ -68,11 +118,11 @@ impl Correlator {
         if let Some(process) = self.units.processes.get_mut(process) {
             let answers = process.answers.get_or_insert_default();
             if since == STALE || is_beyond {
-                answers.count(false);
+                answers.count(known, false);
             }
         }
         if since != STALE {
-            self.await_unit(key, Pending::answered(call, since, certain));
+            self.await_unit(key, Pending::answered(call, since, known));
         }
     }
 
@@ -109,7 +159,10 @@ impl Correlator {
             let Some(call) = self.records.get(pending.call).filter(|_| pending.born >= began) else {
                 continue;
             };
-            let certain = pending.via == Via::Answered { certain: true };
+            let Via::Answered(known) = pending.via else {
+                continue;
+            };
+            let certain = known == Known::Certainly;
             let is_over = call.responded != 0;
             if !certain && !is_over && !ended {
                 self.await_unit(place, pending);
@@ -119,8 +172,8 @@ impl Correlator {
                 continue;
             };
             let answers = process.answers.get_or_insert_default();
-            answers.count(certain || is_over);
-            if is_alone && (certain || is_over && answers.are_believed()) {
+            answers.count(known, certain || is_over);
+            if is_alone && (certain || is_over) && answers.believes(known) {
                 self.claim_one(Case::of(pending, request, place, Claim::Wrote));
             }
         }

@@ -299,7 +299,7 @@ impl Correlator {
         if case.via == Via::Born {
             return self.judge_born(case).map(|c| (Evidence::Thread, c));
         }
-        if matches!(case.via, Via::Place | Via::Answered { .. }) {
+        if matches!(case.via, Via::Place | Via::Answered(_)) {
             return self.judge_place(case).map(|c| (Evidence::Task, c));
         }
         if case.via != Via::Task {

@@ -34,7 +34,11 @@ fn scenarios() {
             }
         }
     }
-    for (kind, made) in [("pools", pools()), ("unsure jobs", unsure_jobs())] {
+    for (kind, made) in [
+        ("pools", pools()),
+        ("unsure jobs", unsure_jobs()),
+        ("loops that hand on", loops_that_hand_on()),
+    ] {
         for (name, text) in made {
             for scenario in script::scenarios(&text) {
                 played += 1;
@@ -76,6 +80,43 @@ fn unsure_jobs() -> Vec<(&'static str, String)> {
         ),
         ("one is not", jobs(&[3]) + "expect B23 < A23 task likely\n"),
         ("two are not", jobs(&[3, 4]) + "expect B23 root\n"),
+    ]
+}
+
+/// A loop with two connections, in 24 rounds, hands calls on to a client's threads: after it has read the second one's request the one for the
+/// first, as the kernel side says. All or nearly all are over by the answer.
+fn loops_that_hand_on() -> Vec<(&'static str, String)> {
+    let rounds = |late: &[usize]| {
+        let mut text = String::from("== loops that hand on\nprocess 10 java\n");
+        for n in 0..24 {
+            let at = 10 * n;
+            text += &format!("{}  10.9  recv A{n}  c1\n", at + 1);
+            text += &format!("{}  10.9  recv X{n}  c2\n", at + 1);
+            text += &format!(
+                "{}  10.70 call B{n}  c3 took=10.71:{} client handed=10.9:{} waiter=c1~\n",
+                at + 3,
+                at + 2,
+                at + 2
+            );
+            let (done, answered) = if late.contains(&n) { (7, 6) } else { (6, 7) };
+            let mut ends = [
+                (done, format!("10.70  done B{n}")),
+                (answered, format!("10.9  done A{n}")),
+            ];
+            ends.sort();
+            for (ms, end) in ends {
+                text += &format!("{}  {end}\n", at + ms);
+            }
+            text += &format!("{}  10.9  done X{n}\n", at + 8);
+        }
+        text
+    };
+    vec![
+        (
+            "all are over by the answer",
+            rounds(&[]) + "expect B23 < A23 task likely\nexpect B2 root\n",
+        ),
+        ("one is not", rounds(&[3]) + "expect B23 root\n"),
     ]
 }
 

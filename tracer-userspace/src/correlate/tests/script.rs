@@ -20,7 +20,7 @@
 //! the middle: `out A`, `held A`. Jobs: `asks A`, `puts A 7`, `takes A 7`, `reads A 7`. Options: `ctx=trace:span` (`-` for none), `unix`, `nat`, `nopos`, `peer=n`.
 //! Who took the connection of a call: `took=unit` or `took=unit:ms`, `client` if it is a thread of the client's own; `handed=unit:ms`
 //! who handed it its work, `before=unit` who had before,
-//! `waiter=7` (`t7`) who waits for that work. `woke UNIT` instead of an exchange: a thread wakes another (`woke UNIT UNIT MS`: who had woken it before, `-` for nobody, and since when the other one sleeps).
+//! `waiter=7` (`t7`) who waits for that work (`c1`: it will be answered there; `c1~`: the event loop that handed it over had read from there). `woke UNIT` instead of an exchange: a thread wakes another (`woke UNIT UNIT MS`: who had woken it before, `-` for nobody, and since when the other one sleeps).
 //! `ends UNIT MS`: the thread has ended, which that one had made then.
 //! More expectations: `expect A < ctx`, `expect A dropped`, `expect B link A reason`, `expect B nolink`, `expect A same B` (one trace),
 //! `expect A other B`, `expect A from 1 to 4.5` (ms).
@@ -30,7 +30,7 @@ use std::collections::HashMap;
 use super::play::{Player, Variant, begin, conn_id};
 use crate::correlate::Config;
 use crate::model::{
-    CONNECTION_UNIT, Confidence, Deed, Job, Language, PLACE_UNIT, Role, Runs, STALE, SpanId, Stamp,
+    BY_LOOP, CONNECTION_UNIT, Confidence, Deed, Job, Language, PLACE_UNIT, Role, Runs, STALE, SpanId, Stamp,
     Submitters, THREAD_UNIT, Taken, Task, ThreadEnd, TraceContext, TraceId, Turn, UNSURE, Unit, Wake,
 };
 
@@ -247,7 +247,11 @@ impl Run {
                 }
                 Some(("waiter", value)) => {
                     let taken = taken.as_mut().ok_or("waiter= comes after took=")?;
-                    taken.waiter = Some((by(value)?, taken.stamp.ts));
+                    let (waiter, how) = match value.strip_suffix('~') {
+                        Some(conn) => (conn, BY_LOOP),
+                        None => (value, 0),
+                    };
+                    taken.waiter = Some((by(waiter)?, taken.stamp.ts | how));
                 }
                 None if *option == "client" => {}
                 None if *option == "unix" => variant.unix = true,
