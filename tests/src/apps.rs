@@ -11,11 +11,14 @@ use std::process::{Command, Stdio};
 use crate::host::target_dir;
 use crate::process::{Program, TempDir, free_port};
 
+/// Stands for the port of what listens on a Unix socket only.
+pub const NO_PORT: u16 = 0;
+
 /// A running service.
 pub struct App {
     /// Its process.
     pub program: Program,
-    /// The port that it listens on.
+    /// The port that it listens on, or [`NO_PORT`].
     pub port: u16,
     /// `service.name` that its spans must carry.
     pub service: String,

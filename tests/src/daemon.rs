@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::apps::App;
+use crate::apps::{App, NO_PORT};
 use crate::collector::{Collector, Transport};
 use crate::host;
 use crate::ledger::Ledger;
@@ -20,13 +20,17 @@ pub struct Selection {
 
 impl Selection {
     /// Connections with one of the ports of the apps, and of what was started for them, at either end, whoever holds that end, except the test's own clients.
+    /// Where one of them has no port, all connections of their processes.
     #[must_use]
     pub fn of(apps: &[&App]) -> Self {
         let others = apps.iter().flat_map(|app| &app.others);
-        apps.iter()
-            .copied()
-            .chain(others)
-            .fold(Self::default(), |selection, app| selection.port(app.port))
+        let all: Vec<&App> = apps.iter().copied().chain(others).collect();
+        let by_pid = all.iter().any(|app| app.port == NO_PORT);
+        all.iter()
+            .fold(Self::default(), |selection, app| match by_pid {
+                true => selection.pid(app.program.pid()),
+                false => selection.port(app.port),
+            })
             .without_test()
     }
 

@@ -590,15 +590,27 @@ fn nginx_proxy() {
     check("nginx", nginx, &[proxy(0.95)]);
 }
 
-/// To PHP-FPM, over FastCGI.
+/// To PHP-FPM, over FastCGI: each of nginx's connections is for one request.
 #[test]
 fn nginx_fastcgi() {
-    // Each of nginx's connections to PHP-FPM is for one request, so that its workers are believed as HAProxy's threads are.
-    let leaf = Style {
+    check("nginx to PHP-FPM", apps::nginx_fastcgi, &[leaf(0.97)]);
+}
+
+/// Likewise, as Debian sets it up.
+#[test]
+fn nginx_fastcgi_unix() {
+    check(
+        "nginx to PHP-FPM, Unix socket",
+        apps::nginx_fastcgi_unix,
+        &[leaf(0.97)],
+    );
+}
+
+fn leaf(recall: f64) -> Style {
+    Style {
         path: "leaf",
-        ..proxy(0.8)
-    };
-    check("nginx to PHP-FPM", apps::nginx_fastcgi, &[leaf]);
+        ..proxy(recall)
+    }
 }
 
 #[test]

@@ -122,14 +122,31 @@ fn php_program() -> PathBuf {
     Path::new("/usr/sbin").join(newest.expect("PHP-FPM; `cargo xtask test` installs it"))
 }
 
-/// PHP-FPM, and the nginx before it: what each listens on, and the service's name, are in that order.
-fn php(setup: Setup) -> (App, App) {
-    let (port, entrance) = (free_port(), free_port());
+/// Where nginx finds PHP-FPM.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Over {
+    Tcp,
+    UnixSocket,
+}
+
+/// PHP-FPM, and the nginx before it.
+fn php(setup: Setup, over: Over) -> (App, App) {
+    let entrance = free_port();
     let dir = TempDir::new("mesh-php");
     let read = |name| std::fs::read_to_string(file("php").join(name)).expect("a file of the application");
     // Its processes run as another user, who need not be able to read the sources.
     let script = dir.write("index.php", read("index.php"));
-    let listen = format!("127.0.0.1:{port}");
+    let (port, listen, pass) = match over {
+        Over::Tcp => {
+            let port = free_port();
+            let address = format!("127.0.0.1:{port}");
+            (port, address.clone(), address)
+        }
+        Over::UnixSocket => {
+            let path = format!("{}/fpm.sock", dir.text());
+            (NO_PORT, path.clone(), format!("unix:{path}"))
+        }
+    };
     let config = read("fpm.conf")
         .replace("@SERVICE@", &setup.service)
         .replace("@LISTEN@", &listen);
@@ -140,12 +157,13 @@ fn php(setup: Setup) -> (App, App) {
         .arg("--nodaemonize")
         .arg("--fpm-config")
         .arg(config);
-    let fpm = Program::spawn("mesh-php", dir, &mut command).listening(port);
+    let fpm = Program::spawn("mesh-php", dir, &mut command)
+        .until("listens", |log| log.contains("ready to handle connections"));
 
     let dir = TempDir::new("mesh-php-nginx");
     let config = read("nginx.conf")
         .replace("@SCRIPT@", script.to_str().expect("a path in UTF-8"))
-        .replace("@LISTEN@", &listen)
+        .replace("@PASS@", &pass)
         .replace("@PORT@", &entrance.to_string())
         .replace("@DIR@", dir.text());
     let nginx = start_nginx(Command::new("nginx"), dir, config, entrance);
@@ -155,7 +173,7 @@ fn php(setup: Setup) -> (App, App) {
 /// PHP-FPM behind nginx.
 #[must_use]
 pub fn php_fpm(setup: Setup) -> App {
-    let (fpm, nginx) = php(setup);
+    let (fpm, nginx) = php(setup, Over::Tcp);
     App {
         entrance: nginx.port,
         others: vec![nginx],
@@ -166,7 +184,17 @@ pub fn php_fpm(setup: Setup) -> App {
 /// nginx before PHP-FPM.
 #[must_use]
 pub fn nginx_fastcgi(setup: Setup) -> App {
-    let (fpm, nginx) = php(setup);
+    before_php(setup, Over::Tcp)
+}
+
+/// The same over a Unix socket.
+#[must_use]
+pub fn nginx_fastcgi_unix(setup: Setup) -> App {
+    before_php(setup, Over::UnixSocket)
+}
+
+fn before_php(setup: Setup, over: Over) -> App {
+    let (fpm, nginx) = php(setup, over);
     App {
         others: vec![fpm],
         ..nginx

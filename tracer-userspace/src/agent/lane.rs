@@ -448,6 +448,9 @@ impl<S: Selects> Lane<S> {
                 let Flow { conn, consumer, .. } = flow;
                 let mark = header::mark(header);
                 self.voice.with(conn, now, |out| consumer.close(how, &mark, out));
+                if how == Close::Finished(Direction::Recv) {
+                    self.voice.act_at(now, mark.stamp, Deed::ReadsEnd(id));
+                }
             }
             return;
         }
@@ -467,8 +470,12 @@ impl<S: Selects> Lane<S> {
 
 impl Voice {
     fn act(&mut self, stamp: Stamp, deed: Deed) {
+        self.act_at(stamp.ts, stamp, deed);
+    }
+
+    fn act_at(&mut self, ts: Nanos, stamp: Stamp, deed: Deed) {
         self.signals.push(Signal {
-            ts: stamp.ts,
+            ts,
             kind: SignalKind::Act(Act { stamp, deed }),
         });
     }

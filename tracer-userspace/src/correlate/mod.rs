@@ -148,14 +148,16 @@ impl Correlator {
     pub fn signal(&mut self, signal: Signal, services: &mut dyn FnMut(u32) -> Arc<Service>) {
         self.now = self.now.max(signal.ts);
         match signal.kind {
-            SignalKind::Act(act) if act.deed == Deed::Held => self.held(&act.stamp.unit),
-            SignalKind::Act(act) => {
-                if let Deed::Connects(conn) = act.deed {
+            SignalKind::Act(act) => match act.deed {
+                Deed::Held => self.held(&act.stamp.unit),
+                Deed::ReadsEnd(conn) => self.order_end(&act.stamp.unit, conn),
+                Deed::Connects(conn) => {
                     self.queue_connect(&act.stamp.unit, conn);
                     self.order_connect(&act.stamp.unit, conn);
+                    self.act(&act);
                 }
-                self.act(&act);
-            }
+                Deed::Waits | Deed::Woken | Deed::Sends(_) | Deed::Receives(_) => self.act(&act),
+            },
             SignalKind::Begin(begin) => self.begin(begin, services),
             SignalKind::RequestEnd(id, stamp) => self.request_end(id, &stamp),
             SignalKind::Respond(id, stamp) => self.respond(id, &stamp),
@@ -181,7 +183,7 @@ impl Correlator {
         self.give_up_jobs(now);
         while let Some(&(_, call, unit)) = self.probation.front().filter(|(due, ..)| *due <= now) {
             self.probation.pop_front();
-            self.end_probation(call, unit);
+            self.end_probation(call, unit, true);
         }
         while let Some(&(_, call)) = self.queue_probation.front().filter(|(due, _)| *due <= now) {
             self.queue_probation.pop_front();
@@ -213,6 +215,9 @@ impl Correlator {
 
     /// The daemon stops: hands on all that has ended; what is open is counted as abandoned.
     pub fn finish(&mut self, out: &mut Vec<Span>) {
+        for (_, call, unit) in std::mem::take(&mut self.probation) {
+            self.end_probation(call, unit, false);
+        }
         for key in self.records.keys() {
             if let Some(record) = self.records.get(key).filter(|r| !r.ended) {
                 let id = record.begin.id;

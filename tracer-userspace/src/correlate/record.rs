@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::arena::Key;
 use super::evidence::async_ids::Group;
 use super::evidence::timing::Standing;
-use crate::model::{Begin, Confidence, Evidence, Exchange, Link, Nanos, Service, SpanId, TraceId, Unit};
+use crate::model::{
+    Address, Begin, Confidence, Evidence, Exchange, Link, Nanos, Service, SpanId, TraceId, Unit,
+};
 
 /// Where an exchange hangs in its trace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,6 +94,8 @@ pub(super) struct Record {
     pub queued: Key,
     /// Outbound: the connection was opened for it, by a loop with such a queue.
     pub opened: bool,
+    /// Outbound: it is the first on its connection, and a loop may go on with its response only when that has ended.
+    pub may_end: bool,
     /// Outbound: `queued` may own it, if its loop comes to be believed.
     pub awaits_trust: bool,
     /// Outbound: the call whose response was read right before this one was written (E5).
@@ -167,6 +171,7 @@ impl Record {
             forward_next: Key::NONE,
             queued: Key::NONE,
             opened: false,
+            may_end: false,
             awaits_trust: false,
             after: Key::NONE,
             contested: false,
@@ -209,6 +214,12 @@ impl Record {
     /// Somebody may own it, and is believed soon or never (E5, E7).
     pub fn is_on_probation(&self) -> bool {
         self.tentative != Key::NONE || self.awaits_trust
+    }
+
+    /// Whether it came over a Unix socket, before anything else.
+    pub fn is_first_over_unix_socket(&self) -> bool {
+        let is_first = self.begin.identity.is_some_and(|identity| identity.pos == 0);
+        is_first && matches!(self.begin.conn.local.address, Address::Unix(_))
     }
 
     pub fn is_outbound(&self) -> bool {

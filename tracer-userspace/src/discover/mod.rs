@@ -30,7 +30,7 @@ mod tests;
 use crate::model::{Language, Nanos, Resource, Service};
 use hashbrown::HashMap;
 use language::Binary;
-use name::{Name, Sources};
+use name::Sources;
 use procfs::{FileId, Identity, Snapshot};
 use resource::Main;
 use serde::Serialize;
@@ -79,6 +79,8 @@ struct Known {
     identity: Option<Identity>,
     service: Arc<Service>,
     main: Main,
+    /// The process that it was forked from, by way of others perhaps, with no program executed since; its own id if it was not.
+    origin: u32,
     tasks: Option<RuntimeEntry>,
     /// How often its tasks are still looked for: a runtime may not have come up when its process was first seen.
     tries: u8,
@@ -322,6 +324,7 @@ impl Processes {
                     pid: tgid,
                     start_time: 0,
                 },
+                origin: tgid,
                 tasks: None,
                 tries: 0,
                 search: None,
@@ -377,11 +380,19 @@ impl Processes {
             tracing::info!("process {}: {why}", process.pid);
             None
         });
+        let parent = self
+            .parent_of(process, climbed)
+            .map(|known| (known.main, known.origin, Arc::clone(&known.service)));
+        let origin = match &parent {
+            Some((_, origin, _)) if process.is_fork => *origin,
+            _ => process.pid,
+        };
         let known = |service: Arc<Service>, main| Known {
             identity: Some(process.identity),
             search: tasks.as_ref().filter(|_| service.selected).and_then(Search::of),
             service,
             main,
+            origin,
             tasks,
             tries,
             checked: now,
@@ -390,8 +401,11 @@ impl Processes {
             told: None,
             before: Vec::new(),
         };
-        if let Some((main, service)) = self.main_of(process, &name, climbed) {
-            let selected = self.selects(process, main.pid);
+        // One of its parent's workers: of the same name, too.
+        if let Some((main, _, service)) =
+            parent.filter(|(_, _, service)| name.of_parent || *service.name == *name.name)
+        {
+            let selected = self.selects(process, [main.pid, origin]);
             if service.selected == selected {
                 return known(service, main);
             }
@@ -405,7 +419,7 @@ impl Processes {
             );
         }
         let resource = resource::resource(&self.host, &sources, &name, own, language);
-        let selected = self.selects(process, own.pid);
+        let selected = self.selects(process, [own.pid, origin]);
         let service = Service {
             name: name.name.as_str().into(),
             tgid: process.pid,
@@ -422,8 +436,8 @@ impl Processes {
         !self.selection.include.names_processes()
     }
 
-    /// The service of the parent, if this process is one of its workers: same executable, and the same name.
-    fn main_of(&mut self, process: &Snapshot, name: &Name, climbed: usize) -> Option<(Main, Arc<Service>)> {
+    /// The parent, if it has the same executable.
+    fn parent_of(&mut self, process: &Snapshot, climbed: usize) -> Option<&Known> {
         if climbed >= MAX_CLIMB || process.ppid <= 1 {
             return None;
         }
@@ -439,13 +453,11 @@ impl Processes {
         {
             self.learn(process.ppid, climbed.saturating_add(1));
         }
-        let known = self.known.get(&process.ppid)?;
-        let same = name.of_parent || *known.service.name == *name.name;
-        same.then(|| (known.main, Arc::clone(&known.service)))
+        self.known.get(&process.ppid)
     }
 
-    fn selects(&self, process: &Snapshot, main_pid: u32) -> bool {
-        process.pid != self.host.own_pid && self.selection.process_decides(process, main_pid)
+    fn selects(&self, process: &Snapshot, forebears: [u32; 2]) -> bool {
+        process.pid != self.host.own_pid && self.selection.process_decides(process, &forebears)
     }
 
     fn binary(&mut self, process: &Snapshot) -> Arc<Binary> {

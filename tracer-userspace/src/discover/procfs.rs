@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub pid: u32,
     /// Parent.
     pub ppid: u32,
+    /// It has executed no program since it was forked.
+    pub is_fork: bool,
     /// Start and executable.
     pub identity: Identity,
     /// Name of the main thread. Programs rename it, so it names a service only when nothing else is left.
@@ -111,6 +113,7 @@ impl Snapshot {
         Some(Self {
             pid,
             ppid: stat.ppid,
+            is_fork: stat.flags & PF_FORKNOEXEC != 0,
             identity: Identity {
                 start_time: stat.start_time,
                 exe: file_id(&dir.join("exe")),
@@ -158,9 +161,13 @@ impl Snapshot {
     }
 }
 
+/// "Forked but didn't exec" (include/linux/sched.h).
+const PF_FORKNOEXEC: u32 = 0x40;
+
 struct Stat {
     comm: Box<str>,
     ppid: u32,
+    flags: u32,
     start_time: u64,
 }
 
@@ -170,10 +177,12 @@ fn parse_stat(stat: &str) -> Option<Stat> {
     let (_, comm) = head.split_once('(')?;
     let mut fields = rest.split_ascii_whitespace();
     let ppid = fields.nth(1)?.parse().ok()?;
-    let start_time = fields.nth(17)?.parse().ok()?;
+    let flags = fields.nth(4)?.parse().ok()?;
+    let start_time = fields.nth(12)?.parse().ok()?;
     Some(Stat {
         comm: comm.into(),
         ppid,
+        flags,
         start_time,
     })
 }

@@ -94,8 +94,9 @@ impl Rules {
         !(self.executables.is_empty() && self.commands.is_empty() && self.pids.is_empty())
     }
 
-    fn matches(&self, process: &Snapshot, main_pid: u32) -> bool {
-        if self.pids.iter().any(|&pid| pid == process.pid || pid == main_pid) {
+    fn matches(&self, process: &Snapshot, forebears: &[u32]) -> bool {
+        let is_meant = |pid: &u32| *pid == process.pid || forebears.contains(pid);
+        if self.pids.iter().any(is_meant) {
             return true;
         }
         let path = process.exe.as_deref().and_then(|p| p.to_str());
@@ -129,11 +130,12 @@ impl Glob {
 }
 
 impl Selection {
-    /// Whether a process is taken. `main_pid` is the main process of its service: a rule about it holds for its workers.
+    /// Whether a process is taken. `forebears` are the main process of its service and the one that it was forked from: a rule about
+    /// these holds for their workers.
     #[must_use]
-    pub fn process_decides(&self, process: &Snapshot, main_pid: u32) -> bool {
-        !self.exclude.matches(process, main_pid)
-            && (!self.include.names_processes() || self.include.matches(process, main_pid))
+    pub fn process_decides(&self, process: &Snapshot, forebears: &[u32]) -> bool {
+        !self.exclude.matches(process, forebears)
+            && (!self.include.names_processes() || self.include.matches(process, forebears))
     }
 
     /// Whether a connection of a taken process is traced, by its ports (0 for Unix sockets).

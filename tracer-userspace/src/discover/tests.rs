@@ -33,6 +33,15 @@ impl Tree {
         symlink(cwd, dir.join("cwd")).unwrap();
     }
 
+    /// A process that another one forked, from a program that exists.
+    fn fork(&self, pid: u32, parent: u32, exe: &Path, title: &str) {
+        self.process(pid, exe.to_str().unwrap(), title, "", "/", "/");
+        let stat = self.0.join(pid.to_string()).join("stat");
+        let text = std::fs::read_to_string(&stat).unwrap();
+        let text = text.replace("S 1 1 1 0 -1 0", &format!("S {parent} 1 1 0 -1 4194624"));
+        std::fs::write(stat, text).unwrap();
+    }
+
     fn processes(&self) -> Processes {
         Processes::new(
             Selection::default(),
@@ -390,6 +399,24 @@ fn a_program_has_its_name_until_the_next_one_takes_its_place() {
         "39",
         "its last exchanges are on their way"
     );
+}
+
+/// PHP-FPM's workers are services of their own, named after their pools.
+#[test]
+fn a_rule_about_a_process_holds_for_what_it_forked() {
+    let tree = Tree::new("forks");
+    let exe = tree.0.join("php-fpm8.2");
+    std::fs::write(&exe, "").unwrap();
+    tree.process(50, exe.to_str().unwrap(), "php-fpm: master process", "", "/", "/");
+    tree.fork(51, 50, &exe, "php-fpm: pool shop");
+    tree.fork(52, 51, &exe, "php-fpm: pool blog");
+    tree.process(53, exe.to_str().unwrap(), "php-fpm: pool other", "", "/", "/");
+    let mut selection = Selection::default();
+    selection.include.pids = vec![50];
+    let mut processes = Processes::new(selection, Host::read_from(&tree.0, Path::new("/nowhere")));
+    let selected = [50, 51, 52, 53].map(|pid| processes.service(pid).selected);
+    assert_eq!(selected, [true, true, true, false]);
+    assert_ne!(processes.service(51).name, processes.service(50).name);
 }
 
 #[test]

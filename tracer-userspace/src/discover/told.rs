@@ -87,6 +87,7 @@ pub fn snapshot(host: &Host, groups: &mut Groups, facts: &ProcessFacts<'_>) -> S
     let mut process = live.unwrap_or_else(|| Snapshot {
         pid: facts.tgid,
         ppid: facts.parent,
+        is_fork: false,
         identity: Identity {
             start_time,
             exe: None,

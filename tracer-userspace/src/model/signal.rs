@@ -90,6 +90,8 @@ pub enum Deed {
     Sends(ConnId),
     /// Receives bytes, of whatever protocol.
     Receives(ConnId),
+    /// Finds that the peer sends no more (a receive returns 0). Told after what that means for the exchanges there.
+    ReadsEnd(ConnId),
     /// Of the task: who it is held by is known only now, after it has called ([`super::Task::held_since`]).
     Held,
 }

@@ -6,12 +6,12 @@
 //! - *backward*: the request's response was written right after the call's response was read. False where the answer was
 //!   deferred: to a timer, to the end of a batch of reads.
 //!
-//! A loop that runs to completion shows it: after the last byte of a call's response it goes on with that request, always;
-//! and no request is answered out of the blue. Each loop keeps score of both hints. They are believed when both name
+//! A loop that runs to completion shows it: after the last byte of a call's response it goes on with that request, always (or once it has read that
+//! nothing follows, where the connection was opened for the call: nginx before PHP-FPM); and no request is answered out of the blue. Each loop keeps score of both hints. They are believed when both name
 //! the same request, or when the backward hint has never or hardly failed on this loop and the forward hint, which
 //! disagrees, is known to be noise there. Meanwhile a hint is tentative, and given up if the loop breaks its order.
 
-use super::opened::{MAX_OPENED, Opened};
+use super::noted::{MAX_NOTED, Noted};
 use crate::correlate::Correlator;
 use crate::correlate::arena::Key;
 use crate::correlate::record::{Parent, Record};
@@ -31,7 +31,9 @@ pub(in crate::correlate) struct Order {
     /// Calls with a tentative owner.
     tentative: Vec<Key>,
     /// Connections that were opened and over which nothing was written yet, and after what they were opened.
-    opened: Opened<Last>,
+    opened: Noted<Last>,
+    /// Connections whose end was not read yet, and the call of each, whose response was.
+    ending: Noted<Key>,
 }
 
 const PENALTY: i8 = 16;
@@ -49,6 +51,7 @@ const MAX_OPENED_ALONE: usize = 8;
 impl Order {
     /// Not all was seen: what broke the order meanwhile proves nothing. What is tentative stays so.
     pub(in crate::correlate) fn forget(&mut self) {
+        self.ending.clear();
         (self.backward, self.forward, self.broken) = (self.backward.max(0), self.forward.max(0), false);
     }
 
@@ -83,6 +86,12 @@ impl Correlator {
         }
         let before = std::mem::replace(&mut state.last, now);
         if state.is_loop {
+            if let Last::ReadResponse(call) = now
+                && let Some(record) = self.records.get_mut(call)
+                && std::mem::take(&mut record.may_end)
+            {
+                state.order.ending.push(record.begin.conn.id, call, MAX_NOTED);
+            }
             self.loop_event(unit, before, now);
         }
     }
@@ -93,13 +102,31 @@ impl Correlator {
             return;
         };
         let mut before = std::mem::replace(&mut state.last, Last::WroteCall(call));
-        if !state.order.opened.is_empty()
-            && let Some(record) = self.records.get(call)
-            && let Some(opened_after) = state.order.opened.take(record.begin.conn.id)
-        {
+        let Some(record) = self.records.get_mut(call) else {
+            return;
+        };
+        let conn = record.begin.conn.id;
+        record.may_end = record.is_first_over_unix_socket();
+        if let Some(opened_after) = state.order.opened.take(conn) {
+            record.may_end = true;
             before = opened_after;
         }
+        let hung = state.order.ending.take(conn);
+        if hung.is_some_and(|hung| self.is_left_hanging(hung)) {
+            self.break_order(unit, false);
+        }
         self.point_forward(call, before);
+    }
+
+    /// A unit has read the end of what comes over a connection: what it has read there before is what it goes on with.
+    pub(in crate::correlate) fn order_end(&mut self, moved: &Unit, conn: ConnId) {
+        let unit = UnitId::mover(moved).and_then(|id| self.units.find(id));
+        let Some(state) = unit.and_then(|unit| self.units.units.get_mut(unit)) else {
+            return;
+        };
+        if let (Some(unit), Some(call)) = (unit, state.order.ending.take(conn)) {
+            self.order_event(unit, Last::ReadResponse(call));
+        }
     }
 
     /// A unit opens a connection.
@@ -112,7 +139,7 @@ impl Correlator {
             return;
         }
         let most = if state.is_loop {
-            MAX_OPENED
+            MAX_NOTED
         } else {
             MAX_OPENED_ALONE
         };
@@ -125,12 +152,19 @@ impl Correlator {
             Last::ReadRequest(_) | Last::ReadResponse(_) => {
                 if let Last::ReadResponse(call) = before
                     && self.is_left_hanging(call)
+                    && !self.end_may_come(unit, call)
                 {
                     self.break_order(unit, false);
                 }
             }
             Last::WroteCall(_) | Last::Nothing => {}
         }
+    }
+
+    /// The end of what comes over the call's connection was not read yet.
+    fn end_may_come(&self, unit: Key, call: Key) -> bool {
+        let state = self.units.units.get(unit);
+        state.is_some_and(|state| state.order.ending.find(&call).is_some())
     }
 
     /// The call is over, nobody owns it, and the loop went on with something else.
@@ -343,8 +377,8 @@ impl Correlator {
         }
     }
 
-    /// Probation is over.
-    pub(in crate::correlate) fn end_probation(&mut self, call: Key, unit: Key) {
+    /// Probation is over; if not served, what the loop has shown has to do.
+    pub(in crate::correlate) fn end_probation(&mut self, call: Key, unit: Key, is_served: bool) {
         let Some(record) = self.records.get_mut(call) else {
             return;
         };
@@ -357,7 +391,7 @@ impl Correlator {
             let order = &mut state.order;
             order.tentative.retain(|&c| c != call);
             let rival = forward != request && forward != Key::NONE;
-            let unbroken = !order.broken && !rival;
+            let unbroken = is_served && !order.broken && !rival;
             if (unbroken && self.contexts_agree(call, request))
                 || self.is_believed(unit, call, request, false)
             {

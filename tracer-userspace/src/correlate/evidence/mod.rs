@@ -24,7 +24,7 @@ pub(super) mod connection;
 pub(super) mod event_loop;
 pub(super) mod header;
 mod message;
-mod opened;
+mod noted;
 pub(super) mod owner;
 mod place;
 pub(super) mod queue;

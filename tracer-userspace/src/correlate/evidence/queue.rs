@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 
-use super::opened::{MAX_OPENED, Opened};
+use super::noted::{MAX_NOTED, Noted};
 use crate::correlate::Correlator;
 use crate::correlate::arena::{Arena, Key};
 use crate::correlate::record::{Parent, Record};
@@ -25,7 +25,7 @@ pub(in crate::correlate) struct Queue {
     /// Requests that were read, for which no call was made.
     requests: VecDeque<Key>,
     /// Connections that were opened, and for which request ([`Key::NONE`]: for none that waited).
-    opened: Opened<Key>,
+    opened: Noted<Key>,
     /// Calls whose response was read, for which no answer was written.
     responses: VecDeque<Key>,
     /// The same for the first responses on new connections, which come later than others that were read with them.
@@ -109,7 +109,7 @@ fn queue_of<'a>(
         // What made it a loop was that this one was open already.
         let first = state.open_request;
         if let Some(conn) = state.order.opened_after(first) {
-            queue.opened.push(conn, first, MAX_OPENED);
+            queue.opened.push(conn, first, MAX_NOTED);
         } else if first != Key::NONE && records.get(first).is_some_and(|r| r.forward_next == Key::NONE) {
             queue.requests.push_back(first);
         }
@@ -137,7 +137,7 @@ impl Correlator {
             return;
         };
         let request = queue.requests.pop_front().unwrap_or_default();
-        queue.opened.push(conn, request, MAX_OPENED);
+        queue.opened.push(conn, request, MAX_NOTED);
     }
 
     /// The loop has made a call.

@@ -38,6 +38,7 @@ fn scenarios() {
         ("pools", pools()),
         ("unsure jobs", unsure_jobs()),
         ("loops that hand on", loops_that_hand_on()),
+        ("loops when the daemon stops", loops_at_the_stop()),
     ] {
         for (name, text) in made {
             for scenario in script::scenarios(&text) {
@@ -117,6 +118,36 @@ fn loops_that_hand_on() -> Vec<(&'static str, String)> {
             rounds(&[]) + "expect B23 < A23 task likely\nexpect B2 root\n",
         ),
         ("one is not", rounds(&[3]) + "expect B23 root\n"),
+    ]
+}
+
+/// A proxy with two connections, which has served both for so many rounds when the daemon stops: what it shows in ten is enough.
+fn loops_at_the_stop() -> Vec<(&'static str, String)> {
+    let rounds = |count: usize| {
+        let mut text = String::from("== loops when the daemon stops\n");
+        for n in 0..count {
+            let at = 8 * n + 1;
+            for (event, what) in [
+                format!("recv A{n} c1"),
+                format!("call B{n} c3"),
+                format!("recv C{n} c2"),
+                format!("call D{n} c4"),
+                format!("done B{n}"),
+                format!("done A{n}"),
+                format!("done D{n}"),
+                format!("done C{n}"),
+            ]
+            .iter()
+            .enumerate()
+            {
+                text += &format!("{} 10.1 {what}\n", at + event);
+            }
+        }
+        text + &format!("{} stop\n", 8 * count + 1)
+    };
+    vec![
+        ("after ten", rounds(10) + "expect B0 < A0 loop certain\n"),
+        ("after two", rounds(2) + "expect B0 root\n"),
     ]
 }
 

@@ -30,7 +30,7 @@ pub fn conn_id(conn: u32, inbound: bool) -> ConnId {
     ConnId(u64::from(conn) * 2 + u64::from(inbound))
 }
 
-/// The exchange's end at one process. Ends of one message have the same `conn` and the same `nth`.
+/// The exchange's end at one process. Ends of one message have the same `conn` and the same `nth`, from 1.
 pub fn begin(
     id: u64,
     role: Role,
@@ -65,7 +65,7 @@ pub fn begin(
         conn.wrapping_mul(0x1234_5677)
     };
     let identity = (!variant.no_position).then_some(MessageIdentity {
-        pos: base.wrapping_add(nth * 1000),
+        pos: base.wrapping_add(nth.saturating_sub(1) * 1000),
         peer_pos: base.wrapping_mul(3).wrapping_add(nth * 500 + variant.peer_pos),
     });
     Begin {

@@ -16,7 +16,7 @@
 //! may be left out; a timer of 0 is none), with the verbs `waits`, `woken` and `connect` of their own (and `held`: of a task, it is told later who holds it), `process.thread`, `process.thread/task<creator`, and with the caller of a pooled connection
 //! `process.thread/task<creator@caller<creator`, with `~2` behind it if the callers rather had the task since then (ms); `@^5` is a place where the next one waits, or somebody will. `process.thread+7:2.5` works off what thread 7 (`t7`: task 7) submitted at that moment
 //! (ms), `+7:2.5+8:1` what that one did when it worked off what 8 had submitted, `+^5:0` what will be taken from place 5, `+7:2.5+^5:^6` 7 takes
-//! what is at 5 and 6, too; `+c1:2` what will be answered on the server's connection c1, since then (`2?`: unsure, `-`: made for an earlier request). Other verbs: `body` (last byte of the request), `drop`, `advance`; and checks in
+//! what is at 5 and 6, too; `+c1:2` what will be answered on the server's connection c1, since then (`2?`: unsure, `-`: made for an earlier request). Other verbs: `body` (last byte of the request), `eof c3` (it finds the end there), `drop`, `advance`, `stop` (the daemon does); and checks in
 //! the middle: `out A`, `held A`. Jobs: `asks A`, `puts A 7`, `takes A 7`, `reads A 7`. Options: `ctx=trace:span` (`-` for none), `unix`, `nat`, `nopos`, `peer=n`.
 //! Who took the connection of a call: `took=unit` or `took=unit:ms`, `client` if it is a thread of the client's own; `handed=unit:ms`
 //! who handed it its work, `before=unit` who had before,
@@ -272,6 +272,11 @@ impl Run {
             return Err("a line is time, unit, what".into());
         };
         let ts = (number::<f64>(time)? * 1e6) as u64;
+        if let ["stop"] = [*who] {
+            self.player.advance(ts);
+            self.player.finish();
+            return Ok(());
+        }
         if let ["advance"] = [*who] {
             self.player.advance(ts);
             return Ok(());
@@ -311,6 +316,11 @@ impl Run {
             let count = self.conns.len() as u32 + 1;
             let conn = *self.conns.entry(conn.to_owned()).or_insert(count);
             self.player.act(stamp, Deed::Connects(conn_id(conn, false)));
+            return Ok(());
+        }
+        if let ["eof", conn] = *rest {
+            let conn = self.conns.get(conn).ok_or("the end of which connection?")?;
+            self.player.act(stamp, Deed::ReadsEnd(conn_id(*conn, false)));
             return Ok(());
         }
         let [verb, name, options @ ..] = rest else {

@@ -74,7 +74,7 @@ impl Correlator {
                 Some(Cut::Waits)
             }
             Deed::Woken => Some(Cut::Woken),
-            Deed::Held => None,
+            Deed::Held | Deed::ReadsEnd(_) => None,
             Deed::Receives(conn) => {
                 let last = event_loop.segments.last_on(conn);
                 let group = self.records.get(last).map(|r| r.group).unwrap_or_default();

@@ -1,26 +1,22 @@
-//! Connections that a unit has opened and over which it has written nothing yet: what it did when it opened them is remembered until it does (E5, E7).
+//! Connections of a unit on which something is bound to come (the first write, the end), and what is remembered of each until it does (E5, E7).
 
 use std::collections::VecDeque;
 
 use crate::model::ConnId;
 
 /// The connections, the oldest first, and what is remembered of each.
-pub(super) struct Opened<T>(VecDeque<(ConnId, T)>);
+pub(super) struct Noted<T>(VecDeque<(ConnId, T)>);
 
 /// Most connections that are remembered of a loop.
-pub(super) const MAX_OPENED: usize = 256;
+pub(super) const MAX_NOTED: usize = 256;
 
-impl<T> Default for Opened<T> {
+impl<T> Default for Noted<T> {
     fn default() -> Self {
         Self(VecDeque::new())
     }
 }
 
-impl<T: PartialEq> Opened<T> {
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
+impl<T: PartialEq> Noted<T> {
     /// Remembers one more; of so many the oldest is forgotten.
     pub fn push(&mut self, conn: ConnId, what: T, most: usize) {
         if self.0.len() >= most {
@@ -29,9 +25,9 @@ impl<T: PartialEq> Opened<T> {
         self.0.push_back((conn, what));
     }
 
-    /// What is remembered of the connection, if nothing was written over it yet.
+    /// What is remembered of the connection; no longer from now on.
     pub fn take(&mut self, conn: ConnId) -> Option<T> {
-        let at = self.0.iter().position(|(opened, _)| *opened == conn)?;
+        let at = self.0.iter().position(|(noted, _)| *noted == conn)?;
         self.0.remove(at).map(|(_, what)| what)
     }
 
