@@ -285,7 +285,10 @@ fn a_response_that_is_told_before_its_request_waits_for_it() {
     assert_eq!(bench.ended().len(), 1, "the first one alone");
     bench.lane.event(&request, REQUEST, &[]);
     let signals = bench.lane.signals().iter().map(|signal| signal.ts);
-    assert!(signals.eq([100; 3]), "what is told now (the end, too) became known now");
+    assert!(
+        signals.eq([100; 3]),
+        "what is told now (the end, too) became known now"
+    );
     let ended = bench.ended();
     assert_eq!(ended.len(), 1);
     assert_eq!((ended[0].start.ts, ended[0].end.ts), (89, 90));
