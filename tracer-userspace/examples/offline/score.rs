@@ -12,6 +12,9 @@ pub struct Score {
     pub traces: usize,
     /// Traces of which every call's request is right.
     pub traces_right: usize,
+    /// The same of the calls that the published figures are about, by the joint inference and first in, first out.
+    pub published_right: usize,
+    pub fifo_right: usize,
     pub calls: usize,
     pub calls_right: usize,
     /// Right and all, by what confidence was told.
@@ -33,14 +36,16 @@ pub fn bucket_name(bucket: usize) -> String {
 }
 
 impl Score {
-    /// Per cent of traces.
-    pub fn whole(&self) -> f64 {
-        100.0 * self.traces_right as f64 / self.traces as f64
+    /// So many traces in per cent.
+    pub fn share(&self, traces: usize) -> f64 {
+        100.0 * traces as f64 / self.traces as f64
     }
 
     pub fn add(&mut self, other: &Self) {
         self.traces += other.traces;
         self.traces_right += other.traces_right;
+        self.published_right += other.published_right;
+        self.fifo_right += other.fifo_right;
         self.calls += other.calls;
         self.calls_right += other.calls_right;
         for (bucket, (right, count)) in &other.calibration {
@@ -155,7 +160,7 @@ pub fn score(set: &Set) -> Score {
         traces: set.traces,
         ..Score::default()
     };
-    let mut wrong = HashSet::new();
+    let (mut wrong, mut wrong_published) = (HashSet::new(), HashSet::new());
     for question in set.questions.values().flatten() {
         score.calls += 1;
         let answer = answers.get(&question.call);
@@ -164,6 +169,9 @@ pub fn score(set: &Set) -> Score {
             score.calls_right += 1;
         } else {
             wrong.insert(set.spans[question.call].trace);
+            if question.is_published {
+                wrong_published.insert(set.spans[question.call].trace);
+            }
         }
         if let Some((_, confidence)) = answer {
             let sum = score.calibration.entry(bucket(*confidence)).or_default();
@@ -171,5 +179,33 @@ pub fn score(set: &Set) -> Score {
         }
     }
     score.traces_right = score.traces - wrong.len();
+    score.published_right = score.traces - wrong_published.len();
+    score.fifo_right = score.traces - wrong_first_in_first_out(set).len();
     score
+}
+
+/// The traces that the plainest rule gets wrong, of the published questions: of the requests that make calls of a kind, the one that began
+/// first made the first. It tells whether these are the published questions: its figure is known.
+fn wrong_first_in_first_out(set: &Set) -> HashSet<usize> {
+    let mut wrong = HashSet::new();
+    let by_start = |at: &usize| (set.spans[*at].start, set.spans[*at].end);
+    for questions in set.questions.values() {
+        let mut kinds: BTreeMap<(usize, usize), Vec<Question>> = BTreeMap::new();
+        for question in questions.iter().filter(|question| question.is_published) {
+            let call = &set.spans[question.call];
+            let kind = (call.service, call.operation);
+            kinds.entry(kind).or_default().push(*question);
+        }
+        for mut calls in kinds.into_values() {
+            let mut requests: Vec<usize> = calls.iter().map(|question| question.truth).collect();
+            requests.sort_by_key(by_start);
+            calls.sort_by_key(|question| by_start(&question.call));
+            for (call, request) in calls.iter().zip(requests) {
+                if call.truth != request {
+                    wrong.insert(set.spans[call.call].trace);
+                }
+            }
+        }
+    }
+    wrong
 }

@@ -40,6 +40,8 @@ pub struct Question {
     pub call: usize,
     /// The span of the request that made it.
     pub truth: usize,
+    /// Whether the published figures are about it, too: they leave out calls within a service, and all of a service that several others call.
+    pub is_published: bool,
 }
 
 /// A set.
@@ -88,6 +90,18 @@ pub fn parse(text: &str) -> Result<Set> {
             None => true,
         })
         .collect();
+    let mut callers: HashMap<&str, HashSet<&str>> = HashMap::new();
+    for (line, parent) in lines.iter().zip(&parents) {
+        if let Some(parent) = *parent
+            && lines[parent].service != line.service
+        {
+            callers
+                .entry(&line.service)
+                .or_default()
+                .insert(&lines[parent].service);
+        }
+    }
+    let has_one_caller = |service: &str| callers.get(service).is_none_or(|all| all.len() == 1);
     let inner: HashSet<usize> = parents.iter().flatten().copied().collect();
     let request_of = |mut at: usize| {
         while !enters[at]
@@ -111,10 +125,11 @@ pub fn parse(text: &str) -> Result<Set> {
         if is_call {
             let service = services.number(&lines[parent].service);
             let truth = request_of(parent);
-            questions
-                .entry(service)
-                .or_default()
-                .push(Question { call, truth });
+            questions.entry(service).or_default().push(Question {
+                call,
+                truth,
+                is_published: (has_clients || enters[call]) && has_one_caller(&lines[parent].service),
+            });
         }
     }
     let spans = lines.iter().enumerate().map(|(at, line)| Span {

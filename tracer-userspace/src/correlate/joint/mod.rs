@@ -5,7 +5,7 @@
 //! 1. [`first`]: candidates are the requests that enclose a call; how long after a request's start calls come is learned from
 //!    all of them, weighted by how likely they are (expectation maximisation); then every call goes to its best candidate.
 //! 2. [`template`]: from the plans so far it is learned which calls an endpoint makes together, and for each of them the moment
-//!    that it follows (the request's start, another call's start or end) and the gap to it.
+//!    that it follows (the request's start, another call's start or end) and the gap to it; and how a plan's gaps go together ([`copula`]).
 //! 3. [`assign`]: parts of plans change hands, each time by solving an assignment problem, while that makes the window more
 //!    likely.
 //! 4. [`alike`]: so do parts of two plans at a time, while that makes neighbours' gaps more alike and keeps more calls in order. 2 to 4
@@ -18,6 +18,7 @@
 mod alike;
 mod assign;
 mod case;
+mod copula;
 mod density;
 mod first;
 mod margin;

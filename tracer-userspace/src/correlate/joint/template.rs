@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::case::{Case, Holder, NONE};
+use super::case::{Case, Holder, MAX_SLOTS, NONE};
+use super::copula::Copula;
 use super::density::{Density, gap};
 use crate::model::Nanos;
 
@@ -68,6 +69,8 @@ struct Endpoint {
     /// From the last call's end to the answer, and from the request's start without calls.
     tail: Density,
     idle: Density,
+    /// How the gaps of a plan go together, by its pattern.
+    copulas: BTreeMap<u32, Copula>,
 }
 
 /// All endpoints of a service.
@@ -136,14 +139,15 @@ impl Templates {
             .or_else(|| endpoint.strange.get(&holder.nth))
             .copied()
             .unwrap_or(0.0);
+        let (mut ranks, mut count) = ([0.0; MAX_SLOTS + 1], 0);
         let mut add = |slot: usize, from: Nanos, to: Nanos, density: &Density| {
             let gap = gap(from, to);
-            tell(Gap {
-                slot,
-                from,
-                to,
-                rank: density.rank(gap),
-            });
+            let rank = density.rank(gap);
+            tell(Gap { slot, from, to, rank });
+            if let Some(place) = ranks.get_mut(count) {
+                *place = rank;
+                count += 1;
+            }
             density.at(gap)
         };
         for ((slot, learned), &call) in (0..).zip(&endpoint.slots).zip(plan) {
@@ -163,10 +167,13 @@ impl Templates {
                 }
             };
         }
-        sum + match last_end(case, plan) {
+        sum += match last_end(case, plan) {
             Some(end) => add(plan.len(), end, holder.end, &endpoint.tail),
             None => add(plan.len() + 1, holder.start, holder.end, &endpoint.idle),
-        }
+        };
+        let ranks = ranks.get(..count).unwrap_or_default();
+        let copula = endpoint.copulas.get(&pattern);
+        sum + copula.map_or(0.0, |copula| copula.at(ranks))
     }
 
     /// Of two requests that could each have made the other's call in the slot: how likely the calls are not in the order of what they
@@ -203,9 +210,38 @@ impl Templates {
         let endpoints = by_endpoint
             .into_iter()
             .map(|(id, holders)| (id, Endpoint::learn(case, &holders)));
-        Self {
+        let mut templates = Self {
             endpoints: endpoints.collect(),
             order: by_offset(case, &(0..case.holders.len()).collect::<Vec<_>>()),
+        };
+        templates.learn_copulas(case);
+        templates
+    }
+
+    /// Learns how gaps go together, when each by itself is known.
+    fn learn_copulas(&mut self, case: &Case) {
+        let mut by_pattern: BTreeMap<(u16, u32), Vec<Vec<f32>>> = BTreeMap::new();
+        for (at, holder) in case.holders.iter().enumerate() {
+            let plan = case.plan(at);
+            let mut ranks = Vec::new();
+            self.walk(case, holder, plan, |gap| ranks.push(gap.rank));
+            if ranks.len() > 1 {
+                let key = (holder.endpoint, pattern(plan));
+                by_pattern.entry(key).or_default().push(ranks);
+            }
+        }
+        for ((id, pattern), plans) in by_pattern {
+            // Of a plan that cannot be not all gaps are told.
+            let gaps = plans.iter().map(Vec::len).max().unwrap_or(0);
+            let whole = plans
+                .iter()
+                .map(Vec::as_slice)
+                .filter(|ranks| ranks.len() == gaps);
+            if let Some(endpoint) = self.endpoints.get_mut(&id)
+                && let Some(copula) = Copula::learn(gaps, whole)
+            {
+                endpoint.copulas.insert(pattern, copula);
+            }
         }
     }
 }
@@ -268,6 +304,7 @@ impl Endpoint {
                 .collect(),
             tail: Density::learn(tails),
             idle: Density::learn(idle),
+            copulas: BTreeMap::new(),
         }
     }
 }
