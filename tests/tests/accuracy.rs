@@ -545,7 +545,7 @@ fn java_netty() {
         apps::java_netty,
         &[
             calls("loop/seq", 3, 0.9),
-            calls("loop/par", 3, 0.85),
+            calls("loop/par", 3, 0.8),
             calls("loop/task", 3, 0.6),
             calls("loop/back", 3, 0.0),
         ],

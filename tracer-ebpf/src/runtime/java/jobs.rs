@@ -82,8 +82,9 @@ pub extern "C" fn java_answers(thread: u64, slot: u64, stack_pointer: u64) -> u6
     java_job(slot)
 }
 
-/// Whether any job lies on the part of the stack that is in use that was made for what was read last on a connection other than `own`; so it is
-/// taken to be where the server is not known. A walk of the slot has begun.
+/// Whether any job lies on the part of the stack that is in use that was made, or may have been, for what was read last on a connection other than
+/// `own`, and none that was for `own`; so it is taken to be where the server is not known. Of what may have been left over, what was for a connection
+/// for whose sake the loop has called since does not count. A walk of the slot has begun.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn java_made_for_others(slot: u64, stack_pointer: u64, own: u64) -> u64 {
@@ -95,7 +96,7 @@ pub extern "C" fn java_made_for_others(slot: u64, stack_pointer: u64, own: u64) 
     walk.only_made = 1;
     scan_used(slot, walk);
     java_weigh_all(slot);
-    u64::from(walk.weight == CERTAIN && (walk.several != 0 || walk.connection != own))
+    u64::from(walk.weight >= UNCERTAIN && (walk.several != 0 || walk.connection != own))
 }
 
 /// Looks where the thread has had its jobs. [`SCAN`]: that says nothing.
@@ -229,7 +230,10 @@ extern "C" fn java_weigh(slot: u64, at: u64) -> u64 {
         return 1;
     }
     let job = &walk.jobs[found];
-    let weight = reads::weigh(walk, cookie, job.made);
+    let mut weight = reads::weigh(walk, cookie, job.made);
+    if weight == UNCERTAIN && walk.only_made != 0 && reads::is_served(cookie) {
+        weight = EARLIER; // it has called already
+    }
     let connection = connection(cookie);
     if weight == EARLIER {
         walk.earlier = 1;

@@ -21,6 +21,8 @@ pub struct Read {
     start: u64,
     end: u64,
     next: u64,
+    /// Since then the loop that has read was seen to hand a call on for its sake.
+    is_served: u64,
 }
 
 /// The walk's thread reads from the connection.
@@ -38,9 +40,28 @@ pub extern "C" fn java_read(thread: u64, slot: u64, cookie: u64) -> u64 {
         start,
         end,
         next: next_object(walk, walk.native),
+        is_served: 0,
     };
     let _ = JAVA_READS.insert(cookie, &walk.read, 0);
     1
+}
+
+/// A loop hands a call on for the sake of what it has read from the connection.
+#[inline(always)]
+pub fn serves(cookie: u64) {
+    if let Some(read) = JAVA_READS.get_ptr_mut(cookie) {
+        // SAFETY: an entry stays memory of this map while the program runs.
+        unsafe { (*read).is_served = 1 };
+    }
+}
+
+/// Whether that was seen since the last read there.
+#[inline(always)]
+pub fn is_served(cookie: u64) -> bool {
+    // SAFETY: as above.
+    JAVA_READS
+        .get_ptr(cookie)
+        .is_some_and(|read| unsafe { (*read).is_served } != 0)
 }
 
 /// What [`weigh`] says: nothing is known, the object was made before the last read on the connection, that is not known, or after it.

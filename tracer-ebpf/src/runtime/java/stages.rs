@@ -9,6 +9,7 @@
 use super::{
     jobs::{connection, java_answers, java_called, java_made_for_others},
     objects::reference,
+    reads,
     waits::{NOTHING, is_vain, java_begin, missed, remembered, scan_used, since},
     walk::{STAGES, WAKE, follow, java_unit, walk},
 };
@@ -39,7 +40,7 @@ pub fn served(thread: u64, reads: bool) -> (u64, u64) {
 }
 
 /// Likewise of an event loop, which has read from the connection `received` and has sent nothing since: what it does is for what it has read, unless it
-/// has come to what was left to it. Then a completion that is carried out lies on its stack, or a job that was made for what was read on another
+/// has come to what was left to it. Then a completion that is carried out lies on its stack, or a job that was made, as far as is known, for what was read on another
 /// connection. As a loop's stack keeps those of earlier work, too, nothing is told of what they lead to.
 #[inline(always)]
 pub fn served_by_loop(thread: u64, received: u64) -> (u64, u64) {
@@ -55,6 +56,7 @@ pub fn served_by_loop(thread: u64, received: u64) -> (u64, u64) {
     } else {
         java_made_for_others(WAKE, stack_pointer, own) == 0
     };
+    reads::serves(received);
     if is_own {
         (own, since | BY_LOOP)
     } else {
