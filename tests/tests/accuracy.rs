@@ -611,11 +611,8 @@ fn nginx_fastcgi_unix() {
     );
 }
 
-fn leaf(recall: f64) -> Style {
-    Style {
-        path: "leaf",
-        ..proxy(recall)
-    }
+const fn leaf(recall: f64) -> Style {
+    style("leaf", Shape::Proxy, recall)
 }
 
 #[test]

@@ -123,7 +123,6 @@ fn php_program() -> PathBuf {
 }
 
 /// Where nginx finds PHP-FPM.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Over {
     Tcp,
     UnixSocket,

@@ -277,6 +277,11 @@ impl Units {
         self.unit_keys.all(id.number()).find(is_it)
     }
 
+    /// The unit that moved bytes, if it is known.
+    pub fn find_mover(&self, moved: &Unit) -> Option<Key> {
+        self.find(UnitId::mover(moved)?)
+    }
+
     /// The unit that moved bytes, [`Key::NONE`] if the kernel had none in hand.
     pub fn mover(&mut self, moved: &Unit, now: Nanos) -> Key {
         match UnitId::mover(moved) {

@@ -69,7 +69,7 @@ impl Correlator {
     /// Who handed the thread its work, and when.
     fn owner_before(&self, taken: &Taken) -> Option<(Key, Nanos)> {
         let serving = |unit: Unit| {
-            let key = self.units.find(UnitId::mover(&unit)?)?;
+            let key = self.units.find_mover(&unit)?;
             self.units
                 .units
                 .get(key)

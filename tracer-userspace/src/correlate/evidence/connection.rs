@@ -81,7 +81,7 @@ impl Correlator {
     /// Notes the call with the connection on which the worker's work will be answered, and since when it was seen to work for that. One that reads
     /// requests itself has those of several connections about it, and tells nothing.
     pub(super) fn await_answer(&mut self, call: Key, worker: &Unit, (place, since): (u64, Nanos)) {
-        let unit = UnitId::mover(worker).and_then(|id| self.units.find(id));
+        let unit = self.units.find_mover(worker);
         let state = unit.and_then(|unit| self.units.units.get(unit));
         if state.is_some_and(|state| state.reads) {
             return;

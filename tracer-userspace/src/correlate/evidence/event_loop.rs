@@ -15,7 +15,7 @@ use super::noted::{MAX_NOTED, Noted};
 use crate::correlate::Correlator;
 use crate::correlate::arena::Key;
 use crate::correlate::record::{Parent, Record};
-use crate::correlate::unit::{Last, UnitId};
+use crate::correlate::unit::Last;
 use crate::model::{Confidence, ConnId, Evidence, Nanos, Unit};
 
 /// What a loop has shown of its order. Scores rise by 1 and fall by [`PENALTY`]: a hint that fails more often than once in
@@ -120,18 +120,18 @@ impl Correlator {
 
     /// A unit has read the end of what comes over a connection: what it has read there before is what it goes on with.
     pub(in crate::correlate) fn order_end(&mut self, moved: &Unit, conn: ConnId) {
-        let unit = UnitId::mover(moved).and_then(|id| self.units.find(id));
-        let Some(state) = unit.and_then(|unit| self.units.units.get_mut(unit)) else {
+        let Some(unit) = self.units.find_mover(moved) else {
             return;
         };
-        if let (Some(unit), Some(call)) = (unit, state.order.ending.take(conn)) {
+        let state = self.units.units.get_mut(unit);
+        if let Some(call) = state.and_then(|state| state.order.ending.take(conn)) {
             self.order_event(unit, Last::ReadResponse(call));
         }
     }
 
     /// A unit opens a connection.
     pub(in crate::correlate) fn order_connect(&mut self, moved: &Unit, conn: ConnId) {
-        let unit = UnitId::mover(moved).and_then(|id| self.units.find(id));
+        let unit = self.units.find_mover(moved);
         let Some(state) = unit.and_then(|unit| self.units.units.get_mut(unit)) else {
             return;
         };

@@ -16,7 +16,7 @@ use super::noted::{MAX_NOTED, Noted};
 use crate::correlate::Correlator;
 use crate::correlate::arena::{Arena, Key};
 use crate::correlate::record::{Parent, Record};
-use crate::correlate::unit::{UnitId, UnitState};
+use crate::correlate::unit::UnitState;
 use crate::model::{Confidence, ConnId, Evidence, Nanos, Unit};
 
 /// What waits on a loop to be passed on, the oldest first.
@@ -130,7 +130,7 @@ impl Correlator {
 
     /// A unit opens a connection.
     pub(in crate::correlate) fn queue_connect(&mut self, moved: &Unit, conn: ConnId) {
-        let Some(unit) = UnitId::mover(moved).and_then(|id| self.units.find(id)) else {
+        let Some(unit) = self.units.find_mover(moved) else {
             return;
         };
         let Some(queue) = queue_of(&mut self.units.units, &self.records, unit) else {

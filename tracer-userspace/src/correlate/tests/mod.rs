@@ -53,6 +53,15 @@ fn scenarios() {
     assert!(played >= 30, "only {played} scenarios were found");
 }
 
+/// Lines of a scenario, so many milliseconds after that one, in the order of their times.
+fn in_time<const N: usize>(at: usize, mut lines: [(usize, String); N]) -> String {
+    lines.sort();
+    lines
+        .iter()
+        .map(|(ms, line)| format!("{}  {line}\n", at + ms))
+        .collect()
+}
+
 /// Jobs of which it is not known whether they were made for the request that is open on their connection: 24, of which all or
 /// nearly all are over by its answer.
 fn unsure_jobs() -> Vec<(&'static str, String)> {
@@ -63,14 +72,13 @@ fn unsure_jobs() -> Vec<(&'static str, String)> {
             text += &format!("{}  10.9  recv A{n}  c1\n", at + 1);
             text += &format!("{}  10.5+c1:{}?  call B{n}  c2\n", at + 2, at + 2);
             let (done, answered) = if late.contains(&n) { (5, 4) } else { (3, 4) };
-            let mut ends = [
-                (done, format!("10.5  done B{n}")),
-                (answered, format!("10.9  done A{n}")),
-            ];
-            ends.sort();
-            for (ms, end) in ends {
-                text += &format!("{}  {end}\n", at + ms);
-            }
+            text += &in_time(
+                at,
+                [
+                    (done, format!("10.5  done B{n}")),
+                    (answered, format!("10.9  done A{n}")),
+                ],
+            );
         }
         text
     };
@@ -100,15 +108,14 @@ fn loops_that_hand_on() -> Vec<(&'static str, String)> {
                 at + 2
             );
             let (done, answered) = if late.contains(&n) { (7, 6) } else { (6, 7) };
-            let mut ends = [
-                (done, format!("10.70  done B{n}")),
-                (answered, format!("10.9  done A{n}")),
-            ];
-            ends.sort();
-            for (ms, end) in ends {
-                text += &format!("{}  {end}\n", at + ms);
-            }
-            text += &format!("{}  10.9  done X{n}\n", at + 8);
+            text += &in_time(
+                at,
+                [
+                    (done, format!("10.70  done B{n}")),
+                    (answered, format!("10.9  done A{n}")),
+                    (8, format!("10.9  done X{n}")),
+                ],
+            );
         }
         text
     };
